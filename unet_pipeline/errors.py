@@ -1,0 +1,36 @@
+"""The one exception users see: where it went wrong, what was expected, what was found, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PipelineError(Exception):
+    """A mistake in the input, the configuration or the surroundings that the user can mend.
+
+    Args:
+        where: the file, the configuration key (`section.key`) or the table row at fault.
+        expected: what would have been legal, in words.
+        got: what was found.
+        nearest: the nearest legal value, where there is one.
+        fix: what to do next, as an instruction.
+    """
+
+    def __init__(self, where: object, expected: str, got: object, nearest: object = None, fix: str = "") -> None:
+        """Keep the parts, so that tests and callers need not parse the message."""
+        self.where, self.expected, self.got, self.nearest, self.fix = str(where), expected, str(got), nearest, fix
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        lines = [f"{self.where}: expected {self.expected}, got {self.got}"]
+        if self.nearest is not None:
+            lines.append(f"  nearest legal value: {self.nearest}")
+        if self.fix:
+            lines.append(f"  what to do: {self.fix}")
+        return "\n".join(lines)
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like `name`, or None when nothing is alike."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)

@@ -1,0 +1,100 @@
+"""Size arithmetic of the networks: what a tile must read so that what it keeps equals one whole pass.
+
+An unpadded U-Net of depth 4 maps 16k + 60 to 16k - 124 px (Ronneberger 2015, fig. 1). Its output changes phase
+unless tile origins are multiples of the pooling stride 16, so the paper's own step of 388 = 16 * 24 + 4 px is not
+seamless; a kept block of 384 px is. Every number of this module follows from depth and kernel size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unet_pipeline.errors import PipelineError
+
+CONVOLUTIONS = 2
+"""Convolutions per level."""
+
+LOST_PX = 2
+"""Pixels an axis loses in one unpadded 3x3 convolution."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What one network reads, along one axis (both axes are alike).
+
+    ```
+            |<------------------- read_px = before + keep + after ------------------>|
+            |   before   |<--------------- keep: n * stride --------------->| after  |
+    image   rrrrrrrrrrrrrrKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKKrrrrrrrrrr
+                         ^ tile origin, a multiple of stride
+    output  [crop_px:crop_px + keep) of what the network returns; the rest is dropped
+    ```
+
+    Attributes:
+        stride: the pooling stride 2^depth, px; tile origins and kept sizes are multiples of it.
+        before: px read before the kept block; 92 for depth 4.
+        after: px read after it; before + rest, where the rest makes the input size legal (96 for depth 4).
+        lost: px by which the output is smaller than the input (184 for depth 4; 0 for padded networks).
+        crop_px: first output pixel that is kept.
+    """
+
+    stride: int
+    before: int
+    after: int
+    lost: int
+    crop_px: int = 0
+
+    def read_px(self, keep_px: int) -> int:
+        """Return the input size of a tile that keeps `keep_px` px; 572 for 384 px at depth 4.
+
+        Raises:
+            PipelineError: if `keep_px` is not a positive multiple of the stride.
+        """
+        self.check_keep(keep_px, "tile.tile_px")
+        return self.before + keep_px + self.after
+
+    def output_px(self, read_px: int) -> int:
+        """Return the network's output size for a legal input size."""
+        self.check_read(read_px, "network input")
+        return read_px - self.lost
+
+    def round_up(self, size_px: int) -> int:
+        """Return the smallest kept size that covers `size_px` px."""
+        return -(-size_px // self.stride) * self.stride
+
+    def check_keep(self, keep_px: int, where: str) -> None:
+        """Refuse a kept size that would shift the pooling phase."""
+        if keep_px < self.stride or keep_px % self.stride:
+            nearest = max(self.stride, round(keep_px / self.stride) * self.stride)
+            raise PipelineError(where, f"a multiple of the pooling stride {self.stride}", f"{keep_px} px", nearest)
+
+    def check_read(self, read_px: int, where: str) -> None:
+        """Refuse an input size at which some level would be odd or empty."""
+        smallest = self.lost + ((self.before + self.after - self.lost) % self.stride or self.stride)
+        excess = (read_px - smallest) % self.stride
+        if read_px < smallest or excess:
+            nearest = max(smallest, read_px - excess if 2 * excess < self.stride else read_px - excess + self.stride)
+            legal = f"{smallest} px or more in steps of {self.stride}"
+            raise PipelineError(where, legal, f"{read_px} px", nearest)
+
+
+def unpadded(depth: int) -> Geometry:
+    """Return the geometry of the paper's network with `depth` poolings.
+
+    Going down, a level of size s gives (s - 4) / 2; the bottom loses 4; going up, s gives 2 s - 4. Summed over the
+    levels the output is smaller by lost = 4 * (3 * 2^depth - 2), half on each side, and the input is legal
+    when all the halves are whole.
+
+    Args:
+        depth: number of poolings, 1 or more.
+    """
+    if depth < 1:
+        raise PipelineError("model.depth", "1 or more", depth, nearest=1)
+    stride = 2**depth
+    loss = CONVOLUTIONS * LOST_PX
+    lost = loss * (3 * stride - 2)
+    before = lost // 2
+    # going down, the size must be divisible at every pooling: s_0 = loss * (1 + 2 + ... + 2^(depth-1)) mod 2^depth
+    residue = loss * (stride - 1) % stride
+    rest = (residue - lost) % stride
+    return Geometry(stride, before, before + rest, lost)

@@ -1,0 +1,219 @@
+"""Ingest: a stack of any format becomes an OME-Zarr image, a checked reference, and statistics.
+
+An image that is a Zarr store already is used in place; only its reference and statistics are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline import ngff
+from unet_pipeline.components import ComponentOptions, label_components
+from unet_pipeline.config import Config, Store
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.inputs import Planes, open_planes
+from unet_pipeline.labels import LabelReader
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import provenance, write_json
+from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
+from unet_pipeline.statistics import Histogram, Moments, as_record
+
+Block = tuple[int, slice, slice]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a stack comes from, as its row of the table says; empty text means "as the file says".
+
+    Attributes:
+        stack: name.
+        image, labels: file, folder, glob or Zarr store.
+        axes, label_axes: letters, e.g. "tcyx".
+        pixel_um: pixel size in the plane, micrometres.
+        step: distance between planes, micrometres or seconds.
+        planes, label_planes: which planes, e.g. "0-17,20".
+    """
+
+    stack: str
+    image: str
+    labels: str = ""
+    axes: str = ""
+    label_axes: str = ""
+    pixel_um: float | None = None
+    step: float | None = None
+    planes: str = ""
+    label_planes: str = ""
+
+
+def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
+    """Read a stack, check it, and write `image.ome.zarr` beside `output`, then `output` itself.
+
+    Args:
+        source: the row of the table.
+        config: its sections `labels` and `store` are used.
+        output: the record to write, `results/{stack}/ingest.json`.
+
+    Returns:
+        The record: stack, grid, channels, dtype, image, labels, statistics, class_counts, fingerprints, provenance.
+
+    Raises:
+        PipelineError: for anything wrong with the files; no record is left then.
+    """
+    image = open_planes(source.image, source.axes or None, planes=source.planes or None)
+    labels = _open_labels(source, image) if source.labels else None
+    grid = _grid(source, image)
+    in_place = _is_zarr(source.image)
+    store = output.parent / IMAGE
+    _create(store, grid, image, config.store, in_place, labels is not None)
+    total = _count_blocks(grid, config.store) * (1 + (labels is not None))
+    with Progress(total, f"ingest {source.stack}") as progress:
+        target = None if in_place else ngff.open_array(store, "0", True)
+        statistics = _copy_image(image, grid, config.store, target, source.image, progress)
+        counts = _copy_labels(labels, source, config, store, progress) if labels else None
+    _fill_pyramids(store, in_place, labels is not None)
+    record = {
+        "stack": source.stack,
+        "grid": asdict(grid),
+        "channels": image.shape[1],
+        "dtype": image.dtype.name,
+        "image": {
+            "in_place": in_place,
+            "source": _absolute(source.image),
+            "axes": source.axes,
+            "planes": source.planes,
+        },
+        "labels": counts,
+        "statistics": statistics,
+        "fingerprints": {"image": image.fingerprint(), "labels": labels.fingerprint() if labels else None},
+        "provenance": provenance(config.section("labels", "store") | {"source": asdict(source)}),
+    }
+    write_json(output, record)
+    return record
+
+
+def _open_labels(source: Source, image: Planes) -> Planes:
+    labels = open_planes(
+        source.labels, source.label_axes or None, planes=(source.label_planes or source.planes) or None
+    )
+    if labels.shape[1] != 1:
+        fix = "save the labels as one channel of integers, one value per object or class"
+        raise PipelineError(source.labels, "labels with one channel", f"{labels.shape[1]} channels (RGB?)", fix=fix)
+    expected, got = _size(image), _size(labels)
+    if expected != got:
+        fix = "check that labels and image belong together; columns planes and label_planes select matching planes"
+        raise PipelineError(source.labels, f"the image's shape (planes, y, x) {expected}", got, fix=fix)
+    return labels
+
+
+def _size(planes: Planes) -> tuple[int, int, int]:
+    return planes.shape[0], planes.shape[2], planes.shape[3]
+
+
+def _grid(source: Source, image: Planes) -> ngff.Grid:
+    count, height, width = _size(image)
+    pixel_um = (source.pixel_um, source.pixel_um) if source.pixel_um else image.pixel_um
+    return ngff.Grid(count, height, width, image.plane_axis, pixel_um, source.step or image.step)
+
+
+def _is_zarr(image: str) -> bool:
+    return any(part.endswith(".zarr") for part in Path(image).parts)
+
+
+def _absolute(image: str) -> str:
+    return str(Path(image).absolute())
+
+
+def _create(store: Path, grid: ngff.Grid, image: Planes, options: Store, in_place: bool, labelled: bool) -> None:
+    labels: dict[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32} if labelled else {}
+    if not in_place:
+        ngff.create_image(store, grid, image.shape[1], image.dtype, options, labels)
+    elif labelled:
+        ngff.create_labels(store, grid, options, labels)
+
+
+def _blocks(grid: ngff.Grid, options: Store) -> Iterator[Block]:
+    _, (height, width) = ngff.clipped_edges(grid.height, grid.width, options)
+    for plane in range(grid.planes):
+        for y in range(0, grid.height, height):
+            for x in range(0, grid.width, width):
+                yield plane, slice(y, min(y + height, grid.height)), slice(x, min(x + width, grid.width))
+
+
+def _count_blocks(grid: ngff.Grid, options: Store) -> int:
+    return sum(1 for _ in _blocks(grid, options))
+
+
+def _copy_image(
+    image: Planes, grid: ngff.Grid, options: Store, target: ngff.PlaneArray | None, where: str, progress: Progress
+) -> dict[str, Any]:
+    """Copy every block to `target` (if any) and return the statistics."""
+    moments, histogram = Moments(image.shape[1]), None
+    small = image.dtype.kind in "ui" and image.dtype.itemsize <= 2
+    if small:
+        histogram = Histogram(image.dtype, moments.low, moments.high)
+    for plane, rows, columns in _blocks(grid, options):
+        values = image.read(plane, rows, columns)
+        _refuse_nan(values, f"{where}, plane {plane}")
+        moments.add(values)
+        if histogram:
+            histogram.add(values)
+        if target:
+            target.write(plane, rows, columns, values)
+        progress.advance()
+    if histogram is None:
+        histogram = Histogram(image.dtype, moments.low, moments.high)
+        again = target or image
+        for plane, rows, columns in _blocks(grid, options):
+            histogram.add(again.read(plane, rows, columns))
+    return as_record(moments, histogram)
+
+
+def _refuse_nan(values: npt.NDArray[Any], where: str) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise PipelineError(where, "finite grey values", f"{count} NaN or infinite", fix="replace them before ingest")
+
+
+def _copy_labels(labels: Planes, source: Source, config: Config, store: Path, progress: Progress) -> dict[str, Any]:
+    """Write the reference as classes and instances; return counts for the record."""
+    classes, instances = (ngff.open_array(store, f"labels/{name}/0", True) for name in (CLASSES, INSTANCES))
+    reader = LabelReader(config.labels, source.labels)
+    largest = 0
+    for plane, rows, columns in classes.blocks():
+        values = labels.read(plane, rows, columns)[0]
+        place = f"plane {plane}, rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1}"
+        if config.labels.kind == "classes":
+            classes.write(plane, rows, columns, reader.classes(values, place))
+        else:
+            ids, indices = reader.instances(values, place)
+            instances.write(plane, rows, columns, ids)
+            classes.write(plane, rows, columns, indices)
+            largest = max(largest, int(ids.max()))
+        progress.advance()
+    reader.finish()
+    if config.labels.kind == "classes":
+        largest = _instances_of_classes(classes, instances)
+    counts = dict(zip(config.labels.classes, reader.counts.tolist(), strict=True))
+    return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
+
+
+def _instances_of_classes(classes: ngff.PlaneArray, instances: ngff.PlaneArray) -> int:
+    """Number the connected components of every class but the background, plane by plane."""
+    planes, _, height, width = classes.shape
+    table = label_components(
+        classes.read_label, instances.write, (planes, height, width), classes.shard_px, ComponentOptions()
+    )
+    return len(table.area)
+
+
+def _fill_pyramids(store: Path, in_place: bool, labelled: bool) -> None:
+    if not in_place:
+        ngff.build_pyramid(store, "", "mean")
+    for name in (CLASSES, INSTANCES) if labelled else ():
+        ngff.build_pyramid(store, f"labels/{name}", "nearest")

@@ -1,0 +1,137 @@
+"""What label images mean, and the classic mistakes in them caught before they cost a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline.config import IGNORE, Labels
+from unet_pipeline.errors import PipelineError
+
+GREY_SHARE = 0.5
+"""Labels are refused as grey values when more than this share of neighbouring object pixels differ."""
+
+LARGEST = 2**32 - 1
+
+
+@dataclass
+class LabelReader:
+    """Turns label values into class indices and instance ids, and gathers what the checks need.
+
+    Attributes:
+        labels: what the values mean.
+        where: the file, for messages.
+        counts: pixels per class, `(classes,)`, ignored pixels left out.
+        ignored: pixels nobody annotated.
+    """
+
+    labels: Labels
+    where: str
+    counts: npt.NDArray[np.int64] = field(init=False)
+    ignored: int = 0
+    _pairs: int = 0
+    _unlike: int = 0
+    _values: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(len(self.labels.classes), dtype=np.int64)
+
+    def instances(self, values: npt.NDArray[Any], place: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
+        """Return instance ids and class indices of a block of instance labels.
+
+        Args:
+            values: `(y, x)` label values; 0 is background.
+            place: plane and block, for messages.
+
+        Raises:
+            PipelineError: negative, fractional, or larger than uint32.
+        """
+        ids = self._whole_numbers(values, place)
+        unknown = self._unknown(ids)
+        known = np.where(unknown, 0, ids).astype(np.uint32)
+        classes = np.where(unknown, IGNORE, known > 0).astype(np.uint8)
+        self._count(classes)
+        self._remember(known)
+        return known, classes
+
+    def classes(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.uint8]:
+        """Return class indices of a block of class labels, `(y, x)`; 255 where nobody annotated.
+
+        Raises:
+            PipelineError: if a value is not in `labels.values`.
+        """
+        numbers = self._whole_numbers(values, place)
+        result = np.where(self._unknown(numbers), IGNORE, IGNORE - 1).astype(np.uint8)
+        for value, name in self.labels.values.items():
+            result[numbers == value] = self.labels.classes.index(name)
+        strange = numbers[result == IGNORE - 1]
+        if strange.size:
+            self._refuse_values(strange, place)
+        self._count(result)
+        return result
+
+    def finish(self) -> None:
+        """Check what only the whole stack shows.
+
+        Raises:
+            PipelineError: all background, one value only, grey values, or a binary mask declared as instances.
+        """
+        if self.counts.sum() == 0:
+            raise PipelineError(self.where, "annotated pixels", "labels that are all the ignore value")
+        present = [name for name, count in zip(self.labels.classes, self.counts, strict=True) if count]
+        if present == [self.labels.classes[0]]:
+            fix = "check that this is the label file, and that its planes match those of the image"
+            raise PipelineError(self.where, "labelled objects", f"labels that are all {present[0]}", fix=fix)
+        if len(present) == 1:
+            raise PipelineError(self.where, "objects and background", f"labels that are all {present[0]}")
+        if self.labels.kind == "instances":
+            self._check_instances()
+
+    def _check_instances(self) -> None:
+        if self._pairs and self._unlike / self._pairs > GREY_SHARE:
+            share = f"{100 * self._unlike / self._pairs:.0f} % of neighbouring object pixels with different values"
+            fix = (
+                "this looks like a grey-level image or a resampled mask: give instance ids, saved without interpolation"
+            )
+            raise PipelineError(self.where, "instances, each with one value", share, fix=fix)
+        if self._values == {255}:
+            fix = "for a mask set labels.kind: classes and labels.values: {0: background, 255: cell}"
+            raise PipelineError(self.where, "instances, each with its own value", "only the values 0 and 255", fix=fix)
+
+    def _whole_numbers(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.int64]:
+        where = f"{self.where}, {place}"
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            got = "NaN" if np.isnan(values).any() else "fractions"
+            raise PipelineError(where, "whole numbers as label values", got, fix="save labels as integers")
+        low, high = values.min(), values.max()
+        if low < 0 or high > LARGEST:
+            raise PipelineError(where, f"label values from 0 to {LARGEST}", low if low < 0 else high)
+        return values.astype(np.int64)
+
+    def _unknown(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        if self.labels.ignore is None:
+            return np.zeros(numbers.shape, dtype=bool)
+        return np.equal(numbers, self.labels.ignore)
+
+    def _count(self, classes: npt.NDArray[np.uint8]) -> None:
+        counts = np.bincount(classes.ravel(), minlength=256)
+        self.counts += counts[: len(self.counts)]
+        self.ignored += int(counts[IGNORE])
+
+    def _remember(self, ids: npt.NDArray[np.uint32]) -> None:
+        left, right = ids[:, :-1], ids[:, 1:]
+        both = (left > 0) & (right > 0)
+        self._pairs += int(both.sum())
+        self._unlike += int((both & (left != right)).sum())
+        if len(self._values) < 2:
+            self._values.update(np.unique(ids[ids > 0])[:2].tolist())
+
+    def _refuse_values(self, strange: npt.NDArray[np.int64], place: str) -> None:
+        found, known = np.unique(strange).tolist(), sorted(self.labels.values)
+        listed = ", ".join(map(str, found[:8])) + (f", ... ({len(found)} values)" if len(found) > 8 else "")
+        nearest = min(known, key=lambda value: abs(value - found[0]))
+        fix = "add the value to labels.values, or set labels.ignore to it; many values mean a resampled or grey mask"
+        raise PipelineError(f"{self.where}, {place}", f"label values {known} (labels.values)", listed, nearest, fix)

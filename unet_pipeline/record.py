@@ -1,0 +1,124 @@
+"""Provenance, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline import __version__
+from unet_pipeline.errors import PipelineError
+
+PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torch", "snakemake")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise PipelineError(
+            path, "a place that can be written", error, fix="free space or choose another disk, then rerun"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 so that `path` appears whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as indented JSON; NaN is refused, because JSON has none."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, fix: str = "run the step that writes it") -> dict[str, Any]:
+    """Read a JSON object written by `write_json`.
+
+    Raises:
+        PipelineError: if the file is missing, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PipelineError(path, "a readable JSON record", error, fix=fix) from error
+    if not isinstance(value, dict):
+        raise PipelineError(path, "a JSON object", type(value).__name__, fix=fix)
+    return value
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """Return the hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """Return a short digest of anything JSON can say, independent of key order."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())[:16]
+
+
+def provenance(sections: Mapping[str, object], inputs: Iterable[Path] = ()) -> dict[str, Any]:
+    """Describe what made a product: configuration, inputs, code, packages and machine.
+
+    Args:
+        sections: the configuration sections the product depends on, as plain values.
+        inputs: small input files (records); each is listed with its SHA-256.
+    """
+    return {
+        "unet_pipeline": __version__,
+        "commit": _commit(),
+        "config": dict(sections),
+        "config_digest": digest(sections),
+        "inputs": {path.name: sha256_file(path) for path in inputs},
+        "packages": _versions(),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:2]],
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _commit() -> str:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,103 @@
+"""A stack after ingest: where its image and reference lie, and what is known of them.
+
+Every later stage opens a stack by its record, `ingest.json`; paths in it are relative to the record, so that a
+results folder can be moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_pipeline import ngff
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.inputs import open_planes
+from unet_pipeline.record import read_json
+
+IMAGE = "image.ome.zarr"
+INSTANCES = "instances"
+CLASSES = "classes"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An ingested stack.
+
+    Attributes:
+        record: path of `ingest.json`.
+        facts: its content; see `ingest` for the keys.
+    """
+
+    record: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, record: Path) -> Stack:
+        """Open a stack by the record that ingest wrote.
+
+        Raises:
+            PipelineError: if the record is missing or is not one of ingest's.
+        """
+        facts = read_json(record, fix="run ingest for this stack")
+        if "stack" not in facts or "image" not in facts:
+            raise PipelineError(record, "a record of ingest", f"keys {sorted(facts)[:6]}", fix="run ingest again")
+        return cls(record, facts)
+
+    @property
+    def name(self) -> str:
+        """Name of the stack."""
+        return str(self.facts["stack"])
+
+    @property
+    def grid(self) -> ngff.Grid:
+        """Size and scale."""
+        size = self.facts["grid"]
+        pixel = size["pixel_um"]
+        return ngff.Grid(
+            size["planes"],
+            size["height"],
+            size["width"],
+            size["plane_axis"],
+            None if pixel is None else (pixel[0], pixel[1]),
+            size["step"],
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+        return int(self.facts["channels"])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the image."""
+        return np.dtype(self.facts["dtype"])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a reference."""
+        return self.facts["labels"] is not None
+
+    @property
+    def store(self) -> Path:
+        """The OME-Zarr store of the image or, for an image used in place, of the reference alone."""
+        return self.record.parent / IMAGE
+
+    @cached_property
+    def image(self) -> ngff.Planes:
+        """The grey values, read lazily."""
+        place = self.facts["image"]
+        if not place["in_place"]:
+            return ngff.open_array(self.store, "0")
+        return open_planes(place["source"], axes=place["axes"] or None, planes=place["planes"] or None)
+
+    def reference(self, name: str) -> ngff.PlaneArray:
+        """Open the reference: "instances" (uint32) or "classes" (uint8, 255 where nobody annotated)."""
+        if not self.labelled:
+            raise PipelineError(
+                self.record, "a labelled stack", f"{self.name} without labels", fix="fill column labels"
+            )
+        return ngff.open_array(self.store, f"labels/{name}/0")

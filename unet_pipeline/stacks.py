@@ -1,0 +1,123 @@
+"""The table of stacks: one row each, checked before anything runs."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.schema import build, json_schema, key
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class StackRow:
+    """One stack, as the table says it; an empty cell takes the default."""
+
+    stack: str = key("", "name: letters, digits, '.', '_', '-'; unique; names the folder results/{stack}")
+    image: str = key("", "image file, folder, glob or Zarr store; relative to the working directory")
+    labels: str = key("", "label file, folder, glob or Zarr store; empty: nothing is annotated")
+    role: Literal["train", "val", "test", "predict"] = key(
+        "predict", "train, val, test (predicted and scored) or predict"
+    )
+    axes: str = key("", "axes of the image, e.g. zyx or tcyx, where the file does not say or says it wrong")
+    label_axes: str = key("", "axes of the label image, likewise")
+    pixel_um: str = key("", "pixel size in the plane, micrometres; empty: from the file")
+    step: str = key("", "distance between planes: micrometres for z, seconds for t; empty: from the file")
+    planes: str = key("", "planes of the image to use, from 0, e.g. 0-17,20; empty: all")
+    label_planes: str = key("", "the matching planes of the label image; empty: as `planes`")
+    regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
+
+
+ROLES = ("train", "val", "test", "predict")
+
+
+def load_stacks(path: str | Path) -> dict[str, StackRow]:
+    """Read and check the table.
+
+    Args:
+        path: tab-separated file; the first line names the columns; lines that begin with # are left out.
+
+    Returns:
+        The rows by stack name, in the order of the table.
+
+    Raises:
+        PipelineError: unknown column, missing cell, duplicate or illegal name, bad number; names the line.
+    """
+    lines = _read_lines(Path(path))
+    reader = csv.DictReader((text for _, text in lines), delimiter="\t", quoting=csv.QUOTE_NONE)
+    rows: dict[str, StackRow] = {}
+    for (number, _), cells in zip(lines[1:], reader, strict=False):
+        where = f"{path} line {number}"
+        row = _row(cells, where)
+        if row.stack in rows:
+            raise PipelineError(where, "a stack name used once", f"{row.stack!r} a second time", fix="rename one row")
+        rows[row.stack] = row
+    if not rows:
+        raise PipelineError(
+            path, "at least one row under the header", "none", fix="add a row: stack, image, labels, role"
+        )
+    return rows
+
+
+def _read_lines(path: Path) -> list[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(
+            path, "a readable table (UTF-8, tab-separated)", error, fix="set `stacks:` in config.yaml"
+        ) from error
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1)]
+    return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+
+
+def _row(cells: Mapping[str | None, Any], where: str) -> StackRow:
+    if None in cells:
+        raise PipelineError(
+            where, "as many cells as the header has columns", f"more: {cells[None]}", fix="check the tabs"
+        )
+    filled = {str(name).strip(): value.strip() for name, value in cells.items() if value and value.strip()}
+    row = build(StackRow, filled, where)
+    _check_name(row.stack, where)
+    if not row.image:
+        raise PipelineError(f"{where}, column image", "a file, folder, glob or Zarr store", "an empty cell")
+    if row.role in ("train", "val") and not row.labels:
+        raise PipelineError(
+            f"{where}, column labels", f"labels for a stack with role {row.role}", "an empty cell", "predict"
+        )
+    _check_number(row.pixel_um, f"{where}, column pixel_um")
+    _check_number(row.step, f"{where}, column step")
+    if row.regions and not (row.regions.isdecimal() and 1 <= int(row.regions) <= 100_000):
+        raise PipelineError(f"{where}, column regions", "a whole number from 1 to 100000", row.regions)
+    return row
+
+
+def _check_name(name: str, where: str) -> None:
+    if not NAME.fullmatch(name) or ".." in name:
+        nearest = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-") or "stack"
+        expected = "a name of letters, digits, '.', '_' and '-'"
+        raise PipelineError(f"{where}, column stack", expected, repr(name), nearest, "rename the stack")
+    if name in ("model", "report.html", "logs"):
+        raise PipelineError(
+            f"{where}, column stack", "a name the workflow does not use itself", repr(name), f"{name}_1"
+        )
+
+
+def _check_number(text: str, where: str) -> None:
+    try:
+        good = not text or 0 < float(text) < 1e9
+    except ValueError:
+        good = False
+    if not good:
+        raise PipelineError(where, "a positive number", repr(text))
+
+
+def row_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of one row, generated from `StackRow`."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A row of the table of stacks"}
+    return head | json_schema(StackRow) | {"required": ["stack", "image"]}

@@ -1,0 +1,206 @@
+"""The plan of a stack: regions of shards, shards of tiles, and how a tile is read with mirroring.
+
+A region is the run of shards one prediction job writes; a shard is the file one job writes whole; a tile is one pass of
+the network. Tile origins are multiples of the pooling stride, which makes the stitched result independent of the
+tile size, of the shards and of the regions (see `geometry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.geometry import Geometry
+from unet_pipeline.ngff import Planes
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One pass of the network.
+
+    ```
+                   read: the window the network sees, mirrored where it leaves the image
+            +-----------------------------------------+
+            |   before                                |
+            |   +---------------------------+         |
+            |   | keep: what it writes,     |  after  |
+            |   | clipped at the image edge |         |
+            |   +---------------------------+         |
+            |                                         |
+            +-----------------------------------------+
+    ```
+
+    Attributes:
+        plane: plane of the stack.
+        y, x: first kept pixel; multiples of the pooling stride.
+        height, width: kept pixels, clipped at the image edge.
+    """
+
+    plane: int
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def write(self) -> tuple[slice, slice]:
+        """Rows and columns of the volume it writes."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+    def local(self, geometry: Geometry) -> tuple[slice, slice]:
+        """Rows and columns of the network's output that are kept."""
+        crop = geometry.crop_px
+        return slice(crop, crop + self.height), slice(crop, crop + self.width)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of the volume one job writes whole: a plane, and rows and columns clipped at the image edge."""
+
+    plane: int
+    rows: slice
+    columns: slice
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one stack is predicted.
+
+    Attributes:
+        shape: (planes, height, width) of the stack.
+        geometry: of the network.
+        keep: (height, width) a tile keeps, px; the same for all tiles of a stack.
+        shard: (height, width) of a shard, px; multiples of the stride.
+        regions: number of prediction jobs; some are empty if there are more than shards.
+    """
+
+    shape: tuple[int, int, int]
+    geometry: Geometry
+    keep: tuple[int, int]
+    shard: tuple[int, int]
+    regions: int
+
+    def __post_init__(self) -> None:
+        for name, edges in (("tile.tile_px", self.keep), ("store.shard_px", self.shard)):
+            for edge in edges:
+                self.geometry.check_keep(edge, name)
+
+    @property
+    def shard_grid(self) -> tuple[int, int, int]:
+        """(planes, rows, columns) of shards."""
+        planes, height, width = self.shape
+        return planes, -(-height // self.shard[0]), -(-width // self.shard[1])
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        return int(np.prod(self.shard_grid))
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """(height, width) the network reads, px; the same for all tiles of a stack."""
+        return self.geometry.read_px(self.keep[0]), self.geometry.read_px(self.keep[1])
+
+    def region(self, index: int) -> range:
+        """Return the shard numbers of region `index`; the regions divide the shards evenly and in order."""
+        if not 0 <= index < self.regions:
+            raise PipelineError("region", f"0 to {self.regions - 1}", index, min(max(index, 0), self.regions - 1))
+        return range(self.shard_count * index // self.regions, self.shard_count * (index + 1) // self.regions)
+
+    def shard_at(self, number: int) -> Shard:
+        """Return shard `number`, counted in raster order (plane, row, column)."""
+        plane, row, column = (int(part) for part in np.unravel_index(number, self.shard_grid))
+        _, height, width = self.shape
+        y, x = row * self.shard[0], column * self.shard[1]
+        rows, columns = slice(y, min(y + self.shard[0], height)), slice(x, min(x + self.shard[1], width))
+        return Shard(plane, rows, columns)
+
+    def tiles(self, shard: Shard) -> Iterator[Tile]:
+        """Yield the tiles of a shard in raster order; together they keep each of its pixels once."""
+        for y in range(shard.rows.start, shard.rows.stop, self.keep[0]):
+            for x in range(shard.columns.start, shard.columns.stop, self.keep[1]):
+                height, width = min(self.keep[0], shard.rows.stop - y), min(self.keep[1], shard.columns.stop - x)
+                yield Tile(shard.plane, y, x, height, width)
+
+    def tile_count(self, shards: range) -> int:
+        """Return the number of tiles of some shards, without listing them."""
+        count = 0
+        for number in shards:
+            shard = self.shard_at(number)
+            height, width = shard.rows.stop - shard.rows.start, shard.columns.stop - shard.columns.start
+            count += -(-height // self.keep[0]) * -(-width // self.keep[1])
+        return count
+
+
+def plan(shape: tuple[int, int, int], geometry: Geometry, tile_px: int, shard: tuple[int, int], regions: int) -> Plan:
+    """Plan a stack.
+
+    The kept size is at most `tile_px`, and less where that divides the image more evenly: 520 rows with tiles of
+    512 px become two tiles of 264 rows, not one of 512 and one of 8.
+
+    Args:
+        shape: (planes, height, width).
+        geometry: of the network.
+        tile_px: largest kept size, px; a multiple of the pooling stride.
+        shard: (height, width) of a shard, px; multiples of the pooling stride.
+        regions: number of jobs.
+
+    Raises:
+        PipelineError: if a size would shift the pooling phase; names the nearest that does not.
+    """
+    geometry.check_keep(tile_px, "tile.tile_px")
+    keep = tuple(
+        _even(geometry, min(edge, geometry.round_up(size)), tile_px)
+        for edge, size in zip(shard, shape[1:], strict=True)
+    )
+    return Plan(shape, geometry, (keep[0], keep[1]), shard, regions)
+
+
+def _even(geometry: Geometry, extent_px: int, tile_px: int) -> int:
+    tiles = -(-extent_px // tile_px)
+    return geometry.round_up(-(-extent_px // tiles))
+
+
+def mirrored(start: int, size: int, length: int) -> npt.NDArray[np.intp]:
+    """Return the image indices of a window that may leave the image: mirrored, the edge pixel not repeated.
+
+    Mirroring repeats with period 2 (length - 1), so windows far larger than the image work too.
+
+    Args:
+        start: first index of the window; may be negative.
+        size: number of indices.
+        length: size of the image along the axis, 1 or more.
+    """
+    period = max(2 * (length - 1), 1)
+    index = np.arange(start, start + size) % period
+    return np.minimum(index, period - index) if length > 1 else np.zeros(size, dtype=np.intp)
+
+
+def read_window(image: Planes, plane: int, y: int, x: int, size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Read a window of a plane, mirrored where it leaves the image.
+
+    Args:
+        image: the stack; only the part the window needs is read.
+        plane: plane of the stack.
+        y: first row; may be negative.
+        x: first column; may be negative.
+        size: (height, width) of the window.
+
+    Returns:
+        `(channels, height, width)` in the data type of the image.
+    """
+    rows, columns = mirrored(y, size[0], image.shape[2]), mirrored(x, size[1], image.shape[3])
+    top, left = int(rows.min()), int(columns.min())
+    block = image.read(plane, slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
+    return block[:, (rows - top)[:, None], (columns - left)[None, :]]
+
+
+def read_tile(image: Planes, tile: Tile, plan: Plan) -> npt.NDArray[Any]:
+    """Read what the network sees of a tile: `(channels, *plan.read)`."""
+    before = plan.geometry.before
+    return read_window(image, tile.plane, tile.y - before, tile.x - before, plan.read)

@@ -1,0 +1,133 @@
+"""Weigh: training targets and the paper's boundary weight of a labelled stack, block by block.
+
+Stored are the class each pixel shall get (touching objects parted by a gap) and the boundary term alone. The class
+weights w_c of the formula depend on the whole training set, so training adds them; that way a new training stack
+costs only its own weights.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from unet_pipeline import ngff
+from unet_pipeline.config import IGNORE, Config, Weigh
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import provenance, write_json
+from unet_pipeline.stack import CLASSES, INSTANCES, Stack
+from unet_pipeline.weights import boundary_term, halo_px, open_gaps
+
+WEIGHTS = "weights.zarr"
+BLOCK_PX = 1024
+"""Edge of a block of work, px: keeps working memory flat whatever the shard."""
+
+
+def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) -> dict[str, Any]:
+    """Write `weights.zarr` (arrays `target` uint8 and `boundary` float32, both (planes, y, x)) and `weigh.json`.
+
+    Args:
+        stack: a labelled, ingested stack.
+        config: sections labels, store and weigh are used.
+        output: `results/{stack}/weigh.json`; the store lies beside it.
+        block_px: edge of the blocks; the result does not depend on it.
+
+    Returns:
+        The record: class counts of the target, largest weight, vanished objects.
+    """
+    sigma_px = sigma_in_px(config.weigh, stack)
+    store = output.parent / WEIGHTS
+    target, boundary = _create(store, stack.grid, config)
+    classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
+    counts, largest = np.zeros(256, dtype=np.int64), 0.0
+    blocks = list(target.blocks())
+    with Progress(len(blocks), f"weigh {stack.name}") as progress:
+        for plane, rows, columns in blocks:
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+            for y, x in _inside(shape, block_px):
+                part = _shift(y, rows.start), _shift(x, columns.start)
+                goal[y, x], term[y, x] = _block(classes, instances, plane, *part, config.weigh, sigma_px)
+            target.write(plane, rows, columns, goal)
+            boundary.write(plane, rows, columns, term)
+            counts += np.bincount(goal.ravel(), minlength=256)
+            largest = max(largest, float(term.max()))
+            progress.advance()
+    names = config.labels.classes
+    record = {
+        "stack": stack.name,
+        "ingest": stack.record.name,
+        "class_counts": dict(zip(names, counts[: len(names)].tolist(), strict=True)),
+        "ignored": int(counts[IGNORE]),
+        "largest_boundary_term": largest,
+        "sigma_px": sigma_px,
+        "provenance": provenance(config.section("labels", "store", "weigh"), [stack.record]),
+    }
+    write_json(output, record)
+    return record
+
+
+def sigma_in_px(options: Weigh, stack: Stack) -> float:
+    """Return sigma in px of the stack.
+
+    Raises:
+        PipelineError: if sigma is given in micrometres and the pixel size is unknown or differs between y and x.
+    """
+    if options.unit == "px":
+        return options.sigma
+    pixel = stack.grid.pixel_um
+    if pixel is None or abs(pixel[0] / pixel[1] - 1) > 0.01:
+        fix = "fill column pixel_um of the stack, or give sigma in px (weigh.unit: px)"
+        raise PipelineError(
+            f"stack {stack.name}", "a pixel size, the same in y and x, for weigh.unit: um", pixel, fix=fix
+        )
+    return options.sigma / pixel[0]
+
+
+def _create(store: Path, grid: ngff.Grid, config: Config) -> tuple[ngff.PlaneArray, ngff.PlaneArray]:
+    shutil.rmtree(store, ignore_errors=True)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    group = zarr.create_group(store, zarr_format=3, attributes={"weigh": asdict(config.weigh)})
+    target = ngff.create_array(group, "target", grid, None, np.uint8, config.store)
+    return target, ngff.create_array(group, "boundary", grid, None, np.float32, config.store)
+
+
+def _inside(shape: tuple[int, int], block_px: int) -> list[tuple[slice, slice]]:
+    starts = ((y, x) for y in range(0, shape[0], block_px) for x in range(0, shape[1], block_px))
+    return [(slice(y, min(y + block_px, shape[0])), slice(x, min(x + block_px, shape[1]))) for y, x in starts]
+
+
+def _shift(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
+def _block(
+    classes: ngff.PlaneArray,
+    instances: ngff.PlaneArray,
+    plane: int,
+    rows: slice,
+    columns: slice,
+    options: Weigh,
+    sigma_px: float,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return target and boundary term of a block, from labels that reach a halo further on every side."""
+    halo = halo_px(options.w0, sigma_px, options.formula, options.gap_px)
+    around = [
+        slice(max(0, part.start - halo), min(size, part.stop + halo))
+        for part, size in zip((rows, columns), instances.shape[2:], strict=True)
+    ]
+    inner = tuple(
+        slice(part.start - whole.start, part.stop - whole.start)
+        for part, whole in zip((rows, columns), around, strict=True)
+    )
+    parted = open_gaps(instances.read_label(plane, *around), options.gap_px)
+    term = boundary_term(parted, options.w0, sigma_px, options.formula)[inner]
+    known = classes.read_label(plane, rows, columns)
+    goal = np.where((parted[inner] == 0) & (known != IGNORE), 0, known).astype(np.uint8)
+    return goal, term
