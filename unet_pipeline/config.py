@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,9 +195,13 @@ class Config:
 
 
 def load(source: str) -> Config:
-    """Read a configuration from a YAML file or from JSON text that starts with `{`; absent keys take defaults."""
+    """Read a configuration; absent keys take defaults.
+
+    Args:
+        source: a YAML file; or JSON text that starts with `{`, as a rule passes its own sections.
+    """
     if source.lstrip().startswith("{"):
-        return from_dict(json.loads(source))
+        return _from_json(source)
     try:
         value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -205,19 +209,32 @@ def load(source: str) -> Config:
     return from_dict(value or {})
 
 
-def from_dict(value: Mapping[str, Any]) -> Config:
+def _from_json(text: str) -> Config:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PipelineError("--config", "JSON text, or a YAML file", error, fix="quote the text for the shell") from error
+    return from_dict(value, whole=False)
+
+
+def from_dict(value: Mapping[str, Any], whole: bool = True) -> Config:
     """Check plain values against the sections and build the configuration.
+
+    Args:
+        value: sections by name.
+        whole: whether absent sections mean their defaults. If not, `value` is the sections of one rule, and keys are
+            held against each other only where both sections are there.
 
     Raises:
         PipelineError: unknown section or key (nearest name given), wrong type, value out of range, or keys that
             contradict each other.
     """
     config = build(Config, value, "config")
-    _check_together(config)
+    _check_together(config, {f.name for f in fields(Config)} if whole else set(value))
     return config
 
 
-def _check_together(config: Config) -> None:
+def _check_together(config: Config, given: set[str]) -> None:
     store, labels = config.store, config.labels
     _check_multiple("store.chunk_px", store.chunk_px, 16, "16")
     _check_multiple("store.shard_px", store.shard_px, store.chunk_px, "store.chunk_px")
@@ -226,10 +243,11 @@ def _check_together(config: Config) -> None:
         raise PipelineError(
             "normalise.low", f"less than normalise.high ({config.normalise.high})", config.normalise.low
         )
-    if config.model.folder is None:
+    if config.model.folder is None and "model" in given:
         stride = 2**config.model.depth
-        _check_multiple("train.tile_px", config.train.tile_px, stride, "the pooling stride 2^model.depth")
-        _check_multiple("tile.tile_px", config.tile.tile_px, stride, "the pooling stride 2^model.depth")
+        for section, edge_px in (("train", config.train.tile_px), ("tile", config.tile.tile_px)):
+            if section in given:
+                _check_multiple(f"{section}.tile_px", edge_px, stride, "the pooling stride 2^model.depth")
 
 
 def _check_labels(labels: Labels) -> None:

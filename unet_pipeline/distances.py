@@ -11,13 +11,12 @@ The compiled code releases the interpreter lock and runs on one core: callers th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from unet_pipeline.compiled import compiled
 from unet_pipeline.errors import PipelineError
 
 BEYOND_REACH = np.int32(2**31 - 1)
@@ -26,7 +25,6 @@ MAX_REACH_PX = 32_000  # twice its square is an int32: no sum of two squares ove
 
 _NONE = np.uint16(2**16 - 1)  # no labelled pixel within reach in this column
 _RUN = 64  # pixels of a row that end their search together
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class TwoNearest(NamedTuple):
@@ -59,11 +57,11 @@ def two_nearest(labels: NDArray[Any], reach_px: float) -> TwoNearest:
     """
     ids = as_ids(labels)
     reach = _whole_reach(ids, reach_px)
-    limit = int(min(reach_px**2, reach**2 + 2 * reach)) if math.isfinite(reach_px) else reach**2
     result = TwoNearest(np.empty(ids.shape, np.uint32), np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32))
-    near, far = np.empty(ids.shape, np.uint16), np.empty(ids.shape, np.uint16)
-    _scan_below(ids, reach, near, far)
-    _scan_rows(ids, reach, min(limit, int(BEYOND_REACH) - 1), near, far, *result)
+    if ids.size:
+        near, far = np.empty(ids.shape, np.uint16), np.empty(ids.shape, np.uint16)
+        _scan_below(ids, reach, near, far)
+        _scan_rows(ids, reach, _largest_square(min(reach_px, reach + 1)), near, far, *result)
     return result
 
 
@@ -100,12 +98,13 @@ def _whole_reach(ids: NDArray[np.uint32], reach_px: float) -> int:
     return reach
 
 
-def _compiled(function: _Function) -> _Function:
-    """Compile on first use, keep the machine code on disk, and run without the interpreter lock."""
-    return cast(_Function, numba.njit(nogil=True, cache=True)(function))
+def _largest_square(reach_px: float) -> int:
+    """Return the largest whole number whose square root, as a float, is at most `reach_px`."""
+    square = math.floor(reach_px**2)
+    return square + 1 if math.sqrt(square + 1) <= reach_px else square
 
 
-@_compiled
+@compiled
 def _scan_below(ids: Any, reach: int, near: Any, far: Any) -> None:
     """Count the rows down to the nearest labelled pixel in the column, and to the nearest of another label.
 
@@ -126,7 +125,7 @@ def _scan_below(ids: Any, reach: int, near: Any, far: Any) -> None:
             far[y, x] = beyond + 1 if beyond < reach else _NONE
 
 
-@_compiled
+@compiled
 def _insert(key: Any, first: Any, second: Any) -> Any:
     """Return the two smallest keys of distinct labels, given those so far and one more key.
 
@@ -138,7 +137,7 @@ def _insert(key: Any, first: Any, second: Any) -> Any:
     return min(key, first), second if same else other
 
 
-@_compiled
+@compiled
 def _step_above(row: Any, y: int, rows: Any, labels: Any) -> None:
     """Bring row y of the labels into the two nearest distinct labels at or above each pixel.
 
@@ -153,15 +152,17 @@ def _step_above(row: Any, y: int, rows: Any, labels: Any) -> None:
         labels[0, x] = label if label != 0 else labels[0, x]
 
 
-@_compiled
-def _merge_columns(ids: Any, y: int, near: Any, far: Any, rows: Any, labels: Any, none: Any, columns: Any) -> None:
+@compiled
+def _merge_columns(
+    ids: Any, y: int, reach: int, near: Any, far: Any, rows: Any, labels: Any, none: Any, columns: Any
+) -> None:
     """Write the keys of the two nearest distinct labels of every column, at row y, to columns (2, x) int64."""
     for x in range(ids.shape[1]):
         first = second = none
         for k in range(2):
             up = y - rows[k, x]
-            key = up * up << 32 | labels[k, x]
-            first, second = _insert(key if labels[k, x] != 0 else none, first, second)
+            found = labels[k, x] != 0 and up <= reach
+            first, second = _insert(up * up << 32 | labels[k, x] if found else none, first, second)
         if near[y, x] != _NONE:
             down = np.int64(near[y, x])
             first, second = _insert(down * down << 32 | np.int64(ids[y + down, x]), first, second)
@@ -171,7 +172,7 @@ def _merge_columns(ids: Any, y: int, near: Any, far: Any, rows: Any, labels: Any
         columns[0, x], columns[1, x] = min(first, none), min(second, none)
 
 
-@_compiled
+@compiled
 def _only_label(near: Any, far: Any, none: Any) -> int:
     """Return the only label among the columns' keys, 0 if there is none at all, -1 if there are several."""
     label = np.int64(0)
@@ -184,7 +185,7 @@ def _only_label(near: Any, far: Any, none: Any) -> int:
     return int(label)
 
 
-@_compiled
+@compiled
 def _search(near: Any, far: Any, reach: int, none: Any, first: Any, second: Any) -> None:
     """Find the two smallest keys of distinct labels for a run of x pixels, over the columns within reach.
 
@@ -207,7 +208,7 @@ def _search(near: Any, far: Any, reach: int, none: Any, first: Any, second: Any)
             return
 
 
-@_compiled
+@compiled
 def _scan_rows(
     ids: Any, reach: int, limit: int, near: Any, far: Any, nearest_id: Any, d1_squared: Any, d2_squared: Any
 ) -> None:
@@ -219,7 +220,7 @@ def _scan_rows(
     first, second = np.empty(width, np.int64), np.empty(width, np.int64)
     for y in range(height):
         _step_above(ids[y], y, rows, labels)
-        _merge_columns(ids, y, near, far, rows, labels, none, columns[:, reach : reach + width])
+        _merge_columns(ids, y, reach, near, far, rows, labels, none, columns[:, reach : reach + width])
         first[:], second[:] = none, none
         for start in range(0, width, _RUN):
             run, seen = slice(start, start + _RUN), slice(start, start + _RUN + 2 * reach)

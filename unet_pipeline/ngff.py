@@ -63,7 +63,10 @@ class Grid:
 class Planes(Protocol):
     """Anything that is read plane by plane, `(channels, rows, columns)` at a time."""
 
-    shape: tuple[int, int, int, int]
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(planes, channels, height, width)."""
+        ...
 
     def read(self, plane: int, rows: slice, columns: slice) -> Array:
         """Return `(channels, rows, columns)`."""
@@ -203,6 +206,22 @@ def create_array(
         dimension_names=axes,
     )
     return PlaneArray(array)
+
+
+def create_like(group: zarr.Group, name: str, model: PlaneArray) -> PlaneArray:
+    """Create an empty array with the shape, data type and shards of another."""
+    array = model.array
+    created = group.create_array(
+        name,
+        shape=array.shape,
+        chunks=array.chunks,
+        shards=array.shards,
+        dtype=array.dtype,
+        compressors=array.compressors,
+        fill_value=0,
+        dimension_names=array.metadata.dimension_names,  # type: ignore[union-attr]
+    )
+    return PlaneArray(created)
 
 
 def create_image(

@@ -28,12 +28,13 @@ AP_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 Background = Literal["segment", "singletons"]
 
 
+@dataclass(frozen=True)
 class Score:
-    """A frozen dataclass of plain numbers, ready for JSON."""
+    """A record of plain numbers, ready for JSON."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, nested ones included, as a plain dictionary."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Stack:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Data type of the image."""
-        return np.dtype(self.facts["dtype"])
+        return np.dtype(str(self.facts["dtype"]))
 
     @property
     def labelled(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +35,10 @@ class StackRow:
     regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
 
 
-ROLES = ("train", "val", "test", "predict")
+TAKEN = ("model", "logs", "benchmarks", "report.html")
+"""Names under `results/` that the workflow itself uses."""
+
+ZARR_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
 def load_stacks(path: str | Path) -> dict[str, StackRow]:
@@ -86,10 +90,9 @@ def _row(cells: Mapping[str | None, Any], where: str) -> StackRow:
     _check_name(row.stack, where)
     if not row.image:
         raise PipelineError(f"{where}, column image", "a file, folder, glob or Zarr store", "an empty cell")
-    if row.role in ("train", "val") and not row.labels:
-        raise PipelineError(
-            f"{where}, column labels", f"labels for a stack with role {row.role}", "an empty cell", "predict"
-        )
+    if row.role != "predict" and not row.labels:
+        fix = "name the labels, or give the stack the role predict"
+        raise PipelineError(f"{where}, column labels", f"labels for a stack with role {row.role}", "none", fix=fix)
     _check_number(row.pixel_um, f"{where}, column pixel_um")
     _check_number(row.step, f"{where}, column step")
     if row.regions and not (row.regions.isdecimal() and 1 <= int(row.regions) <= 100_000):
@@ -102,7 +105,7 @@ def _check_name(name: str, where: str) -> None:
         nearest = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-") or "stack"
         expected = "a name of letters, digits, '.', '_' and '-'"
         raise PipelineError(f"{where}, column stack", expected, repr(name), nearest, "rename the stack")
-    if name in ("model", "report.html", "logs"):
+    if name in TAKEN:
         raise PipelineError(
             f"{where}, column stack", "a name the workflow does not use itself", repr(name), f"{name}_1"
         )
@@ -115,6 +118,47 @@ def _check_number(text: str, where: str) -> None:
         good = False
     if not good:
         raise PipelineError(where, "a positive number", repr(text))
+
+
+def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder: str | None) -> None:
+    """Refuse a table that leaves no model to predict with, and a finished model folder that is none.
+
+    Args:
+        stacks: the rows by name.
+        where: the table, for messages.
+        model_folder: the configuration's `model.folder`; None where a model is trained.
+    """
+    if model_folder is None:
+        if all(row.role != "train" for row in stacks.values()):
+            fix = "give a labelled stack the role train, or name a finished model in model.folder"
+            raise PipelineError(f"{where}, column role", "a stack with role train", "none", fix=fix)
+        return
+    for name in ("model.json", "weights.safetensors"):
+        if not Path(model_folder, name).is_file():
+            fix = "name the folder that a training wrote, such as results/model; it must be whole"
+            raise PipelineError("model.folder", f"a folder with {name}", model_folder, fix=fix)
+    if all(row.role == "train" for row in stacks.values()):
+        fix = "add the stacks to predict; with model.folder those with role train are not used"
+        raise PipelineError(f"{where}, column role", "a stack to predict", "role train only", fix=fix)
+
+
+def source_files(source: str) -> list[str]:
+    """Return the files whose change makes a stack be read again; what does not exist is returned as it is.
+
+    Args:
+        source: a file, a folder of one file per plane, a glob, or a Zarr store. Of a store only its metadata
+            counts: chunks that are edited later go unseen.
+    """
+    path = Path(source)
+    if path.is_dir():
+        if marks := [str(path / name) for name in ZARR_MARKS if (path / name).is_file()]:
+            return marks
+        return sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith(".")) or [
+            source
+        ]
+    if path.exists():
+        return [source]
+    return sorted(glob.glob(source)) or [source]  # noqa: PTH207 -- Path.glob refuses absolute patterns
 
 
 def row_schema() -> dict[str, Any]:

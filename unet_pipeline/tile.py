@@ -139,13 +139,13 @@ def describe(stack: Stack, planned: Plan, config: Config) -> str:
     read = tiles * planned.read[0] * planned.read[1]
     kept = planned.keep[0] * planned.keep[1] * tiles
     stored = len(config.labels.classes) * np.dtype(config.predict.probabilities).itemsize + 1 + 4
-    before, after = planned.geometry.before, planned.geometry.after
+    geometry, keep, read_px, shard = planned.geometry, planned.keep, planned.read, planned.shard
     lines = [
         f"stack      {stack.name}: {planes} plane(s) of {height} x {width} px, {stack.channels} channel(s)",
-        f"network    pooling stride {planned.geometry.stride} px, reads {before} px before and {after} px after a tile",
-        f"tiles      {tiles}, each keeps {planned.keep[0]} x {planned.keep[1]} px of {planned.read[0]} x {planned.read[1]}",
+        f"network    stride {geometry.stride} px, reads {geometry.before} px before and {geometry.after} px after a tile",
+        f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read",
         f"cost       reads {read / pixels:.2f} px and computes {kept / pixels:.2f} px per image px",
-        f"shards     {planned.shard_count} of at most {planned.shard[0]} x {planned.shard[1]} px, in {planned.regions} region(s)",
+        f"shards     {planned.shard_count} of {shard[0]} x {shard[1]} px or less, in {planned.regions} region(s)",
         f"volume     {pixels * stored / 1e6:,.1f} MB before compression (probabilities, classes, instances)",
     ]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ import zarr
 from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.halo import Window, halo_blocks
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import provenance, write_json
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
@@ -42,6 +43,7 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
         The record: class counts of the target, largest weight, vanished objects.
     """
     sigma_px = sigma_in_px(config.weigh, stack)
+    halo = halo_px(config.weigh.w0, sigma_px, config.weigh.formula, config.weigh.gap_px)
     store = output.parent / WEIGHTS
     target, boundary = _create(store, stack.grid, config)
     classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
@@ -51,9 +53,9 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
         for plane, rows, columns in blocks:
             shape = rows.stop - rows.start, columns.stop - columns.start
             goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-            for y, x in _inside(shape, block_px):
-                part = _shift(y, rows.start), _shift(x, columns.start)
-                goal[y, x], term[y, x] = _block(classes, instances, plane, *part, config.weigh, sigma_px)
+            for block in halo_blocks(rows, columns, block_px, halo, target.shape[2:]):
+                ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
+                goal[block.place], term[block.place] = _block(ids, known, block.local, config.weigh, sigma_px)
             target.write(plane, rows, columns, goal)
             boundary.write(plane, rows, columns, term)
             counts += np.bincount(goal.ravel(), minlength=256)
@@ -98,36 +100,19 @@ def _create(store: Path, grid: ngff.Grid, config: Config) -> tuple[ngff.PlaneArr
     return target, ngff.create_array(group, "boundary", grid, None, np.float32, config.store)
 
 
-def _inside(shape: tuple[int, int], block_px: int) -> list[tuple[slice, slice]]:
-    starts = ((y, x) for y in range(0, shape[0], block_px) for x in range(0, shape[1], block_px))
-    return [(slice(y, min(y + block_px, shape[0])), slice(x, min(x + block_px, shape[1]))) for y, x in starts]
-
-
-def _shift(part: slice, by: int) -> slice:
-    return slice(part.start + by, part.stop + by)
-
-
 def _block(
-    classes: ngff.PlaneArray,
-    instances: ngff.PlaneArray,
-    plane: int,
-    rows: slice,
-    columns: slice,
-    options: Weigh,
-    sigma_px: float,
+    ids: npt.NDArray[Any], known: npt.NDArray[Any], local: Window, options: Weigh, sigma_px: float
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return target and boundary term of a block, from labels that reach a halo further on every side."""
-    halo = halo_px(options.w0, sigma_px, options.formula, options.gap_px)
-    around = [
-        slice(max(0, part.start - halo), min(size, part.stop + halo))
-        for part, size in zip((rows, columns), instances.shape[2:], strict=True)
-    ]
-    inner = tuple(
-        slice(part.start - whole.start, part.stop - whole.start)
-        for part, whole in zip((rows, columns), around, strict=True)
-    )
-    parted = open_gaps(instances.read_label(plane, *around), options.gap_px)
-    term = boundary_term(parted, options.w0, sigma_px, options.formula)[inner]
-    known = classes.read_label(plane, rows, columns)
-    goal = np.where((parted[inner] == 0) & (known != IGNORE), 0, known).astype(np.uint8)
+    """Return target and boundary term of a block.
+
+    Args:
+        ids: instance ids of the block and its halo.
+        known: class indices of the block alone.
+        local: where the block lies in `ids`.
+        options: the section `weigh`.
+        sigma_px: sigma in px.
+    """
+    parted = open_gaps(ids, options.gap_px)
+    term = boundary_term(parted, options.w0, sigma_px, options.formula)[local]
+    goal = np.where((parted[local] == 0) & (known != IGNORE), 0, known).astype(np.uint8)
     return goal, term

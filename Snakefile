@@ -1,0 +1,46 @@
+# From raw stacks to stitched OME-Zarr volumes. Try `snakemake --cores 2 --dry-run`, then leave out --dry-run.
+
+from snakemake.utils import min_version
+
+min_version("9.14")
+
+
+include: "workflow/rules/common.smk"
+
+
+configfile: nearby("config.yaml")
+
+
+SETTINGS, STACKS = checked(config)
+
+shell.prefix(job_prefix())
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    stack="|".join(map(re.escape, STACKS)),
+    region=r"\d+",
+
+
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/weigh.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/tile.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/stitch.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+include: "workflow/rules/prove.smk"
+
+
+rule all:
+    """The page, and for each predicted stack its volume and its scores."""
+    default_target: True
+    localrule: True
+    input:
+        "results/report.html",
+        expand("results/{stack}/stitch.json", stack=predicted()),
+        expand("results/{stack}/metrics.json", stack=scored()),

@@ -1,0 +1,21 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from unet_pipeline.halo import halo_blocks
+
+
+@given(
+    height=st.integers(1, 60), width=st.integers(1, 60), block=st.integers(1, 30), halo=st.integers(0, 9)
+)
+def test_block_wise_equals_whole(height, width, block, halo):
+    image = np.random.default_rng(height * 61 + width).random((height, width))
+    size = 2 * halo + 1
+    whole = ndimage.maximum_filter(image, size, mode="constant", cval=-1)
+    rows, columns = slice(height // 3, height), slice(0, width)
+    result = np.full((rows.stop - rows.start, width), np.nan)
+    for part in halo_blocks(rows, columns, block, halo, image.shape):
+        result[part.place] = ndimage.maximum_filter(image[part.outer], size, mode="constant", cval=-1)[part.local]
+        np.testing.assert_array_equal(image[part.inner], image[part.outer][part.local])
+    np.testing.assert_array_equal(result, whole[rows, columns])

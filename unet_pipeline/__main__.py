@@ -1,0 +1,225 @@
+"""The command line: one verb per stage, in the order data flows. `python -m unet_pipeline VERB --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from unet_pipeline import __version__
+from unet_pipeline.config import Compute, Config, load
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.schema import build
+
+# Stages are imported inside their verb: those without a network must start without torch.
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Write the seeded demo stacks with their ground truth."""
+    from unet_pipeline.demo import write_demo
+
+    write_demo(options.output, _say)
+
+
+def ingest(options: argparse.Namespace) -> None:
+    """Read a stack of any format into OME-Zarr, check it, measure its statistics."""
+    from unet_pipeline.ingest import Source, ingest
+
+    names = ("stack", "image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes")
+    ingest(Source(**{name: getattr(options, name) for name in names}), _config(options), options.output)
+
+
+def weigh(options: argparse.Namespace) -> None:
+    """Compute training targets and the paper's boundary weights."""
+    from unet_pipeline.stack import Stack
+    from unet_pipeline.weigh import weigh
+
+    weigh(Stack.open(options.ingest), _config(options), options.output)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the network; resumes where an interrupted training stopped."""
+    from unet_pipeline.training import train_model
+
+    train_model(options.train, options.validate, _config(options), options.output)
+
+
+def tile(options: argparse.Namespace) -> None:
+    """Plan regions, shards and tiles, and create the store that predict fills."""
+    from unet_pipeline.modelcard import read_card
+    from unet_pipeline.stack import Stack
+    from unet_pipeline.tile import tile
+
+    geometry = read_card(options.model).geometry if options.model else None
+    stack, config = Stack.open(options.ingest), _config(options)
+    _say(tile(stack, config, options.regions, options.output, geometry, options.dry_run))
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Run the network over one region."""
+    from unet_pipeline.predict import predict
+    from unet_pipeline.tile import StackPlan
+
+    predict(StackPlan.open(options.tiles), options.region, options.model, _config(options), options.output)
+
+
+def stitch(options: argparse.Namespace) -> None:
+    """Prove the coverage, then make objects and pyramids."""
+    from unet_pipeline.stitch import stitch
+    from unet_pipeline.tile import StackPlan
+
+    stitch(StackPlan.open(options.tiles), options.regions, _config(options), options.output)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a stitched stack against its reference."""
+    from unet_pipeline.evaluate import evaluate
+
+    evaluate(options.stitch, _config(options), options.output)
+
+
+def prove(options: argparse.Namespace) -> None:
+    """Show on your own model and image that tiling does not change the result."""
+    from unet_pipeline.prove import describe, prove
+    from unet_pipeline.stack import Stack
+
+    found = prove(
+        options.model, Stack.open(options.ingest), _config(options), options.output, options.plane, options.crop_px
+    )
+    _say(describe(found))
+    if not found["seamless"]:
+        raise PipelineError("prove", "the same result from every tiling", "differences", fix="report this as a bug")
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write one self-contained page: curves, scores, pictures, provenance."""
+    from unet_pipeline.report import report
+
+    report(options.model, options.stacks, _config(options), options.output)
+
+
+def record(options: argparse.Namespace) -> None:
+    """Show what made a result."""
+    from unet_pipeline.record import read_json
+
+    facts = read_json(options.file)
+    _say(json.dumps(facts.get("provenance", facts), indent=1))
+
+
+Verb = Callable[[argparse.Namespace], None]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    top = argparse.ArgumentParser(prog="unet-pipeline", description=__doc__)
+    top.add_argument("--version", action="version", version=__version__)
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+
+    _add(verbs, demo, "--output")
+
+    one = _add(verbs, ingest, "--config", "--output")
+    one.add_argument("--stack", required=True, help="name of the stack")
+    one.add_argument("--image", required=True, help="file, folder, glob or Zarr store")
+    one.add_argument("--labels", default="", help="label file, folder, glob or Zarr store")
+    for name in ("--axes", "--label-axes", "--planes", "--label-planes"):
+        one.add_argument(name, default="", help="as the column of that name in the table of stacks")
+    one.add_argument("--pixel-um", type=_positive, default=None, help="pixel size, micrometres")
+    one.add_argument("--step", type=_positive, default=None, help="distance of planes, micrometres or seconds")
+
+    one = _add(verbs, weigh, "--config", "--output")
+    one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
+
+    one = _add(verbs, train, "--config", "--output", "--threads", "--device")
+    one.add_argument("--train", type=Path, nargs="+", required=True, help="weigh.json of each training stack")
+    one.add_argument("--validate", type=Path, nargs="*", default=[], help="weigh.json of each validation stack")
+
+    one = _add(verbs, tile, "--config", "--output")
+    one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
+    one.add_argument("--model", type=Path, default=None, help="a finished model folder, for its geometry")
+    one.add_argument("--regions", type=int, default=1, help="number of prediction jobs")
+    one.add_argument("--dry-run", action="store_true", help="describe the plan, write nothing")
+
+    one = _add(verbs, predict, "--config", "--output", "--threads", "--device")
+    one.add_argument("--tiles", type=Path, required=True, help="tiles.json of the stack")
+    one.add_argument("--region", type=int, required=True, help="number of the region, from 0")
+    one.add_argument("--model", type=Path, required=True, help="model folder")
+
+    one = _add(verbs, stitch, "--config", "--output")
+    one.add_argument("--tiles", type=Path, required=True, help="tiles.json of the stack")
+    one.add_argument("--regions", type=Path, nargs="+", required=True, help="record of every region")
+
+    one = _add(verbs, evaluate, "--config", "--output")
+    one.add_argument("--stitch", type=Path, required=True, help="stitch.json of the stack")
+
+    one = _add(verbs, prove, "--config", "--threads", "--device")
+    one.add_argument("--model", type=Path, required=True, help="model folder")
+    one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
+    one.add_argument("--plane", type=int, default=0, help="which plane")
+    one.add_argument("--crop-px", type=int, default=1024, help="size of the part that is used")
+    one.add_argument("--output", type=Path, default=None, help="also write the findings as JSON")
+
+    one = _add(verbs, report, "--config", "--output")
+    one.add_argument("--model", type=Path, required=True, help="model folder")
+    one.add_argument("--stacks", type=Path, nargs="+", required=True, help="stitch.json or ingest.json of each stack")
+
+    one = _add(verbs, record)
+    one.add_argument("file", type=Path, help="any record (JSON) of the pipeline")
+    return top
+
+
+def _add(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], verb: Verb, *common: str
+) -> argparse.ArgumentParser:
+    summary = (verb.__doc__ or "").strip()
+    one = verbs.add_parser(verb.__name__, help=summary, description=summary)
+    one.set_defaults(verb=verb)
+    if "--config" in common:
+        one.add_argument("--config", default="{}", help="YAML file, or JSON text; absent keys take their defaults")
+    if "--output" in common:
+        one.add_argument("--output", type=Path, required=True, help="what to write; other files lie beside it")
+    if "--threads" in common:
+        one.add_argument("--threads", type=int, default=None, help="CPU threads (compute.threads)")
+    if "--device" in common:
+        one.add_argument("--device", default=None, help="auto, cpu or cuda (compute.device)")
+    return one
+
+
+def _positive(text: str) -> float | None:
+    if not text:
+        return None
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"a positive number, not {text}")
+    return value
+
+
+def _config(options: argparse.Namespace) -> Config:
+    config = load(options.config)
+    given = {name: value for name in ("threads", "device") if (value := getattr(options, name, None)) is not None}
+    return replace(config, compute=build(Compute, asdict(config.compute) | given, "compute"))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's mistake ends in one message and exit code 1."""
+    options = parser().parse_args(arguments)
+    try:
+        options.verb(options)
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

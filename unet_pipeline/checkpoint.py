@@ -1,0 +1,71 @@
+"""One safetensors file that holds everything an interrupted training needs; it is whole, and proves it, or is not used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.record import atomic_path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training after a step.
+
+    Attributes:
+        tensors: on the CPU, named `model.*`, `momentum.*` and `best.*`.
+        state: everything else, plain values; `digest` names the configuration and inputs it belongs to.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    state: Mapping[str, Any]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the former one stays until the new one is whole.
+
+    Raises:
+        PipelineError: if the disk is full or cannot be written.
+    """
+    state = json.dumps(dict(checkpoint.state), allow_nan=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    data = safetensors.torch.save(tensors, metadata={"state": state, "sha256": _sha256(tensors, state)})
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and check it against its own checksum.
+
+    Raises:
+        PipelineError: if the file is missing, cut short or altered.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        state = json.loads(metadata["state"])
+    except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise PipelineError(path, "a training checkpoint", error, fix="remove it to train from the start") from error
+    if metadata.get("sha256") != _sha256(tensors, metadata["state"]):
+        raise PipelineError(path, "the checksum it was written with", "another: the file was altered")
+    return Checkpoint(tensors, state)
+
+
+def _sha256(tensors: Mapping[str, torch.Tensor], state: str) -> str:
+    """Return the SHA-256 over the state and over name, data type, shape and bytes of each tensor, in order of names."""
+    total = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()

@@ -1,0 +1,110 @@
+"""Evaluate: scores of a stitched stack against its reference, block by block, written as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline.config import IGNORE, Config
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.isbi import combine_planes, isbi_scores
+from unet_pipeline.ngff import PlaneArray
+from unet_pipeline.overlaps import OverlapTable
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import provenance, read_json, write_json
+from unet_pipeline.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
+from unet_pipeline.stack import CLASSES, INSTANCES
+from unet_pipeline.tile import StackPlan
+
+ISBI_LARGEST_PX = 16 * 2**20
+"""Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""
+
+
+def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
+    """Score a stack and write `metrics.json`.
+
+    Args:
+        stitched: `stitch.json` of a stack that has a reference.
+        config: sections labels and evaluate are used.
+        output: `results/{stack}/metrics.json`.
+
+    Returns:
+        stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels; isbi or null.
+    """
+    facts = read_json(stitched, fix="run stitch for this stack")
+    if "tiles" not in facts or "provenance" not in facts:
+        raise PipelineError(stitched, "a record of stitch", f"keys {sorted(facts)[:6]}", fix="run stitch again")
+    stack_plan = StackPlan.open(stitched.parent / facts["tiles"])
+    in_volume = facts["provenance"]["config"]["stitch"]["connect"] == "volume"
+    table, counts = _overlaps(stack_plan, in_volume)
+    record = {
+        "stack": stack_plan.stack.name,
+        "instances": _instances(table),
+        "classes": _classes(counts, stack_plan.classes),
+        "pixels": {"scored": int(counts.sum()), "of": int(np.prod(stack_plan.plan.shape))},
+        "isbi": _isbi(stack_plan) if config.evaluate.isbi else None,
+        "provenance": provenance(config.section("labels", "evaluate"), [stitched]),
+    }
+    write_json(output, record)
+    return record
+
+
+def _overlaps(stack_plan: StackPlan, in_volume: bool) -> tuple[OverlapTable, npt.NDArray[np.int64]]:
+    """Return the overlaps of all objects, and the confusion of classes; pixels nobody annotated are left out."""
+    stack, size = stack_plan.stack, len(stack_plan.classes)
+    true_classes, true_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
+    classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES)
+    tables, counts = [], np.zeros((size, size), np.int64)
+    blocks = list(instances.blocks())
+    with Progress(len(blocks), f"evaluate {stack.name}") as progress:
+        for plane, rows, columns in blocks:
+            truth = true_classes.read_label(plane, rows, columns)
+            known = truth != IGNORE
+            counts += confusion(truth, classes.read_label(plane, rows, columns), size, IGNORE)
+            truth, found = (array.read_label(plane, rows, columns)[known] for array in (true_instances, instances))
+            tables.append(OverlapTable.of(truth, found, plane=0 if in_volume else plane))
+            progress.advance()
+    return OverlapTable.merge(tables), counts
+
+
+def _instances(table: OverlapTable) -> dict[str, Any]:
+    seg = seg_score(table)
+    return {
+        "seg": seg.seg,
+        "objects": seg.objects,
+        "matched": seg.matched,
+        "found": int((table.result_areas()[0] > 0).sum()),
+        "v_rand": v_rand(table).as_dict(),
+        "v_info": v_info(table).as_dict(),
+        "ap": {f"{threshold:.2f}": score.as_dict() for threshold, score in average_precision(table).items()},
+    }
+
+
+def _classes(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"name": name} | score.as_dict() for name, score in zip(names, dice_iou(counts), strict=True)]
+
+
+def _isbi(stack_plan: StackPlan) -> dict[str, Any]:
+    """Return the challenge's scores, or the reason why there are none."""
+    planes, height, width = stack_plan.plan.shape
+    if height * width > ISBI_LARGEST_PX:
+        return {"skipped": f"planes of {height} x {width} px are larger than {ISBI_LARGEST_PX} px"}
+    probabilities, reference = stack_plan.probabilities(), stack_plan.stack.reference(INSTANCES)
+    scored = []
+    with Progress(planes, f"isbi {stack_plan.stack.name}") as progress:
+        for plane in range(planes):
+            interior = _interior(probabilities, plane)
+            scored.append(isbi_scores(interior, reference.read_label(plane, slice(0, height), slice(0, width))))
+            progress.advance()
+    return combine_planes(scored).as_dict()
+
+
+def _interior(probabilities: PlaneArray, plane: int) -> npt.NDArray[np.float32]:
+    """Return the probability of not being background, (y, x) float32 in 0..1."""
+    height, width = probabilities.shape[2:]
+    background = probabilities.read(plane, slice(0, height), slice(0, width))[0].astype(np.float32)
+    whole = 255 if probabilities.dtype == np.uint8 else 1
+    return np.asarray(1 - background / whole, dtype=np.float32)

@@ -1,0 +1,77 @@
+"""One trained network on one device: windows of grey values in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unet_pipeline.config import Compute
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.models import load_model, pick_device
+from unet_pipeline.normalise import Normaliser
+from unet_pipeline.stack import Stack
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A network in evaluation mode, ready to be applied to windows of one stack.
+
+    Attributes:
+        network: maps (n, channels, height, width) to logits (n, classes, height', width').
+        card: what the model is.
+        normaliser: grey values of the stack to what the network was trained on; never measured on a tile.
+        device: where it runs.
+        precision: number format of the convolutions.
+    """
+
+    network: torch.nn.Module
+    card: ModelCard
+    normaliser: Normaliser
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def load(cls, model: Path, stack: Stack, precision: str, compute: Compute) -> Forward:
+        """Load a model folder for one stack.
+
+        Raises:
+            PipelineError: missing or altered model, another channel count, CUDA asked for and absent.
+        """
+        torch.set_num_threads(compute.threads)
+        device = pick_device(compute.device)
+        network, card = load_model(model, device)
+        card.check_image(stack.channels, f"stack {stack.name}")
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(network, card, card.normaliser_of(stack.facts["statistics"], stack.dtype), device, precision)
+
+    def __call__(self, windows: list[npt.NDArray[Any]]) -> torch.Tensor:
+        """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
+
+        Raises:
+            PipelineError: if the GPU has too little memory; names the key to lower.
+        """
+        batch = torch.from_numpy(np.stack([self.normaliser(window) for window in windows]))
+        with _told_out_of_memory(), torch.inference_mode():
+            batch = batch.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "float32"):
+                logits: torch.Tensor = self.network(batch)
+            return logits.float()
+
+
+@contextmanager
+def _told_out_of_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        fix = "lower tile.tile_px or predict.batch in config.yaml"
+        raise PipelineError("tile.tile_px", "tiles that fit the GPU's memory", error, fix=fix) from error

@@ -1,0 +1,42 @@
+"""The course of a training: one row now and then, a table in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unet_pipeline.record import write_text
+
+HISTORY_FILE = "history.tsv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The training up to a step.
+
+    Attributes:
+        step: weight updates done.
+        learning_rate: of the last update.
+        train_loss: mean of the loss over the updates since the row before.
+        validation_loss: None where no validation was due.
+        dice: Dice coefficient of each class on the validation tiles; None for a class that is absent both from
+            prediction and target; empty where no validation was due.
+    """
+
+    step: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float | None = None
+    dice: tuple[float | None, ...] = ()
+
+
+def write_history(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
+    """Write `history.tsv`: step, learning_rate, train_loss, validation_loss, dice_{class} ...; empty where unknown."""
+    head = ["step", "learning_rate", "train_loss", "validation_loss", *(f"dice_{name}" for name in classes)]
+    lines = ["\t".join(head)]
+    for row in rows:
+        dice = row.dice or (None,) * len(classes)
+        numbers = (row.learning_rate, row.train_loss, row.validation_loss, *dice)
+        lines.append("\t".join([str(row.step), *("" if number is None else f"{number:.8g}" for number in numbers)]))
+    write_text(folder / HISTORY_FILE, "\n".join(lines) + "\n")

@@ -1,0 +1,289 @@
+"""Open stacks of any format: TIFF, PNG, JPEG, folders and globs of those, and Zarr.
+
+    source ─► reader of its format ─► Planes: (planes, channels, height, width), read window by window
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+import operator
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from unet_pipeline.axes import check_axes, natural_key, parse_planes
+from unet_pipeline.blocks import Array, Reader, StackInfo, Window
+from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.picture_reader import PictureReader
+from unet_pipeline.record import digest
+from unet_pipeline.tiff_reader import TiffReader
+from unet_pipeline.zarr_reader import ZarrReader, is_zarr
+
+TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
+SUFFIXES = {
+    ".tif": TIFF, ".tiff": TIFF, ".btf": TIFF, ".tf2": TIFF, ".tf8": TIFF, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG
+}  # fmt: skip
+SUPPORTED = f"an image ({' '.join(SUFFIXES)}), a folder or glob of such, or a Zarr store"
+
+
+class Planes(Protocol):
+    """A stack: planes of images, all alike. May be shared by threads and by forked processes."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(planes, channels, height, width)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the file in native byte order; bool reads as uint8."""
+
+    @property
+    def plane_axis(self) -> str:
+        """What the planes are: "z" or "t"."""
+
+    @property
+    def pixel_um(self) -> tuple[float, float] | None:
+        """(y, x) size of a pixel in micrometres, None if unknown."""
+
+    @property
+    def step(self) -> float | None:
+        """Distance between planes: micrometres for z, seconds for t; None if unknown."""
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """One per channel, or empty."""
+
+    @property
+    def block_px(self) -> tuple[int, int]:
+        """(height, width) of the tiles, strips or chunks: windows on multiples of it are read without waste."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files; of a Zarr store the metadata files only."""
+
+    def read(self, plane: int, rows: slice, columns: slice) -> Array:
+        """Return a window of a plane, (channels, rows, columns), as a new array.
+
+        Slices are clipped to the image as NumPy does; their step must be 1.
+
+        Raises:
+            PipelineError: naming file and plane, if the pixels cannot be read.
+        """
+
+    def fingerprint(self) -> str:
+        """Return a digest of the content of the whole source, whatever planes are selected; reads every byte.
+
+        A copy elsewhere has the same fingerprint. Takes about a second per GB.
+        """
+
+    def close(self) -> None:
+        """Forget what is kept in memory."""
+
+    def __enter__(self) -> Self:
+        """Return self."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close."""
+
+
+def open_planes(
+    source: str,
+    axes: str | None = None,
+    pixel_um: tuple[float, float] | None = None,
+    step: float | None = None,
+    planes: str | None = None,
+    series: int | None = None,
+) -> Planes:
+    """Open a stack and check what it says about itself; pixels are read later, window by window.
+
+    Args:
+        source: TIFF, PNG or JPEG file; folder or glob of such, one per plane, in natural order; Zarr array or
+            OME-Zarr image, of which the largest level counts, perhaps inside a store (`a.zarr/labels/nuclei`).
+        axes: letters of t z c y x (s counts as c), one for each dimension longer than 1; None believes the file.
+        pixel_um: (y, x) size of a pixel, instead of what the file says.
+        step: distance between planes, micrometres or seconds, likewise.
+        planes: planes to use, in this order, such as "0-17,20"; None or blank means all.
+        series: which image of a TIFF that holds several; None means the only one.
+
+    Raises:
+        PipelineError: naming the file, for anything in it that cannot be used.
+    """
+    reader = _open_reader(source, axes, series)
+    chosen = parse_planes(source, planes, reader.info.shape[0])
+    for name, values in (("pixel_um", pixel_um or ()), ("step", () if step is None else (step,))):
+        if not all(math.isfinite(value) and value > 0 for value in values):
+            raise PipelineError(f"{source}: {name}", "positive numbers", values)
+    return _View(reader, chosen, pixel_um, step)
+
+
+class _View:
+    """The planes of a reader that are wanted, with the user's scale; see `Planes`."""
+
+    def __init__(
+        self, reader: Reader, chosen: Sequence[int], pixel_um: tuple[float, float] | None, step: float | None
+    ) -> None:
+        info = reader.info
+        self._reader, self._chosen = reader, chosen
+        self.shape = (len(chosen), *info.shape[1:])
+        self.dtype, self.plane_axis, self.channel_names = info.dtype, info.plane_axis, info.channel_names
+        self.pixel_um = pixel_um or info.pixel_um
+        self.step = info.step if step is None else step
+        self.block_px, self.files = info.block_px, info.files
+
+    def read(self, plane: int, rows: slice, columns: slice) -> Array:
+        number = operator.index(plane)
+        if not 0 <= number < len(self._chosen):
+            raise IndexError(f"plane {number} of {len(self._chosen)}")
+        (top, bottom, row_step), (left, right, column_step) = rows.indices(self.shape[2]), columns.indices(self.shape[3])
+        if (row_step, column_step) != (1, 1):
+            raise ValueError(f"windows have step 1, not {row_step}, {column_step}")
+        window = Window(top, max(top, bottom), left, max(left, right))
+        if 0 in window.shape:
+            return np.empty((self.shape[1], *window.shape), self.dtype)
+        return self._reader.read(self._chosen[number], window)
+
+    def fingerprint(self) -> str:
+        return self._reader.fingerprint()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def _open_reader(source: str, axes: str | None, series: int | None) -> Reader:
+    path = Path(source).expanduser()
+    if is_zarr(path):
+        return ZarrReader(path, axes)
+    if path.is_dir():
+        return FilesReader(source, _list_folder(path), axes)
+    if path.exists():
+        return _open_file(path, axes, series)
+    if glob.has_magic(source):
+        names = sorted(glob.glob(str(path), recursive=True), key=natural_key)
+        files = [Path(name) for name in names if Path(name).is_file()]
+        if not files:
+            raise PipelineError(source, "files that match", "none", nearest=_nearest(path), fix="check the pattern")
+        return FilesReader(source, files, axes)
+    raise PipelineError(path, "a file or folder that exists", "none there", nearest=_nearest(path), fix="check the path")
+
+
+def _nearest(path: Path) -> Path | None:
+    """Return what exists and is most like `path`: in the deepest of its folders that exists, the nearest name."""
+    wanted, folder = path, path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        wanted, folder = folder, folder.parent
+    try:
+        name = nearest_name(wanted.name, sorted(one.name for one in folder.iterdir()))
+    except OSError:
+        return None
+    return folder / name if name else None
+
+
+def _kind(path: Path) -> str:
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise PipelineError(path, SUPPORTED, f"a file named *{path.suffix}", fix="convert it to TIFF or OME-Zarr")
+    return kind
+
+
+def _open_file(path: Path, axes: str | None, series: int | None = None) -> Reader:
+    kind = _kind(path)
+    try:
+        return TiffReader(path, axes, series) if kind == TIFF else PictureReader(path, axes)
+    except OSError as error:
+        raise PipelineError(path, "a file that can be read", error, fix="check its permissions and the disk") from error
+
+
+def _list_folder(path: Path) -> list[Path]:
+    try:
+        files = [one for one in path.iterdir() if one.is_file() and not one.name.startswith(".")]
+    except OSError as error:
+        raise PipelineError(path, "a folder that can be read", error) from error
+    images = [one for one in files if one.suffix.lower() in SUFFIXES]
+    if not images:
+        got = f"{len(files)} other files, such as {files[0].name}" if files else "an empty folder"
+        raise PipelineError(path, f"images ({' '.join(SUFFIXES)}) or a Zarr store", got)
+    return sorted(images, key=lambda one: natural_key(one.name))
+
+
+class FilesReader:
+    """A stack of files of one plane each, all alike."""
+
+    def __init__(
+        self, source: str, files: Sequence[Path], axes: str | None, opener: Callable[..., Reader] = _open_file
+    ) -> None:
+        """Read and check the header of every file.
+
+        Args:
+            source: folder or glob, for messages.
+            files: in the order of the planes.
+            axes: the user's axes, of the stack (zyx) or of a file (yx); None believes the files and takes z.
+            opener: opens one file.
+
+        Raises:
+            PipelineError: naming the file that is not like the first, or holds more than one plane.
+        """
+        kinds = {_kind(file): file for file in reversed(files)}
+        if len(kinds) > 1:
+            got = " and ".join(f"{kind} ({file.name})" for kind, file in sorted(kinds.items()))
+            raise PipelineError(source, "images of one kind", got, fix="use a glob such as folder/*.png")
+        said = check_axes(source, axes) if axes is not None else "z"
+        inner = said[1:] if said[0] in "tz" else said
+        self._opener, self._files, self._axes = opener, tuple(files), None if axes is None else inner
+        self._first = opener(files[0], self._axes).info
+        for file in files:
+            self._check(file, opener(file, self._axes).info)
+        self._open: tuple[int, Reader] | None = None
+        first = self._first
+        self.info = StackInfo(
+            shape=(len(files), *first.shape[1:]),
+            dtype=first.dtype,
+            plane_axis=said[0] if said[0] in "tz" else "z",
+            pixel_um=first.pixel_um,
+            step=None,
+            channel_names=first.channel_names,
+            block_px=first.block_px,
+            files=self._files,
+        )
+
+    def _check(self, file: Path, info: StackInfo) -> None:
+        if info.shape[0] != 1:
+            fix = "name that file alone, or save one plane per file"
+            raise PipelineError(file, "one plane in each file of a folder or glob", f"{info.shape[0]} planes", fix=fix)
+        if (info.shape, info.dtype) != (self._first.shape, self._first.dtype):
+            expected = f"{_words(self._first)} as {self._files[0].name}"
+            raise PipelineError(file, expected, _words(info), fix="give all files of a stack one size and type")
+
+    def read(self, plane: int, window: Window) -> Array:
+        """Return (channels, rows, columns) of a file."""
+        current = self._open
+        if current is None or current[0] != plane:
+            current = (plane, self._opener(self._files[plane], self._axes))
+            self._check(self._files[plane], current[1].info)
+            self._open = current
+        return current[1].read(0, window)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the SHA-256 of all files in order."""
+        return digest([self._opener(file, self._axes).fingerprint() for file in self._files])
+
+    def close(self) -> None:
+        """Forget the file read last."""
+        self._open = None
+
+
+def _words(info: StackInfo) -> str:
+    return f"{info.shape[1]} channels of {info.shape[2]} × {info.shape[3]} {info.dtype}"

@@ -1,0 +1,230 @@
+"""The paper's network, its folder on disk, and the device it runs on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from unet_pipeline.config import Compute
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import (
+    CARD_FILE,
+    FIX,
+    WEIGHTS_FILE,
+    Architecture,
+    ModelCard,
+    geometry,
+    read_card,
+    write_card,
+)
+from unet_pipeline.record import atomic_path, sha256_bytes
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class UNet(nn.Module):
+    """The unpadded U-Net of Ronneberger et al. 2015, figure 1 (sizes for depth 4, one 572 px tile).
+
+    ```
+    572 > 568 ----------------- crop ------------------ > 392 > 388 > 1x1    1 x base
+      284 > 280 --------------- crop --------------- > 200 > 196             2 x base
+        140 > 136 ------------- crop ------------ > 104 > 100                4 x base
+           68 >  64 dropout --- crop --------- > 56 >  52                    8 x base
+              32 >  28 dropout  --------- up                                16 x base
+    ```
+    A level is two 3x3 convolutions, each with ReLU; down is a 2x2 max pooling; up is a 2x2 up-convolution that halves
+    the channels, without ReLU, as in the figure. Dropout acts on the outputs of the last two contracting levels: on the
+    last but one before its pooling, so that the skip carries it too (as the authors' release does), and on the bottom
+    before the first up-convolution. Skips come first in the concatenation.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        """Build the network; weights are torch's own until `initialise`."""
+        super().__init__()
+        self.architecture = architecture
+        self.geometry = geometry(architecture)
+        widths = [architecture.base_channels * 2**level for level in range(architecture.depth + 1)]
+        inputs = [architecture.in_channels, *widths]
+        self.contracting = nn.ModuleList(_level(a, b) for a, b in zip(inputs, widths, strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[-2::-1])
+        self.expanding = nn.ModuleList(_level(2 * width, width) for width in widths[-2::-1])
+        self.head = nn.Conv2d(widths[0], architecture.classes, 1)
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the class scores before the softmax.
+
+        Args:
+            image: (n, in_channels, y, x) float, normalised; y and x legal for `geometry`, e.g. 572.
+
+        Returns:
+            (n, classes, y - lost, x - lost), e.g. 388.
+
+        Raises:
+            PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
+        """
+        self._check(image)
+        skips = []
+        x = image
+        for level, contract in enumerate(self.contracting):
+            x = contract(x)
+            if level >= self.architecture.depth - 1:
+                x = self.dropout(x)
+            if level < self.architecture.depth:
+                skips.append(x)
+                x = self.pool(x)
+        for up, expand in zip(self.up, self.expanding, strict=True):
+            x = up(x)
+            x = expand(torch.cat([centre_crop(skips.pop(), x), x], dim=1))
+        scores: torch.Tensor = self.head(x)
+        return scores
+
+    def _check(self, image: torch.Tensor) -> None:
+        channels = self.architecture.in_channels
+        if image.ndim != 4 or image.shape[1] != channels:
+            raise PipelineError("network input", f"(n, {channels}, y, x)", tuple(image.shape))
+        for size_px in image.shape[2:]:
+            self.geometry.check_read(size_px, "network input")
+
+
+def _level(inputs: int, outputs: int) -> nn.Sequential:
+    """Two unpadded 3x3 convolutions, each with ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, 3),
+        nn.ReLU(inplace=True),
+    )
+
+
+def centre_crop(skip: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the middle of `skip` (n, c, y, x) that has the height and width of `like`."""
+    height, width = like.shape[2:]
+    top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
+    return skip[:, :, top : top + height, left : left + width]
+
+
+FAMILIES: Mapping[str, Callable[[Architecture], nn.Module]] = {"unet": UNet}
+"""The network of each family; its sizes stand in `modelcard.GEOMETRIES`."""
+
+
+def build(architecture: Architecture, seed: int = 0) -> nn.Module:
+    """Return an initialised network on the CPU; the same seed gives the same weights."""
+    # torch's own initialisation, which is overwritten, must not move the caller's random state
+    with torch.random.fork_rng(devices=[]):
+        network = FAMILIES[architecture.family](architecture)
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw kernels from N(0, 2 / N), N = kernel area x input channels, and set biases to 0 (paper, section 3.1)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            incoming = math.prod(module.kernel_size) * module.in_channels
+            nn.init.normal_(module.weight, std=math.sqrt(2 / incoming), generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def save_model(folder: Path, network: nn.Module, card: ModelCard) -> ModelCard:
+    """Write `weights.safetensors`, then `model.json` with its checksum; the same weights give the same bytes.
+
+    A former card is removed first, so that a folder with a card is always whole.
+
+    Returns:
+        The card as written, with the checksum.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    data = safetensors.torch.save(tensors)
+    (folder / CARD_FILE).unlink(missing_ok=True)
+    with atomic_path(folder / WEIGHTS_FILE) as partial:
+        partial.write_bytes(data)
+    card = replace(card, weights_sha256=sha256_bytes(data))
+    write_card(folder, card)
+    return card
+
+
+def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, ModelCard]:
+    """Read a model folder.
+
+    Returns:
+        The network in evaluation mode on `device`, and its card.
+
+    Raises:
+        PipelineError: if a file is missing or malformed, the weights are not those the card was written for, or their
+            tensors are not the network's.
+    """
+    card = read_card(folder)
+    tensors = _read_weights(folder / WEIGHTS_FILE, card)
+    with torch.device("meta"):
+        network = FAMILIES[card.architecture.family](card.architecture)
+    _check_tensors(network.state_dict(), tensors, folder / WEIGHTS_FILE)
+    network.load_state_dict(tensors, assign=True)
+    return network.to(device).eval(), card
+
+
+def _read_weights(path: Path, card: ModelCard) -> dict[str, torch.Tensor]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PipelineError(path, "the weights of the model", error, fix=FIX) from error
+    if sha256_bytes(data) != card.weights_sha256:
+        got = f"SHA-256 {sha256_bytes(data)[:12]}..., the file was altered"
+        raise PipelineError(path, f"SHA-256 {card.weights_sha256[:12]}... as in {CARD_FILE}", got, fix=FIX)
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise PipelineError(path, "a safetensors file", error, fix=FIX) from error
+
+
+def _check_tensors(wanted: Mapping[str, Any], found: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Compare names, shapes and data types, and name the tensors that differ."""
+    expected = {name: f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in wanted.items()}
+    got = {name: f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in found.items()}
+    if expected != got:
+        lacks = sorted(set(expected.values()) - set(got.values()))
+        extra = sorted(set(got.values()) - set(expected.values()))
+        raise PipelineError(
+            path, f"tensors of the architecture, among them {_some(lacks)}", f"instead {_some(extra)}", fix=FIX
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
+
+
+def choose_device(compute: Compute) -> torch.device:
+    """Return the device of section `compute`: "auto" is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        PipelineError: if CUDA is asked for and absent.
+    """
+    available = torch.cuda.is_available()
+    if compute.device == "cuda" and not available:
+        raise PipelineError(
+            "compute.device", "a CUDA GPU that torch can use", f"none (torch {torch.__version__})", "cpu",
+            "set compute.device: auto, or run on a machine with a GPU and a CUDA build of torch",
+        )  # fmt: skip
+    return torch.device("cuda" if available and compute.device != "cpu" else "cpu")
+
+
+def autocast(device: torch.device, precision: str, where: str) -> AbstractContextManager[Any]:
+    """Return the context in which convolutions run in `precision`; weights stay float32.
+
+    Raises:
+        PipelineError: float16 on a CPU, whose kernels are slow or absent; `where` is the key, e.g. "train.precision".
+    """
+    if precision == "float16" and device.type == "cpu":
+        raise PipelineError(where, "float32 or bfloat16 on a CPU", precision, "bfloat16")
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")

@@ -1,0 +1,176 @@
+"""Prove: show on the user's own model and image that tiling does not change the result.
+
+The reference is one pass of the network over the whole mirrored plane. Tile sizes, shards and regions must give
+the same logits: bit-equal in float32 on the CPU at the same thread count, within a stated tolerance on a GPU, which
+picks algorithms by shape. The paper's own step, the full output of a tile, is measured beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline.config import Config
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.forward import Forward
+from unet_pipeline.ngff import Planes
+from unet_pipeline.predict import describe_compute
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import provenance, write_json
+from unet_pipeline.stack import Stack
+from unet_pipeline.tiling import Plan, plan, read_tile, read_window
+
+GPU_TOLERANCE = 1e-3
+"""Largest difference on a GPU in float32, in standard deviations of the logits; labels may flip only within it."""
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of one plane as an image of its own, so that the whole pass fits memory: `(1, channels, y, x)`."""
+
+    image: Planes
+    plane: int
+    shape: tuple[int, int, int, int]
+
+    def read(self, plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """Return `(channels, rows, columns)`."""
+        return self.image.read(self.plane, rows, columns)
+
+
+def prove(
+    model: Path, stack: Stack, config: Config, output: Path | None, plane: int = 0, crop_px: int = 1024
+) -> dict[str, Any]:
+    """Compare tilings with one whole pass and say whether all are seamless.
+
+    Args:
+        model: model folder.
+        stack: an ingested stack.
+        config: sections predict (precision) and compute are used.
+        output: where to write the findings, `prove.json`; None writes nothing.
+        plane: which plane.
+        crop_px: the upper left part of the plane, at most this large, is used.
+
+    Returns:
+        seamless (bool), tolerance, rows (tiling, largest difference, flipped labels), paper_step.
+
+    Raises:
+        PipelineError: the plane does not exist, or the model does not fit the stack.
+    """
+    grid = stack.grid
+    if not 0 <= plane < grid.planes:
+        raise PipelineError("--plane", f"0 to {grid.planes - 1}", plane, min(max(plane, 0), grid.planes - 1))
+    forward = Forward.load(model, stack, config.predict.precision, config.compute)
+    crop = Crop(stack.image, plane, (1, stack.channels, min(grid.height, crop_px), min(grid.width, crop_px)))
+    tilings = list(_tilings(crop, forward))
+    with Progress(len(tilings) + 2, f"prove {stack.name}") as progress:
+        whole = whole_pass(crop, forward)
+        progress.advance()
+        rows = []
+        for name, planned in tilings:
+            rows.append({"tiling": name} | difference(tiled_pass(crop, planned, forward), whole))
+            progress.advance()
+        paper = {"tiling": _paper_name(forward)} | difference(paper_pass(crop, forward), whole)
+        progress.advance()
+    tolerance = 0.0 if forward.device.type == "cpu" else GPU_TOLERANCE
+    record = {
+        "stack": stack.name,
+        "crop": list(crop.shape[2:]),
+        "seamless": all(row["largest_difference_std"] <= tolerance for row in rows),
+        "tolerance_std": tolerance,
+        "rows": rows,
+        "paper_step": paper,
+        "compute": describe_compute(forward, config.compute),
+        "provenance": provenance(config.section("predict"), [stack.record, model / "model.json"]),
+    }
+    if output:
+        write_json(output, record)
+    return record
+
+
+def _tilings(crop: Crop, forward: Forward) -> Iterator[tuple[str, Plan]]:
+    """Yield plans that differ in tile size, shard size and regions, all legal."""
+    geometry, (height, width) = forward.card.geometry, crop.shape[2:]
+    stride = geometry.stride
+    largest = geometry.round_up(max(height, width))
+    for tile_px in sorted({geometry.round_up(max(stride, largest // part)) for part in (2, 3, 5, 8)}):
+        shape = (1, height, width)
+        shards = {(largest, largest), (geometry.round_up(max(1, height // 2)), geometry.round_up(max(1, width // 3)))}
+        for shard in sorted(shards):
+            planned = plan(shape, geometry, tile_px, shard, regions=3)
+            yield (
+                f"tiles of {planned.keep[0]} x {planned.keep[1]} px, {planned.shard_count} shard(s), 3 regions",
+                planned,
+            )
+
+
+def whole_pass(crop: Planes, forward: Forward) -> Logits:
+    """Return the logits (classes, y, x) of one pass over plane 0, mirrored at its edges."""
+    geometry, (height, width) = forward.card.geometry, crop.shape[2:]
+    size = geometry.read_px(geometry.round_up(height)), geometry.read_px(geometry.round_up(width))
+    logits = forward([read_window(crop, 0, -geometry.before, -geometry.before, size)])[0]
+    inside = slice(geometry.crop_px, geometry.crop_px + height), slice(geometry.crop_px, geometry.crop_px + width)
+    values: Logits = logits[:, *inside].cpu().numpy()
+    return values
+
+
+def tiled_pass(crop: Planes, planned: Plan, forward: Forward) -> Logits:
+    """Return the logits (classes, y, x) of plane 0, tile by tile, region by region as prediction jobs go."""
+    result = np.full((len(forward.card.classes), *crop.shape[2:]), np.nan, np.float32)
+    for region in range(planned.regions):
+        for number in planned.region(region):
+            for tile in planned.tiles(planned.shard_at(number)):
+                logits = forward([read_tile(crop, tile, planned)])[0].cpu().numpy()
+                result[:, *tile.write] = logits[:, *tile.local(planned.geometry)]
+    return result
+
+
+def paper_pass(crop: Planes, forward: Forward, output_px: int = 388) -> Logits:
+    """Return the logits of the paper's tiling, which steps by a tile's full output and so changes pooling phase."""
+    geometry, (height, width) = forward.card.geometry, crop.shape[2:]
+    step = paper_step(forward, output_px)
+    size = step + geometry.lost, step + geometry.lost
+    result = np.full((len(forward.card.classes), height, width), np.nan, np.float32)
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            logits = forward([read_window(crop, 0, y - geometry.before, x - geometry.before, size)])[0].cpu().numpy()
+            rows, columns = min(step, height - y), min(step, width - x)
+            result[:, y : y + rows, x : x + columns] = logits[:, :rows, :columns]
+    return result
+
+
+def paper_step(forward: Forward, output_px: int = 388) -> int:
+    """Return the output size the network makes that is nearest to the paper's 388 px."""
+    geometry = forward.card.geometry
+    rest = (geometry.before + geometry.after - geometry.lost) % geometry.stride
+    return round((output_px - rest) / geometry.stride) * geometry.stride + rest
+
+
+def _paper_name(forward: Forward) -> str:
+    return f"the paper's step: full outputs of {paper_step(forward)} px (stride {forward.card.geometry.stride} px)"
+
+
+def difference(result: Logits, whole: Logits) -> dict[str, Any]:
+    """Compare logits (classes, y, x): largest difference in standard deviations of the whole pass, flipped labels."""
+    spread = float(whole.std()) or 1.0
+    flips = int((result.argmax(axis=0) != whole.argmax(axis=0)).sum())
+    return {
+        "largest_difference_std": float(np.abs(result - whole).max()) / spread,
+        "flipped_labels": flips,
+        "flipped_per_mpx": round(flips / whole[0].size * 1e6, 1),
+    }
+
+
+def describe(found: dict[str, Any]) -> str:
+    """Return the findings as a table for people."""
+    lines = [f"{'difference (std)':>17} {'flips per Mpx':>14}  tiling"]
+    for row in [*found["rows"], found["paper_step"]]:
+        lines.append(f"{row['largest_difference_std']:>17.3g} {row['flipped_per_mpx']:>14,.1f}  {row['tiling']}")
+    words = "seamless: every tiling equals one whole pass" if found["seamless"] else "NOT seamless"
+    return "\n".join([*lines, f"{words} (tolerance {found['tolerance_std']:g} std, {found['compute']['device']})"])

@@ -1,0 +1,306 @@
+"""What a TIFF says about one of its images: axes, scale, and where the pixels of every page lie; no pixels are read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from unet_pipeline import calibration
+from unet_pipeline.axes import LETTERS, UNKNOWN, Layout, find_layout
+from unet_pipeline.blocks import pixel_dtype
+from unet_pipeline.calibration import Calibration
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.tiff_structure import COPY_AGAIN, Grid, PageData, PageFormat, check_page, read_chain
+
+RGB = 2
+YCBCR = 6
+JPEG = (6, 7, 34892, 33007)
+REFUSED_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
+ALPHA = (1, 2)
+REDUCED = 1
+
+
+@dataclass(frozen=True)
+class TiffSeries:
+    """One image of a TIFF (for OME-TIFF perhaps spread over several files).
+
+    Attributes:
+        shape: of the image, one number per dimension; all but y, x and the samples count pages.
+        layout: which dimension is what.
+        dtype: of the pixels as read. stored: as in the file, where it is plain.
+        grid: strips or tiles of every page.
+        pages: where the pixels of every page lie.
+        plain: pixels are uncompressed, whole bytes, without predictor.
+        alpha: the last channel is transparency.
+        nodata: value of absent tiles.
+        scale: pixel size and the like.
+        decode: tifffile's function (bytes, index of strip or tile) to (array, ...).
+        jpeg: keyword arguments that `decode` needs besides.
+    """
+
+    shape: tuple[int, ...]
+    layout: Layout
+    dtype: np.dtype[Any]
+    stored: np.dtype[Any]
+    grid: Grid
+    pages: tuple[PageData, ...]
+    plain: bool
+    alpha: bool
+    nodata: float
+    scale: Calibration
+    decode: Callable[..., tuple[Any, ...]]
+    jpeg: dict[str, Any]
+
+    def locate(self, plane: int, channel: int) -> tuple[int, int]:
+        """Return (page, sample within the page) of a channel of a plane."""
+        layout, index = self.layout, [0] * len(self.shape)
+        for dimension, value in ((layout.plane, plane), (layout.channel, channel)):
+            if dimension is not None:
+                index[dimension] = value
+        rest = [i for i in range(len(index)) if i not in (layout.y, layout.x)]
+        flat = 0
+        for i in rest:
+            flat = flat * self.shape[i] + index[i]
+        return divmod(flat, self.grid.separate * self.grid.contiguous)
+
+
+def open_series(path: Path, axes: str | None, series: int | None) -> TiffSeries:
+    """Read and check the metadata of a TIFF.
+
+    Args:
+        path: the file.
+        axes: the user's axes, or None to believe the file.
+        series: which image of the file; None means the only one.
+
+    Raises:
+        PipelineError: for a file that is no TIFF, truncated, forged, or of a kind that cannot be read.
+    """
+    pages = len(read_chain(path))
+    with _opened(path, pages) as tiff:
+        chosen = _choose(path, tiff, series)
+        return _describe(path, tiff, chosen, axes)
+
+
+@contextmanager
+def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
+    """Open with tifffile; what it logs as errors goes into the message if anything then fails."""
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    passed_on, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if len(tiff.pages) < pages:
+                raise PipelineError(path, f"{pages} readable pages", f"{len(tiff.pages)}: truncated", fix=COPY_AGAIN)
+            yield tiff
+    except (PipelineError, MemoryError):
+        raise
+    # tifffile raises errors of many kinds on damaged metadata.
+    except Exception as error:
+        what = "; ".join([f"{type(error).__name__}: {error}", *said[:1]])
+        raise PipelineError(path, "a TIFF that can be read", what, fix=COPY_AGAIN) from error
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = passed_on
+
+
+def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile.TiffPageSeries:
+    found = _merge_single_pages(tiff)
+    if wanted is None:
+        others = [one for one in found[1:] if not one.keyframe.subfiletype & REDUCED]
+        if others and not found[0].is_pyramidal:
+            names = ", ".join(f"{i}: {_name(one)}" for i, one in enumerate(found[:6]))
+            fix = "set series, or save one image per file"
+            raise PipelineError(path, "one image in the file", f"{len(found)} images ({names})", fix=fix)
+        wanted = 0
+    if not 0 <= wanted < len(found):
+        raise PipelineError(f"{path}: series", f"a number from 0 to {len(found) - 1}", wanted, nearest=len(found) - 1)
+    if tiff.is_imagej and found[wanted].kind in ("uniform", "generic"):
+        raise PipelineError(path, "as many images as ImageJ's description says", "fewer: truncated", fix=COPY_AGAIN)
+    return found[wanted]
+
+
+def _merge_single_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
+    """Return the series; pages that tifffile wrote one by one, each with a shape of its own, are one stack."""
+    found = tiff.series
+    alike = {(one.shape, one.dtype) for one in found}
+    if len(found) > 1 and len(alike) == 1 and all(one.kind == "shaped" and len(one) == 1 for one in found):
+        tiff.is_shaped = False  # type: ignore[attr-defined]
+        del tiff.series
+        return tiff.series
+    return found
+
+
+def _name(series: tifffile.TiffPageSeries) -> str:
+    return f"{'×'.join(map(str, series.shape))} {series.dtype} {series.name}".strip()
+
+
+def _describe(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str | None) -> TiffSeries:
+    frame = series.keyframe
+    dtype = pixel_dtype(path, frame.dtype)
+    _refuse_kinds(path, series)
+    grid = _grid(frame)
+    shape, letters, row_axis = _shape(path, series, grid)
+    layout = find_layout(path, shape, letters, axes)
+    if (layout.y, layout.x) != (row_axis, row_axis + 1):
+        got = f"{axes or letters} for pages of {grid.height} × {grid.width}"
+        raise PipelineError(f"{path}: axes", "y and x where the pages of the file have them", got)
+    bits = 8 * int(np.dtype(frame.dtype).itemsize)
+    plain = (frame.compression, frame.predictor, frame.fillorder, frame.is_tiled) == (1, 1, 1, False)
+    return TiffSeries(
+        shape=shape,
+        layout=layout,
+        dtype=dtype,
+        stored=dtype.newbyteorder(tiff.byteorder),
+        grid=grid,
+        pages=tuple(_pages(path, series, grid, shape, row_axis)),
+        plain=plain and grid.sample_bits == bits and not frame.is_subsampled,
+        alpha=axes is None and _has_alpha(frame) and layout.shape[1] == 4,
+        nodata=frame.nodata,
+        scale=_scale(tiff, series),
+        decode=frame.decode,
+        jpeg={"jpegheader": frame.jpegheader} if frame.compression in JPEG else {},
+    )
+
+
+def _refuse_kinds(path: Path, series: tifffile.TiffPageSeries) -> None:
+    frame = series.keyframe
+    colour = REFUSED_COLOURS.get(frame.photometric)
+    if frame.photometric == YCBCR and frame.compression not in JPEG:
+        colour = "YCbCr"
+    if colour:
+        raise PipelineError(path, "grey or RGB pixels", f"{colour} pixels", fix="convert the image to grey or RGB")
+    if frame.imagedepth > 1 or series.transform is not None:
+        raise PipelineError(
+            path, "a TIFF of plain 2D pages", f"{series.kind} with volumes in a page", fix="save it anew"
+        )
+
+
+def _has_alpha(frame: tifffile.TiffPage) -> bool:
+    """Tell whether an RGB page declares its last sample to be transparency."""
+    return frame.photometric == RGB and len(frame.extrasamples) == 1 and frame.extrasamples[0] in ALPHA
+
+
+def _grid(frame: tifffile.TiffPage) -> Grid:
+    separate, _, height, width, contiguous = frame.shaped
+    bits = frame.bitspersample
+    return Grid(
+        height=height,
+        width=width,
+        rows=frame.tilelength if frame.is_tiled else max(1, frame.rowsperstrip),
+        columns=frame.tilewidth if frame.is_tiled else width,
+        separate=separate,
+        contiguous=contiguous,
+        # Unequal bits, as in RGB 565, are packed; their sum over the samples is what a pixel takes.
+        sample_bits=bits if isinstance(bits, int) else sum(bits) // max(1, len(bits)),
+        compression=int(frame.compression),
+        tiled=bool(frame.is_tiled),
+    )
+
+
+def _shape(path: Path, series: tifffile.TiffPageSeries, grid: Grid) -> tuple[tuple[int, ...], str, int]:
+    """Return shape, letters and index of y, such that pages are (separate samples, y, x, contiguous samples)."""
+    shape, letters = tuple(series.get_shape(False)), series.get_axes(False).lower().replace("s", "c")
+    if grid.contiguous == 1 and shape[-3:] == (grid.height, grid.width, 1):
+        shape, letters = shape[:-1], letters[:-1]
+    row_axis = len(shape) - (3 if grid.contiguous > 1 else 2)
+    page = (grid.height, grid.width, grid.contiguous)[: len(shape) - row_axis]
+    if row_axis < 0 or shape[row_axis:] != page or (grid.separate > 1 and shape[:row_axis][-1:] != (grid.separate,)):
+        got = f"an image of {shape} ({letters})"
+        raise PipelineError(path, f"an image made of pages of {grid.height} × {grid.width}", got, fix="save it anew")
+    return shape, "".join(letter if letter in LETTERS else UNKNOWN for letter in letters), row_axis
+
+
+def _pages(
+    path: Path, series: tifffile.TiffPageSeries, grid: Grid, shape: tuple[int, ...], row_axis: int
+) -> Iterator[PageData]:
+    """Yield the checked data of every page of the series."""
+    count = int(np.prod(shape[:row_axis], dtype=np.int64)) // grid.separate
+    # These two may describe many planes by one directory; the pixels then follow each other.
+    start = series.dataoffset if series.kind in ("shaped", "imagej") and not series.is_multifile else None
+    formats = _Formats(series)
+    for number in range(count):
+        where = f"{path}, page {number}" if count > 1 else str(path)
+        page = _page(where, path, series, number, formats) if start is None else None
+        data = page or _row_after_row(path, series, start or 0, number, grid)
+        check_page(where, data, grid)
+        yield data
+
+
+class _Formats:
+    """Compares every page with the first: tifffile looks at some pages only and takes the others to be alike."""
+
+    def __init__(self, series: tifffile.TiffPageSeries) -> None:
+        self._first = series.keyframe
+        self._chains: dict[str, dict[int, PageFormat]] = {}
+        self._wanted = self._of(self._first)
+
+    def _of(self, page: Any) -> PageFormat | None:
+        path = page.parent.filehandle.path
+        if path not in self._chains:
+            self._chains[path] = read_chain(Path(path))
+        return self._chains[path].get(page.offset)
+
+    def alike(self, page: Any) -> bool:
+        """Tell whether a page is stored as the first one is; pages outside the chain of the file are."""
+        found = self._of(page)
+        return page.parent.byteorder == self._first.parent.byteorder and (found is None or found == self._wanted)
+
+
+def _page(where: str, path: Path, series: tifffile.TiffPageSeries, number: int, formats: _Formats) -> PageData:
+    try:
+        page = series[number]
+    except IndexError:
+        page = None
+    if page is None:
+        got = f"no page {number}: truncated, or a file of the set is missing"
+        raise PipelineError(where, "as many pages as the file declares", got, fix=COPY_AGAIN)
+    if not formats.alike(page):
+        fix = "save pages of one kind, or one file per plane"
+        raise PipelineError(where, "pages of one size, type and compression", "a page that differs", fix=fix)
+    # From unsigned, so that offsets beyond 2**63 become negative and are refused.
+    offsets = np.asarray(page.dataoffsets, np.uint64).astype(np.int64)
+    sizes = np.asarray(page.databytecounts, np.uint64).astype(np.int64)
+    source = path if series.parent is page.parent else Path(page.parent.filehandle.path)
+    return PageData(source, offsets, sizes, page.jpegtables)
+
+
+def _row_after_row(path: Path, series: tifffile.TiffPageSeries, start: int, number: int, grid: Grid) -> PageData:
+    """Return a page of a series whose pixels follow each other without gaps, whatever the directories say."""
+    strips = np.arange(grid.count) % grid.down
+    rows = np.minimum(grid.rows, grid.height - strips * grid.rows)
+    sizes = rows.astype(np.int64) * grid.stored_bytes(1)
+    offsets = start + number * series.keyframe.nbytes + np.cumsum(sizes) - sizes
+    return PageData(path, offsets, sizes, None)
+
+
+def _scale(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Calibration:
+    frame = series.keyframe
+    per_unit = _per_unit(frame)
+    if series.kind == "ome" and tiff.ome_metadata:
+        return calibration.from_ome_xml(tiff.ome_metadata, _ome_index(tiff, series))
+    if series.kind == "imagej" and tiff.imagej_metadata:
+        return calibration.from_imagej(tiff.imagej_metadata, per_unit)
+    return calibration.from_resolution(per_unit, int(frame.tags.valueof(296, 1)))
+
+
+def _ome_index(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int:
+    return next(i for i, one in enumerate(tiff.series) if one is series)
+
+
+def _per_unit(frame: tifffile.TiffPage) -> tuple[float, float] | None:
+    """Return (y, x) pixels per unit of the resolution tags."""
+    pairs = [frame.tags.valueof(code) for code in (283, 282)]
+    if not all(isinstance(pair, tuple) and len(pair) == 2 and pair[1] for pair in pairs):
+        return None
+    y, x = (pair[0] / pair[1] for pair in pairs)
+    return y, x

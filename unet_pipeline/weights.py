@@ -1,0 +1,142 @@
+"""The weight map of Ronneberger, Fischer & Brox 2015 (arXiv 1505.04597, section 3, equation 2), as pure functions.
+
+    w(x) = w_c(x) + w0 · exp(−(d1(x) + d2(x))² / (2σ²))
+
+w_c balances the frequencies of the classes over the training set; d1 and d2 are the distances to the nearest and
+second-nearest instance. The boundary term is given to background pixels, whose separation it is to teach, as both
+official implementations do. It is exactly 0 inside instances, where fewer than two are in reach, and where it would
+be below 1e-6: that makes the reach of a pixel finite, and a block with a halo of `halo_px` equal to the whole plane,
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from unet_pipeline.distances import BEYOND_REACH, two_nearest
+from unet_pipeline.errors import PipelineError, nearest_name
+
+Formula = Literal["paper", "release"]
+"""`paper`: exp(−(d1+d2)²/(2σ²)); `release`: exp(−(d1+d2)²/σ²), as createGapWeights.m of the official release."""
+
+SMALLEST_TERM = 1e-6
+
+
+def boundary_term(labels: NDArray[Any], w0: float, sigma_px: float, formula: Formula = "paper") -> NDArray[np.float32]:
+    """Return the second summand of the weight map.
+
+    Args:
+        labels: (y, x) instances of any integer type, 0 background. Touching instances stay touching: see `open_gaps`.
+        w0: greatest weight, at least 0; the paper has 10.
+        sigma_px: width, above 0 px; the paper has 5.
+        formula: which of the two published exponents.
+
+    Returns:
+        (y, x) float32 in [0, w0]: 0 on instances and beyond the cut-off.
+
+    Raises:
+        PipelineError: a parameter out of its range, or labels that are not whole numbers from 0 to 2³²−1.
+    """
+    cutoff = cutoff_px(w0, sigma_px, formula)
+    near = two_nearest(labels, cutoff)
+    between = (near.d1_squared > 0) & (near.d2_squared < BEYOND_REACH)
+    # the pixels between instances only, as one run: the same numbers wherever the block lies
+    both = np.sqrt(near.d1_squared[between], dtype=np.float64) + np.sqrt(near.d2_squared[between], dtype=np.float64)
+    weight = w0 * np.exp(-(both**2) / (2 * _gaussian_sigma(sigma_px, formula) ** 2))
+    term = np.zeros(labels.shape, np.float32)
+    term[between] = np.where(weight < SMALLEST_TERM, 0, weight)
+    return term
+
+
+def cutoff_px(w0: float, sigma_px: float, formula: Formula = "paper") -> float:
+    """Return the sum of distances d1 + d2, in px, beyond which the boundary term is below 1e-6 (28.4 for 10 and 5)."""
+    _check_range("weigh.w0", w0, "a finite weight of at least 0", math.isfinite(w0) and w0 >= 0, 10)
+    sigma = _gaussian_sigma(sigma_px, formula)
+    return sigma * math.sqrt(2 * math.log(w0 / SMALLEST_TERM)) if w0 > SMALLEST_TERM else 0.0
+
+
+def halo_px(w0: float, sigma_px: float, formula: Formula = "paper", gap_px: float = 0) -> int:
+    """Return the halo, in px, with which `boundary_term(open_gaps(block))` equals that of the whole plane."""
+    _check_gap(gap_px)
+    return math.ceil(cutoff_px(w0, sigma_px, formula)) + math.ceil(gap_px)
+
+
+def open_gaps(labels: NDArray[Any], gap_px: float) -> NDArray[Any]:
+    """Return `labels` with a background gap between touching instances.
+
+    Pixels of an instance whose distance to another instance is at most `gap_px` become background. Both sides give
+    way alike: 1 px opens two pixels between instances that share an edge. The release's rule, where two dilations
+    with a disk of 1 px meet, is `gap_px=1`.
+
+    An instance that is nowhere further than `gap_px` from others, such as a line of pixels between two cells,
+    vanishes: to keep a part of it would need its whole extent, or leave it touching. `vanished_ids` counts them.
+
+    Args:
+        labels: (y, x) instances of any integer type, 0 background. The result is a new array of the same type.
+        gap_px: at least 0; 0 changes nothing.
+    """
+    _check_gap(gap_px)
+    if gap_px < 1:  # two pixels are never nearer than 1 px
+        return labels.copy()
+    near = two_nearest(labels, gap_px)
+    crowded = (near.d1_squared == 0) & (near.d2_squared < BEYOND_REACH)
+    return np.where(crowded, labels.dtype.type(0), labels)
+
+
+def vanished_ids(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+    """Return the instances, ascending, that are in `before` and no longer in `after`.
+
+    Both hold ids in an array of any shape: a whole plane before and after `open_gaps`, or, when working in blocks, the
+    ids gathered over all blocks (an instance may vanish from one block and remain in the next).
+    """
+    return np.setdiff1d(before[before != 0], after)
+
+
+def class_weights(counts: ArrayLike, where: str = "labels of the training set") -> NDArray[np.float64]:
+    """Return w_c, which balances the classes: N / (classes · n_c), N labelled pixels, n_c of them in class c.
+
+    Every class has the same share of the total weight, and the mean weight of a labelled pixel is 1.
+
+    Args:
+        counts: (classes,) pixels of each class over the whole training set, ignored pixels left out.
+        where: what to name in the error.
+
+    Returns:
+        (classes,) float64, above 0.
+
+    Raises:
+        PipelineError: a class has no pixel (such as labels that are all background), so that no weight balances it.
+    """
+    pixels = np.asarray(counts, np.float64)
+    absent = np.flatnonzero(~(pixels > 0))
+    if pixels.ndim != 1 or not pixels.size or absent.size:
+        raise PipelineError(
+            where,
+            "labelled pixels of every class",
+            f"no pixel of class {', '.join(map(str, absent))} (pixels per class: {np.asarray(counts).tolist()})",
+            fix="check the labels and their value map, or train on stacks that show every class",
+        )
+    return np.asarray(pixels.sum() / (pixels.size * pixels))
+
+
+def _gaussian_sigma(sigma_px: float, formula: Formula) -> float:
+    """Return the sigma that, in the paper's formula, gives the chosen one."""
+    legal = math.isfinite(sigma_px) and sigma_px > 0
+    _check_range("weigh.sigma", sigma_px, "a finite width above 0 px", legal, 5)
+    if formula not in get_args(Formula):
+        names = get_args(Formula)
+        raise PipelineError("weigh.formula", f"one of {', '.join(names)}", formula, nearest_name(formula, names))
+    return sigma_px / math.sqrt(2) if formula == "release" else sigma_px
+
+
+def _check_gap(gap_px: float) -> None:
+    _check_range("weigh.gap_px", gap_px, "a finite distance of at least 0 px", math.isfinite(gap_px) and gap_px >= 0, 0)
+
+
+def _check_range(where: str, value: float, expected: str, legal: bool, nearest: float) -> None:
+    if not legal:
+        raise PipelineError(where, expected, value, nearest=nearest)

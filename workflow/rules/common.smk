@@ -1,0 +1,148 @@
+# What the rules share: functions only, no rules. The checks themselves are in unet_pipeline, where tests reach them.
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(workflow.basedir))
+
+from unet_pipeline import __version__ as VERSION
+from unet_pipeline import config as sections
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.stacks import check_roles, load_stacks, source_files
+
+RESULT_SECTIONS = (
+    "labels",
+    "store",
+    "normalise",
+    "weigh",
+    "model",
+    "augment",
+    "train",
+    "tile",
+    "predict",
+    "stitch",
+    "evaluate",
+    "report",
+)
+
+
+def nearby(path):
+    """A path in the working directory or, where it has none, beside the Snakefile."""
+    beside = Path(workflow.basedir, path)
+    return str(beside) if not Path(path).exists() and beside.exists() else path
+
+
+def checked(values):
+    """The configuration and the table of stacks, or one message saying what is wrong with them."""
+    try:
+        settings = sections.from_dict(values)
+        table = nearby(settings.stacks)
+        stacks = load_stacks(table)
+        check_roles(stacks, table, settings.model.folder)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
+    return settings, stacks
+
+
+def job_prefix():
+    """What every job runs first: stop at the first error, and find this package and this Python."""
+    lines = ["set -euo pipefail", f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}"]
+    if not workflow.deployment_settings.deployment_method:  # a conda environment brings its own Python
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    return "; ".join([*lines, ""]).replace("{", "{{").replace("}", "}}")
+
+
+def section(*names):
+    """The named sections of the configuration as JSON: all that a rule is told, so only they make it run again."""
+    text = json.dumps(SETTINGS.section(*names), sort_keys=True)
+    return lambda wildcards: text
+
+
+def with_role(*roles):
+    """Names of the stacks with one of these roles."""
+    return [name for name, row in STACKS.items() if row.role in roles]
+
+
+def predicted():
+    """Names of the stacks that are predicted."""
+    return with_role("val", "test", "predict")
+
+
+def scored():
+    """Names of the predicted stacks that have labels to score against."""
+    return [name for name in predicted() if STACKS[name].labels]
+
+
+def learned():
+    """Names of the stacks training reads; none with a finished model."""
+    return [] if SETTINGS.model.folder else with_role("train", "val")
+
+
+def model_folder():
+    """The folder of the model: the finished one of the configuration, or what the workflow trains."""
+    return SETTINGS.model.folder or "results/model"
+
+
+def model_files(wildcards):
+    """What makes a model."""
+    return [f"{model_folder()}/model.json", f"{model_folder()}/weights.safetensors"]
+
+
+def plan_model_files(wildcards):
+    """What the plan of a stack needs of the model: nothing while the configuration says its depth."""
+    return model_files(wildcards) if SETTINGS.model.folder else []
+
+
+def plan_model_options(wildcards):
+    return ["--model", SETTINGS.model.folder] if SETTINGS.model.folder else []
+
+
+def sources(wildcards):
+    """The files a stack is read from."""
+    row = STACKS[wildcards.stack]
+    return [file for source in (row.image, row.labels) if source for file in source_files(source)]
+
+
+def source_options(wildcards):
+    """The cells of a stack's row that say how it is read, as options."""
+    row = STACKS[wildcards.stack]
+    names = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes")
+    return [f"--{name.replace('_', '-')}={getattr(row, name)}" for name in names if getattr(row, name)]
+
+
+def region_count(wildcards):
+    """Number of prediction jobs of a stack."""
+    return int(STACKS[wildcards.stack].regions or SETTINGS.tile.regions)
+
+
+def region_records(wildcards):
+    """The records of all regions of a stack."""
+    return [f"results/{wildcards.stack}/regions/{region}.json" for region in range(region_count(wildcards))]
+
+
+def label_tiffs():
+    """The TIFF files of a stitched stack, where they are wanted."""
+    return [f"results/{{stack}}/{name}.tif" for name in ("classes", "instances")] if SETTINGS.stitch.tiff else []
+
+
+def gpus():
+    """GPUs a network job holds: with `auto` one where this machine has any."""
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return int({"cpu": False, "cuda": True}.get(SETTINGS.compute.device, any(Path(d).exists() for d in devices)))
+
+
+def shown_stacks(wildcards):
+    """The last record of each stack, which the page starts from."""
+    last = [f"results/{name}/stitch.json" for name in predicted()]
+    return [f"results/{name}/ingest.json" for name in learned() if name not in predicted()] + last
+
+
+def shown_files(wildcards):
+    """What else the page shows: training curves, weight maps and scores."""
+    weights = [f"results/{name}/weigh.json" for name in learned()]
+    return [*model_files(wildcards), *weights, *(f"results/{name}/metrics.json" for name in scored())]

@@ -1,0 +1,28 @@
+rule evaluate:
+    """Score a stitched stack against its labels."""
+    input:
+        "results/{stack}/stitch.json",
+    output:
+        report(
+            "results/{stack}/metrics.json",
+            caption="../report/metrics.rst",
+            category="Scores",
+            labels={"stack": "{stack}"},
+        ),
+    params:
+        version=VERSION,
+        config=section("labels", "evaluate"),
+    log:
+        "results/logs/evaluate/{stack}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{stack}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline evaluate \
+            --stitch {input:q} \
+            --config {params.config:q} \
+            --output {output:q} \
+            2>&1 | tee {log:q}
+        """

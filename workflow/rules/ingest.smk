@@ -1,0 +1,28 @@
+rule ingest:
+    """Read a stack of any format into OME-Zarr, check it and its labels, and measure it.
+
+    The store `image.ome.zarr` lies beside the record; a stack that is Zarr already is used in place.
+    """
+    input:
+        sources,
+    output:
+        "results/{stack}/ingest.json",
+    params:
+        version=VERSION,
+        config=section("labels", "store"),
+        source=source_options,
+    log:
+        "results/logs/ingest/{stack}.log",
+    benchmark:
+        "results/benchmarks/ingest/{stack}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline ingest \
+            --stack {wildcards.stack:q} \
+            {params.source:q} \
+            --config {params.config:q} \
+            --output {output:q} \
+            2>&1 | tee {log:q}
+        """

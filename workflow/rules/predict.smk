@@ -1,0 +1,34 @@
+rule predict:
+    """Predict one region of a stack: whole shards of its store, and the record of their checksums."""
+    input:
+        tiles="results/{stack}/tiles.json",
+        model=model_files,
+    output:
+        "results/{stack}/regions/{region}.json",
+    params:
+        version=VERSION,
+        config=section("predict"),
+        model=lambda wildcards: model_folder(),
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=gpus(),
+        torch_threads=SETTINGS.compute.threads,
+        torch_device=SETTINGS.compute.device,
+    log:
+        "results/logs/predict/{stack}/{region}.log",
+    benchmark:
+        "results/benchmarks/predict/{stack}/{region}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline predict \
+            --tiles {input.tiles:q} \
+            --region {wildcards.region} \
+            --model {params.model:q} \
+            --config {params.config:q} \
+            --threads {resources.torch_threads} \
+            --device {resources.torch_device:q} \
+            --output {output:q} \
+            2>&1 | tee {log:q}
+        """

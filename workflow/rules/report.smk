@@ -1,0 +1,26 @@
+rule report:
+    """Put the flow, the curves, the scores and pictures of every stack on one page."""
+    input:
+        stacks=shown_stacks,
+        more=shown_files,
+    output:
+        report("results/report.html", caption="../report/page.rst", category="Page", labels={"page": "all stacks"}),
+    params:
+        version=VERSION,
+        config=section(*RESULT_SECTIONS),
+        model=lambda wildcards: model_folder(),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline report \
+            --model {params.model:q} \
+            --stacks {input.stacks:q} \
+            --config {params.config:q} \
+            --output {output:q} \
+            2>&1 | tee {log:q}
+        """

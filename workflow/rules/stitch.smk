@@ -1,0 +1,26 @@
+rule stitch:
+    """Prove that all regions together cover the stack once, then make its objects, pyramids and TIFF files."""
+    input:
+        tiles="results/{stack}/tiles.json",
+        regions=region_records,
+    output:
+        record="results/{stack}/stitch.json",
+        tiffs=label_tiffs(),
+    params:
+        version=VERSION,
+        config=section("labels", "stitch"),
+    log:
+        "results/logs/stitch/{stack}.log",
+    benchmark:
+        "results/benchmarks/stitch/{stack}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline stitch \
+            --tiles {input.tiles:q} \
+            --regions {input.regions:q} \
+            --config {params.config:q} \
+            --output {output.record:q} \
+            2>&1 | tee {log:q}
+        """

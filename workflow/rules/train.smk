@@ -1,0 +1,39 @@
+rule train:
+    """Train one network on all stacks with role train; those with role val say which weights are kept.
+
+    Checkpoints lie in the model folder, so an interrupted training goes on where it was.
+    """
+    input:
+        train=expand("results/{stack}/weigh.json", stack=with_role("train")),
+        validate=expand("results/{stack}/weigh.json", stack=with_role("val")),
+    output:
+        "results/model/model.json",
+        "results/model/weights.safetensors",
+        "results/model/history.tsv",
+    params:
+        version=VERSION,
+        config=section("labels", "normalise", "model", "augment", "train"),
+        folder="results/model",
+        validate=lambda wildcards, input: ["--validate", *input.validate] if input.validate else [],
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=gpus(),
+        torch_threads=SETTINGS.compute.threads,
+        torch_device=SETTINGS.compute.device,
+    log:
+        "results/logs/train.log",
+    benchmark:
+        "results/benchmarks/train.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline train \
+            --train {input.train:q} \
+            {params.validate:q} \
+            --config {params.config:q} \
+            --threads {resources.torch_threads} \
+            --device {resources.torch_device:q} \
+            --output {params.folder:q} \
+            2>&1 | tee {log:q}
+        """

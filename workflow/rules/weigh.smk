@@ -1,0 +1,23 @@
+rule weigh:
+    """Make the training targets and the boundary weight map of a labelled stack (`weights.zarr` beside the record)."""
+    input:
+        "results/{stack}/ingest.json",
+    output:
+        "results/{stack}/weigh.json",
+    params:
+        version=VERSION,
+        config=section("labels", "store", "weigh"),
+    log:
+        "results/logs/weigh/{stack}.log",
+    benchmark:
+        "results/benchmarks/weigh/{stack}.tsv"
+    conda:
+        "../../envs/pipeline.yaml"
+    shell:
+        r"""
+        python -m unet_pipeline weigh \
+            --ingest {input:q} \
+            --config {params.config:q} \
+            --output {output:q} \
+            2>&1 | tee {log:q}
+        """
