@@ -27,7 +27,13 @@ wildcard_constraints:
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/weigh.smk"
-include: "workflow/rules/train.smk"
+
+
+if not SETTINGS.model.folder:
+
+    include: "workflow/rules/train.smk"
+
+
 include: "workflow/rules/tile.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/stitch.smk"
@@ -39,8 +45,8 @@ include: "workflow/rules/prove.smk"
 rule all:
     """The page, and for each predicted stack its volume and its scores."""
     default_target: True
-    localrule: True
     input:
         "results/report.html",
         expand("results/{stack}/stitch.json", stack=predicted()),
         expand("results/{stack}/metrics.json", stack=scored()),
+    localrule: True

@@ -1,8 +1,6 @@
 import itertools
-import os
 import resource
 import signal
-import stat
 from contextlib import contextmanager
 
 import numpy as np
@@ -187,8 +185,7 @@ def test_writing_a_shard_again_gives_the_same_bytes(tmp_path):
     assert sums[0] == sums[2] != sums[1]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere: the message is tested by the full disk")
-def test_a_read_only_folder_is_named(tmp_path):
-    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
     with pytest.raises(PipelineError, match="can be written"):
-        create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
+        create(tmp_path / "file" / "a.ome.zarr", ngff.Grid(1, 40, 40))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_counts_every_pair_of_labels(labels):
 def test_tables_of_blocks_add_up_to_the_table_of_the_whole(labels, cuts, random):
     reference, result = labels
     bounds = sorted({0, reference.shape[0], *(min(cut, reference.shape[0]) for cut in cuts)})
-    blocks = [slice(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    blocks = [slice(low, high) for low, high in pairwise(bounds)]
     random.shuffle(blocks)
     tables = [OverlapTable.of(reference[block], result[block]) for block in blocks]
     assert rows(OverlapTable.merge(tables)) == counted(reference, result)

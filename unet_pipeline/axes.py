@@ -96,7 +96,7 @@ def find_layout(where: object, shape: Sequence[int], letters: str, axes: str | N
             where,
             "one plane axis, z or t",
             f"{shape[place['t']]} time points of {shape[place['z']]} z planes",
-            fix="split the file into one file per time point, or select one",
+            fix="split the file into stacks of one time point (or one z plane) each",
         )
     plane_axis = "t" if "t" in place or ("z" not in place and "t" in said and "z" not in said) else "z"
     plane, channel = place.get(plane_axis), place.get("c")

@@ -132,7 +132,7 @@ def from_multiscale(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], l
 
     Axes without a unit say nothing: the default scale of 1 would be mistaken for a micrometre.
     """
-    axes: list[Any] = multiscale.get("axes") or [{}] * len(letters)
+    axes = list(multiscale.get("axes") or [None] * len(letters))
     units = [axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes]
     own, shared = (_scale(place, len(letters)) for place in (dataset, multiscale))
     found: dict[str, float | None] = {}
@@ -148,6 +148,8 @@ def _scale(place: Mapping[str, Any], count: int) -> list[float]:
         if not isinstance(transformation, Mapping) or transformation.get("type") != "scale":
             continue
         scale = transformation.get("scale")
-        numbers = isinstance(scale, list) and len(scale) == count and all(isinstance(n, int | float) for n in scale)
-        total = [a * b for a, b in zip(total, scale, strict=True)] if numbers else [math.nan] * count
+        if isinstance(scale, list) and len(scale) == count and all(isinstance(n, int | float) for n in scale):
+            total = [a * b for a, b in zip(total, scale, strict=True)]
+        else:
+            total = [math.nan] * count
     return total

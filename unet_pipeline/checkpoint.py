@@ -1,4 +1,4 @@
-"""One safetensors file that holds everything an interrupted training needs; it is whole, and proves it, or is not used."""
+"""One safetensors file holds all that an interrupted training needs; it proves that it is whole, or is not used."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ def _sha256(tensors: Mapping[str, torch.Tensor], state: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()

@@ -245,9 +245,10 @@ def _check_together(config: Config, given: set[str]) -> None:
         )
     if config.model.folder is None and "model" in given:
         stride = 2**config.model.depth
-        for section, edge_px in (("train", config.train.tile_px), ("tile", config.tile.tile_px)):
-            if section in given:
-                _check_multiple(f"{section}.tile_px", edge_px, stride, "the pooling stride 2^model.depth")
+        edges = {"train.tile_px": config.train.tile_px, "tile.tile_px": config.tile.tile_px, "store.shard_px": store.shard_px}
+        for name, edge_px in edges.items():
+            if name.split(".")[0] in given:
+                _check_multiple(name, edge_px, stride, "the pooling stride 2^model.depth")
 
 
 def _check_labels(labels: Labels) -> None:

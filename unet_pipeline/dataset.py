@@ -7,7 +7,7 @@ same tiles, and threads that read ahead cannot change them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -219,7 +219,7 @@ def _annotated(tile: ValidationTile, tile_px: int) -> bool:
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = 2
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield function(item) in the order of the items, computed by threads while the caller works.
 
     Args:

@@ -93,8 +93,10 @@ def _shapes(shape: tuple[int, int], rng: np.random.Generator, spacing_px: float)
         radii = rng.uniform(0.42, 0.72, 2) * spacing_px
         angle = rng.uniform(0, np.pi)
         reach = int(2 * radii.max()) + 2
-        rows = slice(max(0, int(y) - reach), min(shape[0], int(y) + reach + 1))
-        columns = slice(max(0, int(x) - reach), min(shape[1], int(x) + reach + 1))
+        rows, columns = (
+            slice(max(0, int(at) - reach), max(0, min(size, int(at) + reach + 1)))
+            for at, size in zip((y, x), shape, strict=True)
+        )
         dy, dx = np.mgrid[rows, columns] - np.array([y, x])[:, None, None]
         along, across = dy * np.cos(angle) + dx * np.sin(angle), dx * np.cos(angle) - dy * np.sin(angle)
         distance = np.hypot(along / radii[0], across / radii[1]) + wobble[rows, columns]
@@ -106,7 +108,7 @@ def _shapes(shape: tuple[int, int], rng: np.random.Generator, spacing_px: float)
 
 def _centres(shape: tuple[int, int], rng: np.random.Generator, spacing_px: float) -> npt.NDArray[np.float64]:
     """Return jittered grid points, (n, 2), of which some are left out so that there is background."""
-    grid = np.stack(np.meshgrid(*[np.arange(-0.5, size / spacing_px + 1) for size in shape], indexing="ij"), axis=-1)
+    grid = np.stack(np.meshgrid(*[np.arange(-0.5, size / spacing_px + 0.5) for size in shape], indexing="ij"), axis=-1)
     points = (grid.reshape(-1, 2) + rng.uniform(-0.32, 0.32, (grid.size // 2, 2))) * spacing_px
     kept: npt.NDArray[np.float64] = points[rng.random(len(points)) < 0.8]
     return kept

@@ -15,11 +15,9 @@ import torch
 from unet_pipeline.config import Compute
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import load_model, pick_device
+from unet_pipeline.models import autocast, choose_device, load_model
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.stack import Stack
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Forward:
             PipelineError: missing or altered model, another channel count, CUDA asked for and absent.
         """
         torch.set_num_threads(compute.threads)
-        device = pick_device(compute.device)
+        device = choose_device(compute)
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -63,7 +61,7 @@ class Forward:
         batch = torch.from_numpy(np.stack([self.normaliser(window) for window in windows]))
         with _told_out_of_memory(), torch.inference_mode():
             batch = batch.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "float32"):
+            with autocast(self.device, self.precision, "predict.precision"):
                 logits: torch.Tensor = self.network(batch)
             return logits.float()
 

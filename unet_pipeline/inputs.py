@@ -1,14 +1,13 @@
 """Open stacks of any format: TIFF, PNG, JPEG, folders and globs of those, and Zarr.
 
-    source ─► reader of its format ─► Planes: (planes, channels, height, width), read window by window
+source ─► reader of its format ─► Planes: (planes, channels, height, width), read window by window
 """
 
 from __future__ import annotations
 
-import glob
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -21,12 +20,14 @@ from unet_pipeline.errors import PipelineError, nearest_name
 from unet_pipeline.picture_reader import PictureReader
 from unet_pipeline.record import digest
 from unet_pipeline.tiff_reader import TiffReader
-from unet_pipeline.zarr_reader import ZarrReader, is_zarr
+from unet_pipeline.zarr_nodes import is_zarr
+from unet_pipeline.zarr_reader import ZarrReader
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
 SUFFIXES = {
     ".tif": TIFF, ".tiff": TIFF, ".btf": TIFF, ".tf2": TIFF, ".tf8": TIFF, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG
 }  # fmt: skip
+CHECK_DISK = "check its permissions and the disk"
 SUPPORTED = f"an image ({' '.join(SUFFIXES)}), a folder or glob of such, or a Zarr store"
 
 
@@ -114,7 +115,10 @@ def open_planes(
     Raises:
         PipelineError: naming the file, for anything in it that cannot be used.
     """
-    reader = _open_reader(source, axes, series)
+    try:
+        reader = _open_reader(source, axes, series)
+    except OSError as error:
+        raise PipelineError(source, "a file that can be read", error, fix=CHECK_DISK) from error
     chosen = parse_planes(source, planes, reader.info.shape[0])
     for name, values in (("pixel_um", pixel_um or ()), ("step", () if step is None else (step,))):
         if not all(math.isfinite(value) and value > 0 for value in values):
@@ -140,7 +144,8 @@ class _View:
         number = operator.index(plane)
         if not 0 <= number < len(self._chosen):
             raise IndexError(f"plane {number} of {len(self._chosen)}")
-        (top, bottom, row_step), (left, right, column_step) = rows.indices(self.shape[2]), columns.indices(self.shape[3])
+        top, bottom, row_step = rows.indices(self.shape[2])
+        left, right, column_step = columns.indices(self.shape[3])
         if (row_step, column_step) != (1, 1):
             raise ValueError(f"windows have step 1, not {row_step}, {column_step}")
         window = Window(top, max(top, bottom), left, max(left, right))
@@ -171,13 +176,17 @@ def _open_reader(source: str, axes: str | None, series: int | None) -> Reader:
         return FilesReader(source, _list_folder(path), axes)
     if path.exists():
         return _open_file(path, axes, series)
-    if glob.has_magic(source):
-        names = sorted(glob.glob(str(path), recursive=True), key=natural_key)
-        files = [Path(name) for name in names if Path(name).is_file()]
-        if not files:
-            raise PipelineError(source, "files that match", "none", nearest=_nearest(path), fix="check the pattern")
-        return FilesReader(source, files, axes)
-    raise PipelineError(path, "a file or folder that exists", "none there", nearest=_nearest(path), fix="check the path")
+    if not any(letter in source for letter in "*?["):
+        raise PipelineError(path, "a file or folder that exists", "none there", _nearest(path), fix="check the path")
+    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    files = sorted((one for one in found if _is_image(one)), key=lambda one: natural_key(str(one)))
+    if not files:
+        raise PipelineError(source, f"images that match ({' '.join(SUFFIXES)})", "none", _nearest(path))
+    return FilesReader(source, files, axes)
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _nearest(path: Path) -> Path | None:
@@ -204,34 +213,31 @@ def _open_file(path: Path, axes: str | None, series: int | None = None) -> Reade
     try:
         return TiffReader(path, axes, series) if kind == TIFF else PictureReader(path, axes)
     except OSError as error:
-        raise PipelineError(path, "a file that can be read", error, fix="check its permissions and the disk") from error
+        raise PipelineError(path, "a file that can be read", error, fix=CHECK_DISK) from error
 
 
 def _list_folder(path: Path) -> list[Path]:
     try:
-        files = [one for one in path.iterdir() if one.is_file() and not one.name.startswith(".")]
+        names = sorted(path.iterdir(), key=lambda one: natural_key(one.name))
     except OSError as error:
         raise PipelineError(path, "a folder that can be read", error) from error
-    images = [one for one in files if one.suffix.lower() in SUFFIXES]
+    images = [one for one in names if _is_image(one)]
     if not images:
-        got = f"{len(files)} other files, such as {files[0].name}" if files else "an empty folder"
+        got = f"{len(names)} other files, such as {names[0].name}" if names else "an empty folder"
         raise PipelineError(path, f"images ({' '.join(SUFFIXES)}) or a Zarr store", got)
-    return sorted(images, key=lambda one: natural_key(one.name))
+    return images
 
 
 class FilesReader:
     """A stack of files of one plane each, all alike."""
 
-    def __init__(
-        self, source: str, files: Sequence[Path], axes: str | None, opener: Callable[..., Reader] = _open_file
-    ) -> None:
+    def __init__(self, source: str, files: Sequence[Path], axes: str | None) -> None:
         """Read and check the header of every file.
 
         Args:
             source: folder or glob, for messages.
             files: in the order of the planes.
             axes: the user's axes, of the stack (zyx) or of a file (yx); None believes the files and takes z.
-            opener: opens one file.
 
         Raises:
             PipelineError: naming the file that is not like the first, or holds more than one plane.
@@ -242,10 +248,10 @@ class FilesReader:
             raise PipelineError(source, "images of one kind", got, fix="use a glob such as folder/*.png")
         said = check_axes(source, axes) if axes is not None else "z"
         inner = said[1:] if said[0] in "tz" else said
-        self._opener, self._files, self._axes = opener, tuple(files), None if axes is None else inner
-        self._first = opener(files[0], self._axes).info
+        self._files, self._axes = tuple(files), None if axes is None else inner
+        self._first = _open_file(files[0], self._axes).info
         for file in files:
-            self._check(file, opener(file, self._axes).info)
+            self._check(file, _open_file(file, self._axes).info)
         self._open: tuple[int, Reader] | None = None
         first = self._first
         self.info = StackInfo(
@@ -271,14 +277,14 @@ class FilesReader:
         """Return (channels, rows, columns) of a file."""
         current = self._open
         if current is None or current[0] != plane:
-            current = (plane, self._opener(self._files[plane], self._axes))
+            current = (plane, _open_file(self._files[plane], self._axes))
             self._check(self._files[plane], current[1].info)
             self._open = current
         return current[1].read(0, window)
 
     def fingerprint(self) -> str:
         """Return a digest of the SHA-256 of all files in order."""
-        return digest([self._opener(file, self._axes).fingerprint() for file in self._files])
+        return digest([_open_file(file, self._axes).fingerprint() for file in self._files])
 
     def close(self) -> None:
         """Forget the file read last."""

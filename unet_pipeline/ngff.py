@@ -261,9 +261,9 @@ def create_labels(path: Path, grid: Grid, store: Store, labels: Mapping[str, npt
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the place of `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         shutil.rmtree(path, ignore_errors=True)
         partial.replace(path)

@@ -47,16 +47,16 @@ class PictureReader:
         """Read and check the header; no pixels.
 
         Palette PNGs give their indices, grey PNGs of 1, 2 or 4 bits the numbers 0 to 1, 3 or 15. An alpha channel
-        is dropped, and must be opaque.
+        is dropped, and must be opaque; where the user's axes are given it counts as a channel.
 
         Raises:
             PipelineError: for a file that is no PNG or JPEG, forged, or CMYK.
         """
         self._path, self._cache = path, BlockCache(cache_bytes)
         self._header = header = _read_header(path)
-        channels = CHANNELS[header.colour]
-        shape = (header.height, header.width, channels)
-        layout = find_layout(path, shape, "yxc", axes)
+        self._channels = CHANNELS[header.colour] + (header.alpha and axes is not None)
+        shape = (header.height, header.width, self._channels)
+        layout = find_layout(path, shape, "yxc", axes) if shape[2] > 1 else find_layout(path, shape[:2], "yx", axes)
         _refuse_turned(path, axes, layout)
         self.info = StackInfo(
             shape=layout.shape,
@@ -96,9 +96,9 @@ class PictureReader:
         if image.shape[:2] != expected:
             raise PipelineError(self._path, f"{expected} pixels as declared", image.shape[:2], fix=COPY_AGAIN)
         image = image.reshape(*expected, -1).astype(self.info.dtype, copy=False)
-        if self._header.alpha:
+        if self._header.alpha and self._channels == CHANNELS[self._header.colour]:
             refuse_transparency(self._path, bool((image[..., -1] == np.iinfo(image.dtype).max).all()))
-        return image[..., : CHANNELS[self._header.colour]]
+        return image[..., : self._channels]
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file."""
@@ -120,6 +120,7 @@ def _read_header(path: Path) -> _Header:
     if head.startswith(PNG) and len(head) == 26:
         width, height, bits, colour = struct.unpack(">IIBB", head[16:])
         header = _Header("PNG", width, height, bits, colour)
+        _walk_chunks(path)
     elif head.startswith(JPEG):
         header = _jpeg_header(path)
     else:
@@ -135,6 +136,21 @@ def _read_header(path: Path) -> _Header:
     return header
 
 
+def _walk_chunks(path: Path) -> None:
+    """Check that all chunks of a PNG, up to IEND, lie inside the file."""
+    size, offset, kind = path.stat().st_size, len(PNG), b""
+    with path.open("rb") as file:
+        while kind != b"IEND":
+            file.seek(offset)
+            head = file.read(8)
+            # After its 8 byte head, a chunk has its data and a checksum of 4 bytes.
+            offset += 12 + int.from_bytes(head[:4], "big")
+            kind = head[4:]
+            if len(head) < 8 or offset > size:
+                got = f"a chunk up to byte {offset} in a file of {size} bytes: truncated"
+                raise PipelineError(path, "a whole PNG file", got, fix=COPY_AGAIN)
+
+
 def _jpeg_header(path: Path) -> _Header:
     try:
         # The class itself, because Image.open refuses more than 179 Mpx whatever the size of the file.
@@ -142,7 +158,8 @@ def _jpeg_header(path: Path) -> _Header:
             mode, (width, height) = image.mode, image.size
     # Pillow raises errors of many kinds on damaged headers.
     except Exception as error:
-        raise PipelineError(path, "a JPEG that can be read", f"{type(error).__name__}: {error}", fix=COPY_AGAIN) from error
+        what = f"{type(error).__name__}: {error}"
+        raise PipelineError(path, "a JPEG that can be read", what, fix=COPY_AGAIN) from error
     if mode not in ("L", "RGB"):
         raise PipelineError(path, "grey or RGB pixels", f"{mode} pixels", fix="convert the image to grey or RGB")
     return _Header("JPEG", width, height, 8, GREY if mode == "L" else RGB)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, field, fields
 from types import UnionType
@@ -85,9 +86,15 @@ def _scalar(hint: type, item: Any, where: str) -> Any:
         return float(item)
     if type(item) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        fix = "YAML 1.1 reads 1e-5 as text: write 1.0e-5" if hint is float and isinstance(item, str) else ""
+        fix = _text_hint(item) if hint is not str and isinstance(item, str) else ""
         raise PipelineError(where, names[hint], f"{item!r} ({type(item).__name__})", fix=fix)
     return item
+
+
+def _text_hint(item: str) -> str:
+    if re.fullmatch(r"[+-]?[0-9]+e[+-]?[0-9]+", item):
+        return f"YAML 1.1 reads {item} as text: write {item.replace('e', '.0e')}"
+    return "write it without quotes; values inside --config are text too: put them into a file for --configfile"
 
 
 def _check_range(metadata: Mapping[str, Any], item: Any, where: str) -> None:

@@ -161,9 +161,10 @@ def v_rand(table: OverlapTable, alpha: float = 0.5, background: Background = "se
     """Return the foreground-restricted Rand score V_rand, and its split and merge parts.
 
     Arganda-Carreras et al. 2015 (Front. Neuroanat. 9:142), eq. 3: Σ p_ij² / (α Σ s_k² + (1 - α) Σ t_l²), where p_ij is
-    the share of the pixels that lie in result segment i and reference segment j, s and t its margins, all over
-    the pixels where the reference is not 0. This is 1 - the "adapted Rand error" of skimage, but for n² there being
-    n(n - 1). Of borders that were not thinned, it depends on how pixels that the result calls background (0) count:
+    the share of the pixels that lie in result segment i and reference segment j, s and t its margins, all over the
+    pixels where the reference is not 0. This is 1 - the "adapted Rand error" of skimage, but that counts n(n - 1) where
+    this counts n², and its alpha is 1 - α. With borders that were not thinned the score depends on how the pixels
+    that the result calls background (0) count:
 
     * "segment": they are one more segment of the result, as in skimage with `ignore_labels=(0,)`;
     * "singletons": each is a segment of its own, as in the ISBI 2012 Rand error and CREMI's adapted Rand error.

@@ -101,9 +101,10 @@ class TiffReader:
         if not self._series.plain:
             return False
         grid = self._series.grid
-        strips = np.arange(grid.count) % grid.down
-        expected = np.minimum(grid.rows, grid.height - strips * grid.rows) * grid.stored_bytes(1)
-        return bool((page.sizes == expected).all() and (np.diff(page.offsets) == expected[:-1]).all())
+        rows = np.minimum(grid.rows, grid.height - np.arange(grid.down) * grid.rows)
+        expected = np.tile(rows * grid.stored_bytes(1), (grid.separate, 1))
+        gaps = np.diff(page.offsets.reshape(expected.shape), axis=1) - expected[:, :-1]
+        return bool((page.sizes == expected.ravel()).all() and not gaps.any())
 
     def _read_rows(
         self, file: FileIO, page: PageData, sample: int, taken: Sequence[int], window: Window, out: Array
@@ -111,7 +112,7 @@ class TiffReader:
         grid, stored = self._series.grid, self._series.stored
         row = grid.stored_bytes(1)
         pixel = grid.contiguous * stored.itemsize
-        start = int(page.offsets[0]) + (sample * grid.height + window.top) * row + window.left * pixel
+        start = int(page.offsets[sample * grid.down]) + window.top * row + window.left * pixel
         width = window.shape[1] * pixel
         step = max(1, READ_BYTES // max(1, width))
         for top in range(0, window.shape[0], step):

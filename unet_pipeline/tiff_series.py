@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from unet_pipeline.axes import LETTERS, UNKNOWN, Layout, find_layout
 from unet_pipeline.blocks import pixel_dtype
 from unet_pipeline.calibration import Calibration
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.tiff_structure import COPY_AGAIN, Grid, PageData, PageFormat, check_page, read_chain
+from unet_pipeline.tiff_pages import read_pages
+from unet_pipeline.tiff_structure import COPY_AGAIN, Grid, PageData, read_chain
 
 RGB = 2
 YCBCR = 6
@@ -162,7 +164,7 @@ def _describe(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeri
         dtype=dtype,
         stored=dtype.newbyteorder(tiff.byteorder),
         grid=grid,
-        pages=tuple(_pages(path, series, grid, shape, row_axis)),
+        pages=tuple(read_pages(path, series, grid, math.prod(shape[:row_axis]) // grid.separate)),
         plain=plain and grid.sample_bits == bits and not frame.is_subsampled,
         alpha=axes is None and _has_alpha(frame) and layout.shape[1] == 4,
         nodata=frame.nodata,
@@ -218,69 +220,6 @@ def _shape(path: Path, series: tifffile.TiffPageSeries, grid: Grid) -> tuple[tup
         got = f"an image of {shape} ({letters})"
         raise PipelineError(path, f"an image made of pages of {grid.height} × {grid.width}", got, fix="save it anew")
     return shape, "".join(letter if letter in LETTERS else UNKNOWN for letter in letters), row_axis
-
-
-def _pages(
-    path: Path, series: tifffile.TiffPageSeries, grid: Grid, shape: tuple[int, ...], row_axis: int
-) -> Iterator[PageData]:
-    """Yield the checked data of every page of the series."""
-    count = int(np.prod(shape[:row_axis], dtype=np.int64)) // grid.separate
-    # These two may describe many planes by one directory; the pixels then follow each other.
-    start = series.dataoffset if series.kind in ("shaped", "imagej") and not series.is_multifile else None
-    formats = _Formats(series)
-    for number in range(count):
-        where = f"{path}, page {number}" if count > 1 else str(path)
-        page = _page(where, path, series, number, formats) if start is None else None
-        data = page or _row_after_row(path, series, start or 0, number, grid)
-        check_page(where, data, grid)
-        yield data
-
-
-class _Formats:
-    """Compares every page with the first: tifffile looks at some pages only and takes the others to be alike."""
-
-    def __init__(self, series: tifffile.TiffPageSeries) -> None:
-        self._first = series.keyframe
-        self._chains: dict[str, dict[int, PageFormat]] = {}
-        self._wanted = self._of(self._first)
-
-    def _of(self, page: Any) -> PageFormat | None:
-        path = page.parent.filehandle.path
-        if path not in self._chains:
-            self._chains[path] = read_chain(Path(path))
-        return self._chains[path].get(page.offset)
-
-    def alike(self, page: Any) -> bool:
-        """Tell whether a page is stored as the first one is; pages outside the chain of the file are."""
-        found = self._of(page)
-        return page.parent.byteorder == self._first.parent.byteorder and (found is None or found == self._wanted)
-
-
-def _page(where: str, path: Path, series: tifffile.TiffPageSeries, number: int, formats: _Formats) -> PageData:
-    try:
-        page = series[number]
-    except IndexError:
-        page = None
-    if page is None:
-        got = f"no page {number}: truncated, or a file of the set is missing"
-        raise PipelineError(where, "as many pages as the file declares", got, fix=COPY_AGAIN)
-    if not formats.alike(page):
-        fix = "save pages of one kind, or one file per plane"
-        raise PipelineError(where, "pages of one size, type and compression", "a page that differs", fix=fix)
-    # From unsigned, so that offsets beyond 2**63 become negative and are refused.
-    offsets = np.asarray(page.dataoffsets, np.uint64).astype(np.int64)
-    sizes = np.asarray(page.databytecounts, np.uint64).astype(np.int64)
-    source = path if series.parent is page.parent else Path(page.parent.filehandle.path)
-    return PageData(source, offsets, sizes, page.jpegtables)
-
-
-def _row_after_row(path: Path, series: tifffile.TiffPageSeries, start: int, number: int, grid: Grid) -> PageData:
-    """Return a page of a series whose pixels follow each other without gaps, whatever the directories say."""
-    strips = np.arange(grid.count) % grid.down
-    rows = np.minimum(grid.rows, grid.height - strips * grid.rows)
-    sizes = rows.astype(np.int64) * grid.stored_bytes(1)
-    offsets = start + number * series.keyframe.nbytes + np.cumsum(sizes) - sizes
-    return PageData(path, offsets, sizes, None)
 
 
 def _scale(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Calibration:

@@ -1,86 +1,22 @@
-"""Read Zarr v2 and v3 arrays and OME-Zarr images in place, window by window.
-
-The metadata are read as plain JSON first, so that nothing in a foreign store is executed; zarr decodes the chunks.
-"""
+"""Read Zarr v2 and v3 arrays and OME-Zarr images in place, window by window; zarr decodes the chunks."""
 
 from __future__ import annotations
 
 import itertools
-import json
+import math
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 
-from unet_pipeline.axes import LETTERS, UNKNOWN, Layout, find_layout
+from unet_pipeline.axes import UNKNOWN, find_layout
 from unet_pipeline.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, pixel_dtype
-from unet_pipeline.calibration import Calibration, from_multiscale
-from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.errors import PipelineError
 from unet_pipeline.record import digest, sha256_file
-
-METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-NAMES = {"time": "t", "channel": "c", "depth": "z", "height": "y", "width": "x"}
-KINDS = {"time": "t", "channel": "c"}
-# The axes of OME-Zarr 0.1 and 0.2, which do not say.
-OLD_AXES = ("t", "c", "z", "y", "x")
-
-
-def is_zarr(path: Path) -> bool:
-    """Tell whether `path` is a Zarr array or group, or calls itself one."""
-    return path.is_dir() and (path.suffix == ".zarr" or any((path / name).is_file() for name in METADATA[:3]))
-
-
-class _Node(NamedTuple):
-    """An array or group: its metadata (v2 or v3) and its attributes."""
-
-    path: Path
-    array: bool
-    metadata: dict[str, Any]
-    attributes: dict[str, Any]
-
-    @property
-    def ome(self) -> dict[str, Any]:
-        """The OME metadata: under `ome` since 0.5, at the top before."""
-        inner = self.attributes.get("ome", self.attributes)
-        return inner if isinstance(inner, dict) else {}
-
-    @property
-    def multiscale(self) -> dict[str, Any]:
-        """The first image, or nothing."""
-        images = self.ome.get("multiscales")
-        first = images[0] if isinstance(images, list) and images else {}
-        return first if isinstance(first, dict) else {}
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The metadata files."""
-        return tuple(self.path / name for name in METADATA if (self.path / name).is_file())
-
-
-def _read_node(path: Path) -> _Node | None:
-    """Read the metadata of an array or group; None if `path` is neither."""
-    if (path / "zarr.json").is_file():
-        metadata = _read_json(path / "zarr.json")
-        attributes = metadata.get("attributes")
-        return _Node(path, metadata.get("node_type") == "array", metadata, attributes if isinstance(attributes, dict) else {})
-    for name in (".zarray", ".zgroup"):
-        if (path / name).is_file():
-            attributes = _read_json(path / ".zattrs") if (path / ".zattrs").is_file() else {}
-            return _Node(path, name == ".zarray", _read_json(path / name), attributes)
-    return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(path, "readable Zarr metadata", error) from error
-    if not isinstance(value, dict):
-        raise PipelineError(path, "readable Zarr metadata", f"a JSON {type(value).__name__}")
-    return value
+from unet_pipeline.zarr_nodes import Node, channel_names, find_array, guess, meaning, refuse_pickle
 
 
 class ZarrReader:
@@ -98,17 +34,17 @@ class ZarrReader:
             PipelineError: for a store that is damaged, holds no image there, or pixels of another kind.
         """
         self._path, self._max_bytes, self._cache = path, cache_bytes, BlockCache(cache_bytes)
-        node, image = _find_array(path)
+        node, image = find_array(path)
         self._node, self._image = node, image
-        _refuse_pickle(node)
+        refuse_pickle(node)
         self._array = _open_array(node)
         dtype = pixel_dtype(node.path, self._array.dtype)
         shape = self._array.shape
-        letters, scale = _meaning(node, image, len(shape))
+        letters, scale = meaning(node, image, len(shape))
         if axes is None and set(letters) == {UNKNOWN}:
-            letters = _guess(node.path, shape)
+            letters = guess(node.path, shape)
         self._layout = layout = find_layout(node.path, shape, letters, axes)
-        names = _channel_names(image)
+        names = channel_names(image)
         self.info = StackInfo(
             shape=layout.shape,
             dtype=dtype,
@@ -152,8 +88,10 @@ class ZarrReader:
         """Read through the cache, whole chunks at a time; all that are missing in one request."""
         chunks = self._array.chunks
         ranges = [range(low // edge, -(-high // edge)) for (low, high), edge in zip(box, chunks, strict=True)]
-        aligned = [len(numbers) * edge for numbers, edge in zip(ranges, chunks, strict=True)]
-        if np.prod(aligned, dtype=np.float64) * self.info.dtype.itemsize > self._max_bytes / 2:
+        limits = zip(ranges, chunks, self._array.shape, strict=True)
+        aligned = [min(numbers.stop * edge, n) - numbers.start * edge for numbers, edge, n in limits]
+        # Chunks that are too large to keep are decoded again for each window; declared but absent ones cost nothing.
+        if math.prod(aligned) * self.info.dtype.itemsize > self._max_bytes:
             return self._load(box)
         keys = list(itertools.product(*ranges))
         found = {key: self._cache.get(key) for key in keys}
@@ -199,48 +137,7 @@ class ZarrReader:
         self._cache.clear()
 
 
-def _find_array(path: Path) -> tuple[_Node, _Node | None]:
-    """Return the array that `path` means, and the OME-Zarr image it is a level of."""
-    node = _read_node(path)
-    if node is None:
-        raise PipelineError(path, "a Zarr array or group", "a folder without zarr.json, .zarray or .zgroup")
-    if node.array:
-        parent = _read_node(path.parent)
-        return node, parent if parent is not None and _dataset(parent, path.name) else None
-    level = _first_level(node)
-    inner = _read_node(path / level)
-    if inner is None or not inner.array:
-        raise PipelineError(path, f"an array {level!r}, the largest level of the image", "none there")
-    return inner, node
-
-
-def _first_level(node: _Node) -> str:
-    datasets = node.multiscale.get("datasets")
-    level = datasets[0].get("path") if isinstance(datasets, list) and datasets and isinstance(datasets[0], dict) else None
-    if isinstance(level, str) and level and ".." not in PurePosixPath(level).parts and not level.startswith("/"):
-        return level
-    inside = sorted(child.name for child in node.path.iterdir() if child.is_dir() and _read_node(child))
-    got = f"a group of {', '.join(inside)}" if inside else "an empty group"
-    near = node.path / inside[0] if inside else None
-    raise PipelineError(node.path, "an array or an OME-Zarr image", got, nearest=near, fix="name what is inside the store")
-
-
-def _dataset(image: _Node, level: str) -> dict[str, Any]:
-    datasets = image.multiscale.get("datasets")
-    for one in datasets if isinstance(datasets, list) else ():
-        if isinstance(one, dict) and one.get("path") == level:
-            return one
-    return {}
-
-
-def _refuse_pickle(node: _Node) -> None:
-    """Refuse codecs that run code from the store."""
-    codecs = [node.metadata.get(key) for key in ("compressor", "filters", "codecs")]
-    if "pickle" in json.dumps(codecs).lower():
-        raise PipelineError(node.path, "codecs that only hold data", "a pickle codec", fix="save the array as numbers")
-
-
-def _open_array(node: _Node) -> zarr.Array[Any]:
+def _open_array(node: Node) -> zarr.Array[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -251,42 +148,3 @@ def _open_array(node: _Node) -> zarr.Array[Any]:
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise PipelineError(node.path, "a Zarr array of numbers that zarr can open", what) from error
-
-
-def _meaning(node: _Node, image: _Node | None, ndim: int) -> tuple[str, Calibration]:
-    """Return what each dimension is, "?" where the store does not say, and the scale."""
-    if image is None:
-        names = node.metadata.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS") or ()
-        letters = [NAMES.get(str(name).lower(), str(name).lower()) for name in names]
-        return _letters(letters if len(letters) == ndim else [UNKNOWN] * ndim), Calibration()
-    axes = image.multiscale.get("axes", OLD_AXES)
-    letters = [_axis_letter(axis) for axis in axes] if isinstance(axes, list | tuple) else []
-    if len(letters) != ndim:
-        raise PipelineError(image.path, f"{ndim} OME axes for the {ndim} dimensions of {node.path.name!r}", axes)
-    level = next((d for d in (_dataset(image, node.path.relative_to(image.path).as_posix()),) if d), {})
-    return _letters(letters), from_multiscale(image.multiscale, level, _letters(letters))
-
-
-def _axis_letter(axis: object) -> str:
-    if not isinstance(axis, Mapping):
-        return str(axis).lower()
-    return KINDS.get(str(axis.get("type")), str(axis.get("name")).lower())
-
-
-def _letters(names: Sequence[str]) -> str:
-    return "".join(name if len(name) == 1 and name in LETTERS else UNKNOWN for name in names)
-
-
-def _guess(path: Path, shape: Sequence[int]) -> str:
-    """Take two dimensions as y, x and three as z, y, x, unless the last may be colours."""
-    if len(shape) == 2 or (len(shape) == 3 and shape[-1] not in (3, 4)):
-        return "zyx"[-len(shape) :]
-    got = f"shape {' × '.join(map(str, shape))} without names"
-    raise PipelineError(path, "to know what each dimension is", got, fix="set axes, such as 'zyx', 'yxc' or 'tcyx'")
-
-
-def _channel_names(image: _Node | None) -> tuple[str, ...]:
-    omero = image.ome.get("omero") if image else None
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    labels = [one.get("label") for one in channels or () if isinstance(one, dict)]
-    return tuple(map(str, labels)) if all(labels) else ()

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -83,14 +84,14 @@ def learned():
     return [] if SETTINGS.model.folder else with_role("train", "val")
 
 
-def model_folder():
+def model_folder(wildcards=None):
     """The folder of the model: the finished one of the configuration, or what the workflow trains."""
     return SETTINGS.model.folder or "results/model"
 
 
 def model_files(wildcards):
     """What makes a model."""
-    return [f"{model_folder()}/model.json", f"{model_folder()}/weights.safetensors"]
+    return [f"{model_folder()}/{name}" for name in ("model.json", "weights.safetensors")]
 
 
 def plan_model_files(wildcards):
@@ -99,7 +100,18 @@ def plan_model_files(wildcards):
 
 
 def plan_model_options(wildcards):
+    """The finished model a plan is made for, as options."""
     return ["--model", SETTINGS.model.folder] if SETTINGS.model.folder else []
+
+
+def validate_options(wildcards, input):
+    """The stacks that say which weights are kept, as options."""
+    return ["--validate", *input.validate] if input.validate else []
+
+
+def folder_of_output(wildcards, output):
+    """The folder a rule writes its files to."""
+    return str(Path(output[0]).parent)
 
 
 def sources(wildcards):
@@ -132,8 +144,8 @@ def label_tiffs():
 
 def gpus():
     """GPUs a network job holds: with `auto` one where this machine has any."""
-    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    return int({"cpu": False, "cuda": True}.get(SETTINGS.compute.device, any(Path(d).exists() for d in devices)))
+    found = shutil.which("nvidia-smi") is not None
+    return int({"cpu": False, "cuda": True}.get(SETTINGS.compute.device, found))
 
 
 def shown_stacks(wildcards):

@@ -12,15 +12,16 @@ rule demo:
         "demo/small.tif",
         "demo/small_labels.tif",
         "demo/new.tif",
-    params:
-        version=VERSION,
-        folder="demo",
+        "demo/new_labels.tif",
     log:
         "results/logs/demo.log",
     benchmark:
         "results/benchmarks/demo.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        folder=folder_of_output,
     shell:
         r"""
         python -m unet_pipeline demo \

@@ -9,15 +9,15 @@ rule evaluate:
             category="Scores",
             labels={"stack": "{stack}"},
         ),
-    params:
-        version=VERSION,
-        config=section("labels", "evaluate"),
     log:
         "results/logs/evaluate/{stack}.log",
     benchmark:
         "results/benchmarks/evaluate/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        config=section("labels", "evaluate"),
     shell:
         r"""
         python -m unet_pipeline evaluate \

@@ -7,16 +7,16 @@ rule ingest:
         sources,
     output:
         "results/{stack}/ingest.json",
-    params:
-        version=VERSION,
-        config=section("labels", "store"),
-        source=source_options,
     log:
         "results/logs/ingest/{stack}.log",
     benchmark:
         "results/benchmarks/ingest/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        config=section("labels", "store"),
+        source=source_options,
     shell:
         r"""
         python -m unet_pipeline ingest \

@@ -5,21 +5,21 @@ rule predict:
         model=model_files,
     output:
         "results/{stack}/regions/{region}.json",
-    params:
-        version=VERSION,
-        config=section("predict"),
-        model=lambda wildcards: model_folder(),
-    threads: SETTINGS.compute.threads
-    resources:
-        gpu=gpus(),
-        torch_threads=SETTINGS.compute.threads,
-        torch_device=SETTINGS.compute.device,
     log:
         "results/logs/predict/{stack}/{region}.log",
     benchmark:
         "results/benchmarks/predict/{stack}/{region}.tsv"
     conda:
         "../../envs/torch.yaml"
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=gpus(),
+        torch_threads=SETTINGS.compute.threads,
+        torch_device=SETTINGS.compute.device,
+    params:
+        version=VERSION,
+        config=section("predict"),
+        model=model_folder,
     shell:
         r"""
         python -m unet_pipeline predict \

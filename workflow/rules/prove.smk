@@ -5,21 +5,21 @@ rule prove:
         model=model_files,
     output:
         "results/{stack}/prove.json",
-    params:
-        version=VERSION,
-        config=section("store", "tile", "predict"),
-        model=lambda wildcards: model_folder(),
-    threads: SETTINGS.compute.threads
-    resources:
-        gpu=gpus(),
-        torch_threads=SETTINGS.compute.threads,
-        torch_device=SETTINGS.compute.device,
     log:
         "results/logs/prove/{stack}.log",
     benchmark:
         "results/benchmarks/prove/{stack}.tsv"
     conda:
         "../../envs/torch.yaml"
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=gpus(),
+        torch_threads=SETTINGS.compute.threads,
+        torch_device=SETTINGS.compute.device,
+    params:
+        version=VERSION,
+        config=section("predict"),
+        model=model_folder,
     shell:
         r"""
         python -m unet_pipeline prove \

@@ -5,16 +5,16 @@ rule report:
         more=shown_files,
     output:
         report("results/report.html", caption="../report/page.rst", category="Page", labels={"page": "all stacks"}),
-    params:
-        version=VERSION,
-        config=section(*RESULT_SECTIONS),
-        model=lambda wildcards: model_folder(),
     log:
         "results/logs/report.log",
     benchmark:
         "results/benchmarks/report.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        config=section(*RESULT_SECTIONS),
+        model=model_folder,
     shell:
         r"""
         python -m unet_pipeline report \

@@ -6,15 +6,15 @@ rule stitch:
     output:
         record="results/{stack}/stitch.json",
         tiffs=label_tiffs(),
-    params:
-        version=VERSION,
-        config=section("labels", "stitch"),
     log:
         "results/logs/stitch/{stack}.log",
     benchmark:
         "results/benchmarks/stitch/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        config=section("labels", "stitch"),
     shell:
         r"""
         python -m unet_pipeline stitch \

@@ -5,17 +5,17 @@ rule tile:
         model=plan_model_files,
     output:
         "results/{stack}/tiles.json",
-    params:
-        version=VERSION,
-        config=section("labels", "store", "model", "tile", "predict"),
-        model=plan_model_options,
-        regions=region_count,
     log:
         "results/logs/tile/{stack}.log",
     benchmark:
         "results/benchmarks/tile/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        config=section("labels", "store", "model", "tile", "predict"),
+        model=plan_model_options,
+        regions=region_count,
     shell:
         r"""
         python -m unet_pipeline tile \

@@ -10,22 +10,22 @@ rule train:
         "results/model/model.json",
         "results/model/weights.safetensors",
         "results/model/history.tsv",
-    params:
-        version=VERSION,
-        config=section("labels", "normalise", "model", "augment", "train"),
-        folder="results/model",
-        validate=lambda wildcards, input: ["--validate", *input.validate] if input.validate else [],
-    threads: SETTINGS.compute.threads
-    resources:
-        gpu=gpus(),
-        torch_threads=SETTINGS.compute.threads,
-        torch_device=SETTINGS.compute.device,
     log:
         "results/logs/train.log",
     benchmark:
         "results/benchmarks/train.tsv"
     conda:
         "../../envs/torch.yaml"
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=gpus(),
+        torch_threads=SETTINGS.compute.threads,
+        torch_device=SETTINGS.compute.device,
+    params:
+        version=VERSION,
+        config=section("labels", "normalise", "model", "augment", "train"),
+        folder=folder_of_output,
+        validate=validate_options,
     shell:
         r"""
         python -m unet_pipeline train \

@@ -4,15 +4,15 @@ rule weigh:
         "results/{stack}/ingest.json",
     output:
         "results/{stack}/weigh.json",
-    params:
-        version=VERSION,
-        config=section("labels", "store", "weigh"),
     log:
         "results/logs/weigh/{stack}.log",
     benchmark:
         "results/benchmarks/weigh/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    params:
+        version=VERSION,
+        config=section("labels", "store", "weigh"),
     shell:
         r"""
         python -m unet_pipeline weigh \

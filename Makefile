@@ -1,0 +1,62 @@
+# make demo: run the workflow on the demo stacks.   make test: run the tests.   make help: the rest.
+# Each target first makes .venv from the lock in envs/, and does nothing to it while the lock is unchanged.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help demo test lint format schema lock clean environment
+
+CORES ?= all
+WORKERS ?= 2
+LOCK := envs/requirements-dev.txt
+UV := .tools/uv
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+demo: environment ## run the whole workflow on the demo stacks: a few minutes, then open results/report.html
+	@snakemake --cores $(CORES)
+	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
+	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
+
+test: environment ## all tests, on WORKERS processes (2)
+	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist worksteal
+
+lint: environment ## ruff, mypy, snakefmt, snakemake --lint
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@snakefmt --check Snakefile workflow
+	@snakemake --lint
+
+format: environment ## let ruff and snakefmt rewrite the sources
+	@ruff check --fix .
+	@ruff format .
+	@snakefmt Snakefile workflow
+
+schema: environment ## write workflow/schemas/*.yaml from the dataclasses
+	@python workflow/schemas/generate.py
+
+lock: $(UV) ## resolve the newest versions that pyproject.toml allows into envs/requirements*.txt
+	@$(COMPILE) pyproject.toml --group dev --output-file envs/requirements-dev.txt
+	@$(COMPILE) pyproject.toml --constraint envs/requirements-dev.txt --output-file envs/requirements.txt
+	@echo uv | $(COMPILE) - --output-file envs/requirements-uv.txt
+	@echo 'Now bring envs/*.yaml to the versions in envs/requirements.txt; make test says which differ.'
+
+clean: ## remove what runs made: results/, demo/, .snakemake/
+	rm -rf results demo .snakemake
+
+environment: $(UV)
+	@stamp="$$(cat $(LOCK) pyproject.toml Makefile | cksum)"; \
+	if [[ "$$stamp" != "$$(cat .venv/stamp 2>/dev/null || true)" ]]; then \
+		echo "making .venv from $(LOCK)"; \
+		$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' .venv; \
+		$(UV) pip sync --quiet --python .venv --require-hashes $(LOCK); \
+		$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .; \
+		echo "$$stamp" > .venv/stamp; \
+	fi
+
+$(UV):
+	@envs/get-uv

@@ -1,0 +1,169 @@
+"""Curves of a training, from `history.tsv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from unet_pipeline.errors import PipelineError
+
+WIDTH_PX, HEIGHT_PX = 1000, 640
+"""Twice the size curves are shown at."""
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1b2430")
+INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
+DICE = "dice_"
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class History:
+    """The course of a training.
+
+    Attributes:
+        columns: the values of each column by its name, as (step, value); steps without a value are left out.
+    """
+
+    columns: dict[str, list[tuple[float, float]]]
+
+    @property
+    def steps(self) -> int:
+        """The last step."""
+        return int(max((points[-1][0] for points in self.columns.values() if points), default=0))
+
+    def column(self, name: str) -> list[tuple[float, float]]:
+        """Return the points of a column; none where there is no such column."""
+        return self.columns.get(name, [])
+
+    @property
+    def dice(self) -> dict[str, list[tuple[float, float]]]:
+        """Dice of each class on the validation tiles, by class name."""
+        return {
+            name.removeprefix(DICE): points
+            for name, points in self.columns.items()
+            if name.startswith(DICE) and points
+        }
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """(step, loss) of the lowest validation loss, the first of equals; None without validation."""
+        return min(self.column("validation_loss"), key=lambda point: (point[1], point[0]), default=None)
+
+
+def read_history(path: Path) -> History:
+    """Read a table with a column `step`; further columns may be there or not, cells may be empty.
+
+    Raises:
+        PipelineError: if there is no such column, or a cell is no number.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows, names = list(reader), list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(path, "a readable table", error, fix="train again") from error
+    if "step" not in names:
+        raise PipelineError(path, "a column step", f"columns {names[:6]}", fix="train again, or remove the file")
+    columns: dict[str, list[tuple[float, float]]] = {name: [] for name in names if name != "step"}
+    for line, row in enumerate(rows, 2):
+        for name in columns:
+            if (value := _number(row[name], path, line)) is not None:
+                columns[name].append((_number(row["step"], path, line) or 0.0, value))
+    return History(columns)
+
+
+def _number(cell: str | None, path: Path, line: int) -> float | None:
+    if not cell:
+        return None
+    try:
+        value = float(cell)
+    except ValueError as error:
+        raise PipelineError(f"{path} line {line}", "numbers", repr(cell), fix="train again") from error
+    return value if math.isfinite(value) else None
+
+
+def loss_curve(history: History) -> bytes:
+    """Return the losses over the steps as PNG, the lowest validation loss marked."""
+    figure, axes = _empty("Loss")
+    train, validation = history.column("train_loss"), history.column("validation_loss")
+    _line(axes, train, COLOURS[0], "training")
+    _line(axes, validation, COLOURS[1], "validation")
+    values = [value for _, value in (*train, *validation)]
+    if values and min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
+    if history.best:
+        step, value = history.best
+        axes.plot([step], [value], "o", color=COLOURS[1], markersize=9, markerfacecolor="none", markeredgewidth=2)
+        axes.annotate(
+            f"best, step {step:,.0f}", (step, value), (0, 12), textcoords="offset points", ha=_side(axes, step),
+            va="bottom", color=COLOURS[1],
+        )  # fmt: skip
+    return _finished(figure, axes, keys=bool(train and validation))
+
+
+def rate_curve(history: History) -> bytes:
+    """Return the learning rate over the steps as PNG."""
+    figure, axes = _empty("Learning rate")
+    _line(axes, history.column("learning_rate"), COLOURS[0], "")
+    axes.set_ylim(bottom=0)
+    return _finished(figure, axes, keys=False)
+
+
+def dice_curve(history: History) -> bytes:
+    """Return the Dice coefficient of each class on the validation tiles over the steps as PNG."""
+    figure, axes = _empty("Dice on validation tiles")
+    for index, (name, points) in enumerate(history.dice.items()):
+        _line(axes, points, COLOURS[index % len(COLOURS)], name)
+    lowest = min((value for points in history.dice.values() for _, value in points), default=0.0)
+    axes.set_ylim(math.floor(max(0.0, lowest - 0.02) * 10) / 10, 1.0)
+    return _finished(figure, axes, keys=True)
+
+
+def _empty(title: str) -> tuple[Figure, Axes]:
+    # Sizes are in points at 200 px an inch: text of 10 points is 14 px high at the shown size of 500 px.
+    figure = Figure(figsize=(WIDTH_PX / 200, HEIGHT_PX / 200), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    axes.set_xlabel("step", fontsize=10, color=SOFT)
+    axes.tick_params(labelsize=10, labelcolor=SOFT, color=LINE)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    return figure, axes
+
+
+def _line(axes: Axes, points: Points, colour: str, label: str) -> None:
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    # A name with a leading underscore, or dollar signs, would mean something to matplotlib.
+    name = label.replace("$", r"\$").replace("_", "\u200b_", 1) if label.startswith("_") else label.replace("$", r"\$")
+    marker = "o" if len(points) <= 40 else ""
+    axes.plot(steps, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=name)
+
+
+def _side(axes: Axes, step: float) -> str:
+    low, high = axes.get_xlim()
+    place = (step - low) / (high - low)
+    return "left" if place < 0.2 else "right" if place > 0.8 else "center"
+
+
+def _finished(figure: Figure, axes: Axes, keys: bool) -> bytes:
+    if keys:
+        axes.legend(fontsize=10, frameon=False, labelcolor=INK)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
