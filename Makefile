@@ -7,6 +7,7 @@ SHELL := bash
 
 CORES ?= all
 WORKERS ?= 2
+PYTHON ?= >=3.11,<3.14
 LOCK := envs/requirements-dev.txt
 UV := .tools/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -52,7 +53,7 @@ environment: $(UV)
 	@stamp="$$(cat $(LOCK) pyproject.toml Makefile | cksum)"; \
 	if [[ "$$stamp" != "$$(cat .venv/stamp 2>/dev/null || true)" ]]; then \
 		echo "making .venv from $(LOCK)"; \
-		$(UV) venv --quiet --allow-existing --python '>=3.11,<3.14' .venv; \
+		$(UV) venv --quiet --allow-existing --python '$(PYTHON)' .venv; \
 		$(UV) pip sync --quiet --python .venv --require-hashes $(LOCK); \
 		$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .; \
 		echo "$$stamp" > .venv/stamp; \

@@ -71,7 +71,7 @@ def test_layouts(shape, letters, axes, expected, plane_axis):
         ((5, 40, 50), "zyx", "zzyx", ["at most once"]),
         ((5, 40, 50), "zyx", "qyx", ["'qyx'", "nearest legal value: yx"]),
         ((0, 40, 50), "zyx", None, ["an image with pixels"]),
-        ((40, 50), "zt", None, ["split"]),
+        ((40, 50), "zt", None, ["height and width"]),
         ((), "", None, ["an image with pixels"]),
         ((5, 6), "zc", None, ["height and width"]),
     ],

@@ -203,6 +203,7 @@ def test_thin_instances_vanish_and_are_counted():
     assert opened.tolist() == [[1] * 3 + [0] * 4 + [2] * 3 + [0] * 3 + [9]]
     assert vanished_ids(row, opened).tolist() == [7]
     assert vanished_ids(row, row).size == 0
+    assert vanished_ids(np.array([0, 3, 4]), np.array([4])).tolist() == [3]  # background is no instance
 
 
 def test_class_weights_by_hand():

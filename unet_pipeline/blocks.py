@@ -130,5 +130,5 @@ def refuse_transparency(where: object, opaque: bool) -> None:
         PipelineError: naming `where`.
     """
     if not opaque:
-        fix = "save the image without alpha, or set axes (such as yxc) to use all four channels"
+        fix = "save the image without alpha, or set axes, such as yxc for four channels or zyx for four planes"
         raise PipelineError(where, "opaque pixels", "an alpha channel with transparent ones", fix=fix)

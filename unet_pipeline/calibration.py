@@ -144,8 +144,9 @@ def from_multiscale(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], l
 def _scale(place: Mapping[str, Any], count: int) -> list[float]:
     """Return the product of the scale transformations; anything malformed counts as NaN, that is unknown."""
     total = [1.0] * count
-    for transformation in place.get("coordinateTransformations") or ():
-        if not isinstance(transformation, Mapping) or transformation.get("type") != "scale":
+    transformations = place.get("coordinateTransformations")
+    for transformation in transformations if isinstance(transformations, list) else ():
+        if not isinstance(transformation, dict) or transformation.get("type") != "scale":
             continue
         scale = transformation.get("scale")
         if isinstance(scale, list) and len(scale) == count and all(isinstance(n, int | float) for n in scale):

@@ -96,7 +96,7 @@ def label_components(
         write: takes the instances of a block; called once a block.
         shape: planes, height, width of the volume.
         block_px: height and width of the blocks, at least 1; those at the lower and right border are smaller. The
-            result does not depend on it. Working memory is about 20 bytes per pixel of a block.
+            result does not depend on it.
         options: what counts as one instance.
         on_progress: called after each block with the blocks done and their number; every block counts twice.
 
@@ -141,8 +141,7 @@ def _instances(
     both = np.concatenate([atoms.straight, atoms.diagonal])
     foreground, background = (atoms.straight, both) if options.connectivity == 4 else (both, atoms.straight)
     a, b = ends(foreground)
-    alike = (atoms.class_index[a] == atoms.class_index[b]) & (atoms.class_index[a] > 0)
-    root = join(len(atoms.area), foreground[alike])
+    root = join(len(atoms.area), foreground[atoms.class_index[a] == atoms.class_index[b]])
     area, first = np.zeros_like(atoms.area), atoms.first.copy()
     np.add.at(area, root, atoms.area)
     np.minimum.at(first, root, atoms.first)

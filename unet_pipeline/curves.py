@@ -20,6 +20,7 @@ WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1b2430")
+TRAINING, VALIDATION = COLOURS[:2]
 INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
 DICE = "dice_"
 
@@ -49,15 +50,19 @@ class History:
     def dice(self) -> dict[str, list[tuple[float, float]]]:
         """Dice of each class on the validation tiles, by class name."""
         return {
-            name.removeprefix(DICE): points
-            for name, points in self.columns.items()
-            if name.startswith(DICE) and points
+            name.removeprefix(DICE): points for name, points in self.columns.items() if name.startswith(DICE) and points
         }
 
-    @property
-    def best(self) -> tuple[float, float] | None:
-        """(step, loss) of the lowest validation loss, the first of equals; None without validation."""
-        return min(self.column("validation_loss"), key=lambda point: (point[1], point[0]), default=None)
+    def kept(self, step: int | None) -> tuple[float, float] | None:
+        """Return (step, validation loss) of the weights that were kept; None without validation.
+
+        Args:
+            step: the step the training record names; None takes the lowest validation loss, the first of equals.
+        """
+        points = self.column("validation_loss")
+        if step is not None:
+            return next((point for point in points if point[0] == step), None)
+        return min(points, key=lambda point: (point[1], point[0]), default=None)
 
 
 def read_history(path: Path) -> History:
@@ -92,46 +97,51 @@ def _number(cell: str | None, path: Path, line: int) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def loss_curve(history: History) -> bytes:
-    """Return the losses over the steps as PNG, the lowest validation loss marked."""
+def colour(index: int) -> str:
+    """Return the colour of a curve, as CSS writes it."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def loss_curve(history: History, kept: tuple[float, float] | None) -> bytes:
+    """Return the losses over the steps as PNG; `kept` is marked, the (step, loss) of the weights that were kept."""
     figure, axes = _empty("Loss")
     train, validation = history.column("train_loss"), history.column("validation_loss")
-    _line(axes, train, COLOURS[0], "training")
-    _line(axes, validation, COLOURS[1], "validation")
+    _line(axes, train, TRAINING)
+    _line(axes, validation, VALIDATION)
     values = [value for _, value in (*train, *validation)]
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
-    if history.best:
-        step, value = history.best
-        axes.plot([step], [value], "o", color=COLOURS[1], markersize=9, markerfacecolor="none", markeredgewidth=2)
+    if kept:
+        step, value = kept
+        axes.plot([step], [value], "o", color=VALIDATION, markersize=8, markerfacecolor="none", markeredgewidth=2)
         axes.annotate(
-            f"best, step {step:,.0f}", (step, value), (0, 12), textcoords="offset points", ha=_side(axes, step),
-            va="bottom", color=COLOURS[1],
+            f"kept, step {step:,.0f}", (step, value), (0, 10), textcoords="offset points", ha=_side(axes, step),
+            va="bottom", color=VALIDATION, fontsize=10,
         )  # fmt: skip
-    return _finished(figure, axes, keys=bool(train and validation))
+    return _finished(figure)
 
 
 def rate_curve(history: History) -> bytes:
     """Return the learning rate over the steps as PNG."""
     figure, axes = _empty("Learning rate")
-    _line(axes, history.column("learning_rate"), COLOURS[0], "")
+    _line(axes, history.column("learning_rate"), TRAINING)
     axes.set_ylim(bottom=0)
-    return _finished(figure, axes, keys=False)
+    return _finished(figure)
 
 
 def dice_curve(history: History) -> bytes:
     """Return the Dice coefficient of each class on the validation tiles over the steps as PNG."""
     figure, axes = _empty("Dice on validation tiles")
-    for index, (name, points) in enumerate(history.dice.items()):
-        _line(axes, points, COLOURS[index % len(COLOURS)], name)
+    for index, points in enumerate(history.dice.values()):
+        _line(axes, points, colour(index))
     lowest = min((value for points in history.dice.values() for _, value in points), default=0.0)
     axes.set_ylim(math.floor(max(0.0, lowest - 0.02) * 10) / 10, 1.0)
-    return _finished(figure, axes, keys=True)
+    return _finished(figure)
 
 
 def _empty(title: str) -> tuple[Figure, Axes]:
-    # Sizes are in points at 200 px an inch: text of 10 points is 14 px high at the shown size of 500 px.
-    figure = Figure(figsize=(WIDTH_PX / 200, HEIGHT_PX / 200), dpi=200, layout="constrained")
+    # 10 points at 250 px an inch are 12 px in a picture shown 350 px wide.
+    figure = Figure(figsize=(WIDTH_PX / 250, HEIGHT_PX / 250), dpi=250, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
@@ -142,17 +152,15 @@ def _empty(title: str) -> tuple[Figure, Axes]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     return figure, axes
 
 
-def _line(axes: Axes, points: Points, colour: str, label: str) -> None:
+def _line(axes: Axes, points: Points, stroke: str) -> None:
     steps, values = [step for step, _ in points], [value for _, value in points]
-    # A name with a leading underscore, or dollar signs, would mean something to matplotlib.
-    name = label.replace("$", r"\$").replace("_", "\u200b_", 1) if label.startswith("_") else label.replace("$", r"\$")
-    marker = "o" if len(points) <= 40 else ""
-    axes.plot(steps, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5, label=name)
+    axes.plot(steps, values, color=stroke, linewidth=1.5, marker="o" if len(points) <= 40 else "", markersize=2.5)
 
 
 def _side(axes: Axes, step: float) -> str:
@@ -161,9 +169,12 @@ def _side(axes: Axes, step: float) -> str:
     return "left" if place < 0.2 else "right" if place > 0.8 else "center"
 
 
-def _finished(figure: Figure, axes: Axes, keys: bool) -> bytes:
-    if keys:
-        axes.legend(fontsize=10, frameon=False, labelcolor=INK)
+def _finished(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
+
+
+def image_size() -> tuple[int, int]:
+    """Return (height, width) of every curve, px."""
+    return HEIGHT_PX, WIDTH_PX

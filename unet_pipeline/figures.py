@@ -27,7 +27,7 @@ SHOWN_PX = 680
 LEVELS = 128
 """Steps of a colour scale; few enough that a picture and its scale bar fit a palette."""
 
-INK, PAPER, UNKNOWN = (17, 24, 32), (255, 255, 255), (130, 138, 148)
+INK, PAPER, UNKNOWN, UNMATCHED = (17, 24, 32), (255, 255, 255), (130, 138, 148), (150, 156, 164)
 
 CLASS_COLOURS = (
     (17, 24, 32), (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178),
@@ -96,7 +96,7 @@ def channel_colours(channels: int) -> npt.NDArray[np.float64]:
 def as_scale(shares: npt.NDArray[Any], scale: str) -> Rgb:
     """Return values (y, x) of 0..1 in the colours of a scale of matplotlib, such as "viridis"."""
     steps = np.rint(np.clip(shares, 0, 1) * (LEVELS - 1)).astype(np.intp)
-    return _scale(scale)[steps]
+    return np.asarray(_scale(scale)[steps], np.uint8)
 
 
 def scale_colours(scale: str, steps: int = 9) -> list[str]:
@@ -128,7 +128,7 @@ def as_classes(classes: npt.NDArray[Any], unknown: int) -> Rgb:
     """Return class indices (y, x) in the colours of `class_colour`; `unknown` marks pixels nobody annotated."""
     table = np.array([class_colour(index) for index in range(256)], np.uint8)
     table[unknown] = UNKNOWN
-    return table[classes]
+    return np.asarray(table[classes], np.uint8)
 
 
 def class_colour(index: int) -> tuple[int, int, int]:
@@ -206,4 +206,4 @@ def css(colour: npt.ArrayLike) -> str:
 
 
 def _bytes(shares: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.rint(shares * 255).astype(np.uint8)
+    return np.asarray(np.rint(shares * 255), np.uint8)

@@ -19,6 +19,11 @@ from unet_pipeline.models import autocast, choose_device, load_model
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.stack import Stack
 
+SMALL_PX = 300 * 300
+"""On the CPU torch computes a single image whose layers hold few values (20 480 or less) with other kernels than a
+larger one, and float32 sums then differ in the last bits. Two images always take the kernels of large ones, so a
+window up to this size is computed twice: small tiles stay bit-equal to one whole pass."""
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -58,12 +63,15 @@ class Forward:
         Raises:
             PipelineError: if the GPU has too little memory; names the key to lower.
         """
+        count = len(windows)
+        if count == 1 and self.device.type == "cpu" and windows[0][0].size <= SMALL_PX:
+            windows = windows * 2
         batch = torch.from_numpy(np.stack([self.normaliser(window) for window in windows]))
         with _told_out_of_memory(), torch.inference_mode():
             batch = batch.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             with autocast(self.device, self.precision, "predict.precision"):
                 logits: torch.Tensor = self.network(batch)
-            return logits.float()
+            return logits[:count].float()
 
 
 @contextmanager

@@ -124,9 +124,9 @@ def picture(png: bytes, size: tuple[int, int], alt: str) -> Markup:
     return Markup("<img " + " ".join(f'{key}="{safe(str(value))}"' for key, value in attributes.items()) + ">")
 
 
-def figure(content: Markup, title: object, *caption: object, kind: str | None = None) -> Markup:
-    """Return a figure: its title, a picture or drawing, and what it shows."""
-    words = joined([tag("b", title), *caption], " ")
+def figure(content: Markup, title: object | None, *caption: object, kind: str | None = None) -> Markup:
+    """Return a figure: a picture or drawing, its title if it shows none itself, and what it shows."""
+    words = joined([*([] if title is None else [tag("b", title)]), *caption], " ")
     return tag("figure", joined(["", content, tag("figcaption", words), ""]), {"class": kind})
 
 

@@ -34,10 +34,10 @@ svg { display: block; width: 100%; height: auto; }
 .panels, .curves, .plans { display: grid; gap: 1.5rem 1.25rem; margin: 1rem 0; }
 .panels { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
 .curves { grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.plans { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); align-items: start; }
+.plans { grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 30rem)); gap: 2rem; align-items: start; }
 .panels img, .curves img { width: 100%; }
 .panels img { border: 1px solid var(--line); }
-.plans svg { max-width: 30rem; }
+.pair { display: flex; flex-wrap: wrap; gap: 0 4rem; }
 .keys { display: inline-flex; flex-wrap: wrap; gap: .1rem .9rem; }
 .key { display: inline-flex; align-items: center; gap: .4em; white-space: nowrap; }
 .key i { display: inline-block; width: .85em; height: .85em; border: 1px solid #0003; border-radius: 2px; flex: none; }

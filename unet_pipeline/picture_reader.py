@@ -80,7 +80,7 @@ class PictureReader:
             image = self._decode()
             self._cache.put(plane, image)
         part = image[window.top : window.bottom, window.left : window.right]
-        return np.ascontiguousarray(np.moveaxis(part, -1, 0))
+        return np.array(np.moveaxis(part, -1, 0), order="C")
 
     def _decode(self) -> Array:
         """Return (height, width, channels)."""

@@ -158,8 +158,12 @@ def _components(
     planes, _, height, width = source.shape
     blocks = sum(1 for _ in target.blocks())
     with Progress(2 * blocks, f"objects {name}") as progress:
+
+        def tell(done: int, total: int) -> None:
+            progress.advance()
+
         return label_components(
-            source.read_label, target.write, (planes, height, width), target.shard_px, options, progress.advance
+            source.read_label, target.write, (planes, height, width), target.shard_px, options, tell
         )
 
 
@@ -199,7 +203,7 @@ def _write_tiff(array: ngff.PlaneArray, path: Path, grid: ngff.Grid) -> None:
     pixel = grid.pixel_um
     centimetre = None if pixel is None else (1e4 / pixel[1], 1e4 / pixel[0])
     # One plane is a page of tiles; the generator keeps one row of tiles in memory.
-    edge = 512
+    edge, large = 512, array.array.nbytes > 2**31
     with (
         atomic_path(path) as partial,
         tifffile.TiffWriter(partial, bigtiff=large) as tiff,

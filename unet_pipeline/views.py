@@ -112,8 +112,9 @@ def choose_views(
         best: tuple[int, View] | None = None
         for plane in run:
             score, y, x = _densest(interesting(plane), -(-window_px // factor))
+            rows, columns = _window(y * factor, window_px, size[1]), _window(x * factor, window_px, size[2])
             if best is None or score > best[0]:
-                best = score, View(plane, _window(y * factor, window_px, size[1]), _window(x * factor, window_px, size[2]))
+                best = score, View(plane, rows, columns)
         if best:
             views.append(best[1])
     return views

@@ -1,0 +1,86 @@
+"""Small real results for the tests: cells on disk, ingested, planned, and a network with random weights."""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from unet_pipeline import config as configuration
+from unet_pipeline.demo import cells
+from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.predict import predict
+from unet_pipeline.stack import Stack
+from unet_pipeline.stitch import stitch
+from unet_pipeline.tile import StackPlan, tile
+
+SETTINGS = {
+    "store": {"chunk_px": 32, "shard_px": 64},
+    "model": {"depth": 2, "base_channels": 4},
+    "tile": {"tile_px": 32},
+    "train": {"tile_px": 32, "steps": 4, "validate_every": 2, "validate_tiles": 2, "checkpoint_every": 2, "warmup": 0},
+    "compute": {"threads": 1, "device": "cpu"},
+}
+
+
+def settings(**sections):
+    """Return a small configuration with sections replaced key by key."""
+    merged = {name: SETTINGS.get(name, {}) | sections.get(name, {}) for name in {**SETTINGS, **sections}}
+    return configuration.from_dict(merged)
+
+
+def draw(planes=2, shape=(100, 130), seed=0):
+    """Return grey values uint8 and instance ids uint16, both (planes, y, x)."""
+    pairs = [cells(shape, np.random.default_rng([seed, plane]), 24.0) for plane in range(planes)]
+    grey = np.stack([np.clip(40 + 150 * image, 0, 255).astype(np.uint8) for image, _ in pairs])
+    return grey, np.stack([ids for _, ids in pairs])
+
+
+def make_stack(folder: Path, config=None, labelled=True, image=None, labels=None, **source) -> Stack:
+    """Write TIFFs and ingest them as stack "cells"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn, ids = draw()
+    image, labels = drawn if image is None else image, ids if labels is None else labels
+    tifffile.imwrite(folder / "image.tif", image, photometric="minisblack")
+    tifffile.imwrite(folder / "labels.tif", labels, photometric="rgb" if labels.ndim == 4 else "minisblack")
+    given = {"stack": "cells", "image": str(folder / "image.tif"), "labels": str(folder / "labels.tif") if labelled else ""}
+    record = folder / "results" / "cells" / "ingest.json"
+    ingest(Source(**(given | source)), config or settings(), record)
+    return Stack.open(record)
+
+
+def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, classes=("background", "cell")) -> Path:
+    """Save a network with random weights whose labels vary."""
+    import torch
+
+    from unet_pipeline.config import Normalise
+    from unet_pipeline.modelcard import Architecture, ModelCard
+    from unet_pipeline.models import build, save_model
+
+    architecture = Architecture("unet", depth, base_channels, channels, len(classes), 0.5)
+    network = build(architecture, seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.05)
+        # The last bias is set so that every class wins somewhere on the drawn cells.
+        grey = torch.from_numpy(draw(1, (250, 250))[0] / 200.0).float()[:, None, :244, :244].repeat(1, channels, 1, 1)
+        list(network.parameters())[-1].sub_(network.eval()(grey).mean(dim=(0, 2, 3)))
+    save_model(folder, network, ModelCard(architecture, tuple(classes), Normalise()))
+    return folder
+
+
+def make_plan(stack: Stack, config=None, regions=2) -> StackPlan:
+    """Plan a stack and create its store."""
+    output = stack.record.with_name("tiles.json")
+    tile(stack, config or settings(), regions, output)
+    return StackPlan.open(output)
+
+
+def run(stack_plan: StackPlan, model: Path, config=None) -> Path:
+    """Predict every region and stitch; return `stitch.json`."""
+    folder = stack_plan.record.parent
+    records = []
+    for region in range(stack_plan.plan.regions):
+        records.append(folder / "regions" / f"{region}.json")
+        predict(stack_plan, region, model, config or settings(), records[-1])
+    stitch(stack_plan, records, config or settings(), folder / "stitch.json")
+    return folder / "stitch.json"

@@ -1,0 +1,42 @@
+"""What all tests share: on CI a test may be skipped only for what no machine of ours can have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+UNAVOIDABLE = ("UNET_PIPELINE_DATA", "CUDA", "GPU")
+"""A reason to skip that names one of these stands: data we may not ship, hardware we may not have."""
+
+CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if CI else "here")
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not CI or report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(word in reason for word in UNAVOIDABLE):
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where everything but {', '.join(UNAVOIDABLE)} must be there: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    report = yield
+    _refuse_skip(report)
+    return report

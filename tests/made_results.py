@@ -1,0 +1,199 @@
+"""Small real results for the tests of the page: every stage but the network, whose output is drawn from the truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from scipy import ndimage
+
+from unet_pipeline.config import Config, from_dict
+from unet_pipeline.demo import cells
+from unet_pipeline.evaluate import evaluate
+from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.modelcard import Architecture, ModelCard, geometry, write_card
+from unet_pipeline.record import provenance, write_json
+from unet_pipeline.stack import CLASSES, Stack
+from unet_pipeline.stitch import stitch
+from unet_pipeline.tile import StackPlan, tile
+from unet_pipeline.weigh import weigh
+
+SETTINGS: dict[str, Any] = {
+    "store": {"chunk_px": 64, "shard_px": 128},
+    "model": {"depth": 2},
+    "tile": {"tile_px": 48},
+    "report": {"panel_px": 96},
+}
+COMPUTE = {"device": "cpu", "threads": 1, "precision": "float32", "torch": "2.11.0"}
+
+
+def settings(**changed: dict[str, Any]) -> Config:
+    """The configuration of the tests, with sections changed."""
+    return from_dict({name: SETTINGS.get(name, {}) | changed.get(name, {}) for name in {*SETTINGS, *changed}})
+
+
+def make_model(folder: Path, config: Config, channels: int = 1, history: str | None = None, **training: Any) -> Path:
+    """A model folder without weights."""
+    classes = config.labels.classes
+    card = ModelCard(
+        Architecture("unet", config.model.depth, 4, channels, len(classes), 0.5), classes, training=training
+    )
+    write_card(folder, card)
+    if history is not None:
+        (folder / "history.tsv").write_text(history)
+    return folder
+
+
+def make_history(steps: int, classes: tuple[str, ...] = ("background", "cell")) -> str:
+    """A history of a training that goes well, validated every fifth row."""
+    lines = ["\t".join(["step", "learning_rate", "train_loss", "validation_loss", *(f"dice_{c}" for c in classes)])]
+    for row in range(1, 41):
+        share = row / 40
+        rate, loss = 0.005 * math.cos(share * math.pi / 2), 0.9 * math.exp(-4 * share) + 0.05 + 0.02 * math.sin(40 * share)
+        cells_ = [f"{loss * 1.1 + max(0, share - 0.7) * 0.2:.8g}", *(f"{1 - loss / (2 + i):.8g}" for i, _ in enumerate(classes))]
+        checked = cells_ if row % 5 == 0 else [""] * len(cells_)
+        lines.append("\t".join([str(steps * row // 40), f"{rate:.8g}", f"{loss:.8g}", *checked]))
+    return "\n".join(lines) + "\n"
+
+
+def make_image(folder: Path, name: str, shape: tuple[int, int, int], seed: int, channels: int = 1) -> tuple[Path, Path]:
+    """An image of touching cells as TIFF, and its labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    planes = [cells(shape[1:], np.random.default_rng([seed, plane])) for plane in range(shape[0])]
+    grey = np.stack([np.clip(np.rint(40 + 150 * image), 0, 255).astype(np.uint8) for image, _ in planes])
+    if channels > 1:
+        grey = np.stack([np.roll(grey, 3 * channel, axis=-1) for channel in range(channels)], axis=1)
+    axes = "ZYX" if channels == 1 else "ZCYX"
+    paths = folder / f"{name}.tif", folder / f"{name}_labels.tif"
+    tifffile.imwrite(paths[0], grey, metadata={"axes": axes}, photometric="minisblack")
+    tifffile.imwrite(paths[1], np.stack([ids for _, ids in planes]), metadata={"axes": "ZYX"})
+    return paths
+
+
+def make_ingested(
+    folder: Path, name: str, shape: tuple[int, int, int], config: Config, seed: int = 1, labelled: bool = True,
+    pixel_um: float | None = 0.5, channels: int = 1,
+) -> Path:  # fmt: skip
+    """An ingested stack; returns its record."""
+    image, labels = make_image(folder / "images", name, shape, seed, channels)
+    record = folder / "results" / name / "ingest.json"
+    axes = "zyx" if channels == 1 else "zcyx"
+    source = Source(name, str(image), str(labels) if labelled else "", axes, "zyx", pixel_um)
+    if config.labels.kind == "classes":
+        tifffile.imwrite(labels, (tifffile.imread(labels) > 0).astype(np.uint8) * (1 + (np.arange(shape[2]) > shape[2] // 2)))
+    ingest(source, config, record)
+    return record
+
+
+def make_weighed(record: Path, config: Config) -> Path:
+    """Weights of an ingested stack."""
+    weigh(Stack.open(record), config, record.with_name("weigh.json"))
+    return record
+
+
+def make_predicted(record: Path, config: Config, regions: int = 2, truth: bool = True) -> Path:
+    """Shards like those of a network that errs here and there, stitched; returns `stitch.json`."""
+    stack = Stack.open(record)
+    tile(stack, config, regions, record.with_name("tiles.json"), geometry(Architecture("unet", config.model.depth)))
+    plan = StackPlan.open(record.with_name("tiles.json"))
+    paths = []
+    for region in range(regions):
+        path = record.parent / "regions" / f"{region}.json"
+        write_json(path, _region(plan, region, config, truth))
+        paths.append(path)
+    stitch(plan, paths, config, record.with_name("stitch.json"))
+    return record.with_name("stitch.json")
+
+
+def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> dict[str, Any]:
+    probabilities, classes = plan.probabilities(writable=True), plan.labels(CLASSES, writable=True)
+    shards = []
+    for number in plan.plan.region(region):
+        shard = plan.plan.shard_at(number)
+        values = _output(plan, shard.plane, truth)[:, shard.rows, shard.columns]
+        probabilities.write(shard.plane, shard.rows, shard.columns, np.rint(values * 255).astype(np.uint8))
+        classes.write(shard.plane, shard.rows, shard.columns, values.argmax(axis=0).astype(np.uint8))
+        place = shard.plane, shard.rows.start, shard.columns.start
+        sums = {"probabilities": probabilities.shard_sha256(*place), "classes": classes.shard_sha256(*place)}
+        shards.append({"shard": number, **sums})
+    return {
+        "stack": plan.stack.name, "plan": plan.digest, "region": region, "model": "", "shards": shards,
+        "tiles": plan.plan.tile_count(plan.plan.region(region)), "seconds": 1.25, "compute": COMPUTE,
+        "provenance": provenance(config.section("predict"), [plan.record]),
+    }  # fmt: skip
+
+
+def _output(plan: StackPlan, plane: int, truth: bool) -> np.ndarray:
+    """Probabilities (classes, y, x): the truth without its touching borders, blurred, with a few errors."""
+    _, height, width = plan.plan.shape
+    every = slice(0, height), slice(0, width)
+    if truth and plan.stack.labelled:
+        ids = plan.stack.reference("instances").read_label(plane, *every).astype(int)
+        classes = plan.stack.reference(CLASSES).read_label(plane, *every)
+    else:
+        image = plan.stack.image.read(plane, *every)[0].astype(float)
+        ids = ndimage.label(ndimage.gaussian_filter(image, 2) > image.mean())[0]
+        classes = (ids > 0).astype(np.uint8)
+    random = np.random.default_rng([7, plane])
+    lost = random.random(ids.max() + 1) < 0.06
+    shown = (ids > 0) & ~lost[ids]
+    seams = (ndimage.maximum_filter(ids, 3) != ndimage.minimum_filter(ids, 3)) & shown
+    joined = ndimage.gaussian_filter(random.normal(size=ids.shape), 12) > 0.035
+    spots = ndimage.gaussian_filter(random.normal(size=ids.shape), 5) > 0.21
+    solid = ((shown & ~(seams & ~joined)) | spots).astype(float)
+    inside = ndimage.gaussian_filter(solid, 0.8) * 0.96 + 0.02
+    shares = [1 - inside] + [np.where(classes == index, inside, 0.0) for index in range(1, len(plan.classes))]
+    shares[1] = np.where(classes == 0, inside, shares[1])
+    return np.stack(shares)
+
+
+def make_scored(stitched: Path, config: Config) -> Path:
+    """Scores of a stitched stack."""
+    evaluate(stitched, config, stitched.with_name("metrics.json"))
+    return stitched
+
+
+def make_proof(stitched: Path, model: Path, config: Config) -> None:
+    """A proof as `prove` writes it."""
+    plan = StackPlan.open(stitched.with_name("tiles.json"))
+    rows = [
+        {"tiling": f"tiles of {px} x {px} px, 1 shard(s), 3 regions", "largest_difference_std": 0.0, "flipped_labels": 0,
+         "flipped_per_mpx": 0.0}
+        for px in (32, 48, 96)
+    ]  # fmt: skip
+    paper = {"tiling": "the paper's step: full outputs of 388 px (stride 4 px)", "largest_difference_std": 1.72,
+             "flipped_labels": 93, "flipped_per_mpx": 9021.4}  # fmt: skip
+    record = {
+        "stack": plan.stack.name, "crop": [96, 128], "seamless": True, "tolerance_std": 0.0, "rows": rows,
+        "paper_step": paper, "compute": COMPUTE,
+        "provenance": provenance(config.section("predict"), [plan.stack.record, model / "model.json"]),
+    }  # fmt: skip
+    write_json(stitched.with_name("prove.json"), record)
+
+
+def make_run(folder: Path, config: Config | None = None, scale: int = 1) -> tuple[Path, list[Path], Config]:
+    """A whole run: (model folder, records of the stacks, configuration); `scale` makes the images larger."""
+    config = config or settings(evaluate={"isbi": True})
+    history = make_history(900, config.labels.classes)
+    sections = config.section("train", "augment")
+    model = make_model(
+        folder / "results" / "model", config, history=history, steps=900, selected="best", selected_step=675,
+        train_loss=0.1234, validation_loss=0.1456, validation_dice=[0.97] + [0.95] * (len(config.labels.classes) - 1),
+        device="cpu", threads=2, settings=sections,
+    )  # fmt: skip
+    one = make_weighed(make_ingested(folder, "train_a", (2, 128 * scale, 144 * scale), config, 1), config)
+    two = make_ingested(folder, "unseen", (2, 150 * scale, 213 * scale), config, 4)
+    unseen = make_scored(make_predicted(two, config), config)
+    make_proof(unseen, model, config)
+    small = make_scored(make_predicted(make_ingested(folder, "small", (1, 40, 57), config, 5), config), config)
+    new = make_ingested(folder, "new", (1, 190 * scale, 130 * scale), config, 6, labelled=False, pixel_um=None)
+    return model, [one, unseen, small, make_predicted(new, config)], config
+
+
+def with_report(config: Config, **changed: int) -> Config:
+    """The configuration with keys of section `report` changed."""
+    return replace(config, report=replace(config.report, **changed))

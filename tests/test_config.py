@@ -1,0 +1,199 @@
+"""config.yaml, its schema and the dataclasses say the same; and what is wrong is refused with a hint."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from unet_pipeline import config as module
+from unet_pipeline.config import Config, from_dict, load
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.stacks import load_stacks
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = [field.name for field in fields(Config) if field.name != "stacks"]
+KEYS = [(section, field) for section in SECTIONS for field in fields(getattr(Config(), section))]
+RANGED = [(section, field) for section, field in KEYS if field.metadata["low"] is not None]
+PRESETS = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
+
+
+def named(pairs: list[tuple[str, Field[Any]]]) -> Any:
+    return pytest.mark.parametrize(("section", "field"), pairs, ids=[f"{s}.{f.name}" for s, f in pairs])
+
+
+def refusal(value: dict[str, Any], **options: bool) -> PipelineError:
+    with pytest.raises(PipelineError) as caught:
+        from_dict(value, **options)
+    return caught.value
+
+
+def comments() -> dict[str, str]:
+    """The comment above each `section` and `section.key` of config.yaml, as one line."""
+    found, above, section = {}, [], ""
+    for line in (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            above.append(text.lstrip("# "))
+            continue
+        if text:
+            name = text.split(":")[0]
+            section = "" if line.startswith(" ") else name
+            place = f"{current}.{name}" if line.startswith(" ") else name
+            current = section or current
+            found[place] = " ".join(above)
+        above = []
+    return found
+
+
+def test_config_yaml_holds_every_key_with_its_default_in_order() -> None:
+    written = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    assert from_dict(written) == Config()
+    assert list(written) == [field.name for field in fields(Config)]
+    for section in SECTIONS:
+        assert list(written[section]) == [field.name for field in fields(getattr(Config(), section))], section
+
+
+def test_config_yaml_explains_every_section() -> None:
+    for section in SECTIONS:
+        doc = type(getattr(Config(), section)).__doc__
+        assert comments()[section] == doc.splitlines()[0]
+
+
+@named(KEYS)
+def test_config_yaml_gives_meaning_range_and_reason(section: str, field: Field[Any]) -> None:
+    comment = comments()[f"{section}.{field.name}"]
+    doc, low, high = (field.metadata[name] for name in ("doc", "low", "high"))
+    assert comment.startswith(doc)
+    rest = comment.removeprefix(doc).strip()
+    if low is not None:
+        span = f"({low:g} to {high:.15g})"
+        assert rest.startswith(span)
+        rest = rest.removeprefix(span).strip()
+    assert rest.endswith("."), "say why the default is what it is"
+
+
+def test_the_schema_files_are_those_of_the_dataclasses() -> None:
+    texts = runpy.run_path(str(ROOT / "workflow" / "schemas" / "generate.py"))["texts"]()
+    assert set(texts) == {"config.schema.yaml", "stacks.schema.yaml"}
+    for name, text in texts.items():
+        assert (ROOT / "workflow" / "schemas" / name).read_text(encoding="utf-8") == text, "run `make schema`"
+
+
+def test_the_schema_accepts_config_yaml_and_refuses_what_is_not_in_it() -> None:
+    schema = module.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+    assert not validator.is_valid({"trian": {}})
+    assert not validator.is_valid({"train": {"stepps": 1}})
+
+
+@named(RANGED)
+def test_both_refuse_what_is_out_of_range(section: str, field: Field[Any]) -> None:
+    validator = jsonschema.Draft202012Validator(module.schema())
+    for bound, step in ((field.metadata["low"], -1), (field.metadata["high"], 1)):
+        value = {section: {field.name: type(field.default or 0)(bound + step)}}
+        assert not validator.is_valid(value)
+        error = refusal(value)
+        assert error.where == f"{section}.{field.name}"
+        assert f"nearest legal value: {bound}" in str(error)
+
+
+@named(RANGED)
+def test_defaults_lie_within_their_range(section: str, field: Field[Any]) -> None:
+    if field.default is not None:
+        assert field.metadata["low"] <= field.default <= field.metadata["high"]
+
+
+def test_an_unknown_section_or_key_names_the_nearest() -> None:
+    assert "nearest legal value: train" in str(refusal({"trian": {"steps": 3}}))
+    assert "nearest legal value: learning_rate" in str(refusal({"train": {"learningrate": 0.1}}))
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "nearest"),
+    [
+        ({"store": {"chunk_px": 100}}, "store.chunk_px", "96"),
+        ({"store": {"chunk_px": 512, "shard_px": 1000}}, "store.shard_px", "1024"),
+        ({"store": {"chunk_px": 16, "shard_px": 48}, "model": {"depth": 5}}, "store.shard_px", "64"),
+        ({"tile": {"tile_px": 500}}, "tile.tile_px", "496"),
+        ({"train": {"tile_px": 388}, "model": {"depth": 4}}, "train.tile_px", "384"),
+        ({"normalise": {"low": 99.9}}, "normalise.low", None),
+        ({"labels": {"classes": ["only"]}}, "labels.classes", None),
+        ({"labels": {"classes": ["a", "a"]}}, "labels.classes", None),
+        ({"labels": {"classes": ["a", "b", "c"]}}, "labels.classes", None),
+        ({"labels": {"kind": "classes"}}, "labels.values", None),
+        ({"labels": {"kind": "classes", "values": {0: "background", 1: "sell"}}}, "labels.values", None),
+        (
+            {"labels": {"kind": "classes", "values": {0: "background", 255: "cell"}, "ignore": 255}},
+            "labels.ignore",
+            None,
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(value: dict[str, Any], where: str, nearest: str | None) -> None:
+    error = refusal(value)
+    assert error.where == where
+    assert nearest is None or f"nearest legal value: {nearest}" in str(error)
+
+
+def test_a_finished_model_brings_its_own_stride() -> None:
+    value = {"model": {"folder": "elsewhere"}, "tile": {"tile_px": 500}}
+    assert from_dict(value).tile.tile_px == 500
+    refusal({"tile": {"tile_px": 500}})
+
+
+def test_the_sections_of_a_rule_are_not_held_against_defaults_of_sections_it_does_not_have() -> None:
+    value = {"model": {"depth": 6}}
+    assert refusal(value).where == "train.tile_px"
+    assert load(json.dumps(value)).model.depth == 6
+    assert refusal({"model": {"depth": 6}, "tile": {"tile_px": 96}}, whole=False).where == "tile.tile_px"
+
+
+def test_sections_survive_the_way_to_a_job() -> None:
+    config = from_dict({"labels": {"kind": "classes", "values": {0: "background", 255: "cell"}}, "train": {"steps": 7}})
+    assert load(json.dumps(config.section(*SECTIONS))) == config
+    assert set(config.section("labels", "train")) == {"labels", "train"}
+
+
+def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("# nothing\n")
+    assert load(str(tmp_path / "config.yaml")) == Config()
+
+
+@pytest.mark.parametrize("text", ["train: [", "train: 3", "- 1", "\x00"])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(PipelineError):
+        load(str(path))
+
+
+def test_a_missing_file_and_broken_json_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"none\.yaml"):
+        load(str(tmp_path / "none.yaml"))
+    with pytest.raises(PipelineError, match="--config"):
+        load("{broken")
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=[path.stem for path in PRESETS])
+def test_presets_are_legal_and_bring_their_table(path: Path) -> None:
+    config = load(str(path))
+    if config.stacks != Config().stacks:
+        assert load_stacks(ROOT / config.stacks)
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    config = load(str(ROOT / "workflow" / "presets" / "paper.yaml"))
+    model, train, weigh, augment = config.model, config.train, config.weigh, config.augment
+    assert (model.depth, model.base_channels, model.dropout) == (4, 64, 0.5)
+    assert (train.batch, train.tile_px, train.momentum) == (1, 384, 0.99)
+    assert (weigh.w0, weigh.sigma, weigh.unit, weigh.formula) == (10, 5, "px", "paper")
+    assert (augment.elastic_std_px, augment.elastic_grid) == (10, 3)

@@ -1,0 +1,136 @@
+"""The lock, the conda environments and pyproject.toml say the same, and the environments hold all that is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import unet_pipeline
+
+ROOT = Path(__file__).parents[1]
+ENVS = ROOT / "envs"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+IMPORT_NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
+WITH_NETWORK = {"train", "predict", "prove"}
+
+
+def lock(name: str) -> dict[str, str]:
+    lines = (ENVS / name).read_text(encoding="utf-8").splitlines()
+    pins = [re.match(r"([\w.-]+)==([^ ;\\]+)", line) for line in lines]
+    return {canonicalize_name(pin[1]): pin[2] for pin in pins if pin}
+
+
+def environment(name: str) -> dict[str, str]:
+    content = yaml.safe_load((ENVS / name).read_text(encoding="utf-8"))
+    pairs = [dependency.split(" =") for dependency in content["dependencies"]]
+    return {CONDA_NAMES.get(package, package): version for package, version in pairs}
+
+
+def imported(module: str, whole: bool = True) -> set[str]:
+    """Third-party packages a module imports, with all it imports from this package; `whole`: also within functions."""
+    found, seen, waiting = set(), set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        tree = ast.parse((ROOT / "unet_pipeline" / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree) if whole else tree.body:
+            for target in _targets(node):
+                top, *rest = target.split(".")
+                if top == "unet_pipeline":
+                    waiting += [rest[0]] if rest and (ROOT / "unet_pipeline" / f"{rest[0]}.py").exists() else []
+                elif top not in sys.stdlib_module_names:
+                    found.add(IMPORT_NAMES.get(top, top))
+    return found
+
+
+def _targets(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module == "unet_pipeline":
+        return [f"unet_pipeline.{alias.name}" for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
+def rules() -> dict[str, str]:
+    """The environment file of each rule."""
+    found = {}
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        match = re.search(r'conda:\s+"\.\./\.\./envs/([^"]+)"', path.read_text(encoding="utf-8"))
+        if path.stem != "common":
+            assert match, f"{path.name} has no environment"
+            found[path.stem] = match[1]
+    return found
+
+
+@pytest.mark.parametrize("name", ["pipeline.yaml", "torch.yaml"])
+def test_environments_pin_the_versions_of_the_lock(name: str) -> None:
+    pins = environment(name)
+    python = pins.pop("python")
+    assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(f"{python}.0")
+    assert pins == {package: lock("requirements.txt")[package] for package in pins}
+
+
+@pytest.mark.parametrize("name", ["pipeline.yaml", "torch.yaml"])
+def test_environments_take_conda_forge_alone_and_nothing_from_pip(name: str) -> None:
+    content: dict[str, Any] = yaml.safe_load((ENVS / name).read_text(encoding="utf-8"))
+    assert content["channels"] == ["conda-forge", "nodefaults"]
+    assert all(isinstance(dependency, str) for dependency in content["dependencies"])
+
+
+def test_each_rule_runs_in_an_environment_that_holds_what_it_imports() -> None:
+    for rule, name in rules().items():
+        assert name == ("torch.yaml" if rule in WITH_NETWORK else "pipeline.yaml")
+        modules = imported("training" if rule == "train" and _exists("training") else rule) | imported("__main__", False)
+        assert modules <= set(environment(name)), f"{name} lacks what {rule} imports"
+
+
+def _exists(module: str) -> bool:
+    return (ROOT / "unet_pipeline" / f"{module}.py").exists()
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-uv.txt"])
+def test_every_locked_package_has_hashes_and_no_line_names_a_place(name: str) -> None:
+    text = (ENVS / name).read_text(encoding="utf-8")
+    blocks = re.split(r"\n(?! )", text.strip())
+    assert all("==" in block.splitlines()[0] and "--hash=sha256:" in block for block in blocks)
+    assert not re.search(r"://|@ |^-|file:|/", text, re.MULTILINE)
+
+
+def test_the_lock_is_within_what_pyproject_asks_for() -> None:
+    runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
+    asked = [(runtime, text) for text in PYPROJECT["project"]["dependencies"]]
+    asked += [(dev, text) for text in PYPROJECT["dependency-groups"]["dev"] + PYPROJECT["project"]["dependencies"]]
+    for pins, text in asked:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def test_both_locks_agree() -> None:
+    runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
+    assert {name: dev.get(name) for name in runtime} == runtime
+
+
+def test_pyproject_asks_for_all_that_is_imported() -> None:
+    modules = {path.stem for path in (ROOT / "unet_pipeline").glob("*.py")}
+    wanted = set().union(*(imported(module) for module in modules))
+    asked = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    assert wanted <= asked
+
+
+def test_one_version_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == unet_pipeline.__version__
+    assert f"## {unet_pipeline.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

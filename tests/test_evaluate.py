@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+from chain import draw, make_model, make_plan, make_stack, run, settings
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.evaluate import evaluate
+
+
+@pytest.fixture
+def perfect(tmp_path):
+    """A stack whose segmentation is its reference, shard by shard."""
+    stack = make_stack(tmp_path)
+    stack_plan = make_plan(stack)
+    stitched = run(stack_plan, make_model(tmp_path / "model"))
+    for name in ("classes", "instances"):
+        source, target = stack.reference(name), stack_plan.labels(name, writable=True)
+        for plane, rows, columns in target.blocks():
+            target.write(plane, rows, columns, source.read_label(plane, rows, columns))
+    return stitched, stack_plan
+
+
+def scores(stitched, **sections):
+    return evaluate(stitched, settings(**sections), stitched.with_name("metrics.json"))
+
+
+def test_a_perfect_result_scores_one(perfect):
+    stitched, _ = perfect
+    found = scores(stitched)
+    assert found["instances"]["seg"] == 1
+    assert found["instances"]["objects"] == sum(int(plane.max()) for plane in draw()[1])
+    assert found["instances"]["ap"]["0.95"]["average_precision"] == 1
+    assert [one["dice"] for one in found["classes"]] == [1, 1]
+    assert json.loads(stitched.with_name("metrics.json").read_text())["instances"]["seg"] == 1
+
+
+def test_a_lost_object_costs_its_share(perfect):
+    stitched, stack_plan = perfect
+    instances = stack_plan.labels("instances", writable=True)
+    for plane, rows, columns in instances.blocks():
+        values = instances.read_label(plane, rows, columns)
+        instances.write(plane, rows, columns, np.where(values == 1, 0, values) if plane == 0 else values)
+    found = scores(stitched)
+    assert found["instances"]["seg"] == pytest.approx(1 - 1 / found["instances"]["objects"])
+    assert found["instances"]["matched"] == found["instances"]["objects"] - 1
+
+
+def test_isbi_scores_on_request(perfect):
+    stitched, stack_plan = perfect
+    inside = np.stack([stack_plan.stack.reference("classes").read_label(p, slice(None), slice(None)) for p in range(2)])
+    probabilities = stack_plan.probabilities(writable=True)
+    for plane, rows, columns in probabilities.blocks():
+        share = inside[plane, rows, columns] * 255
+        probabilities.write(plane, rows, columns, np.stack([255 - share, share]).astype(np.uint8))
+    assert scores(stitched)["isbi"] is None
+    found = scores(stitched, evaluate={"isbi": True})["isbi"]
+    assert found["pixel_error"]["value"] == 0
+    assert found["warping_error"]["value"] == 0
+    assert found["planes"] == 2
+    assert 0 < found["v_rand"]["value"] < 1, "touching cells have no membrane here, so they merge"
+
+
+def test_pixels_nobody_annotated_do_not_count(tmp_path):
+    labels = draw()[1].astype(np.uint16)
+    labels[:, :50] = 999
+    config = settings(labels={"ignore": 999})
+    stack = make_stack(tmp_path, config, labels=labels)
+    stitched = run(make_plan(stack, config), make_model(tmp_path / "model"), config)
+    found = evaluate(stitched, config, stitched.with_name("metrics.json"))
+    assert found["pixels"] == {"scored": 2 * 50 * 130, "of": 2 * 100 * 130}
+
+
+def test_an_unlabelled_stack_cannot_be_scored(tmp_path):
+    stack = make_stack(tmp_path, labelled=False)
+    stitched = run(make_plan(stack), make_model(tmp_path / "model"))
+    with pytest.raises(PipelineError, match="without labels"):
+        evaluate(stitched, settings(), stitched.with_name("metrics.json"))
+    assert not stitched.with_name("metrics.json").exists()

@@ -1,0 +1,95 @@
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from chain import draw, make_stack, settings
+from scipy import ndimage
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.stack import Stack
+
+
+def whole(array):
+    return np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(array.shape[0])])
+
+
+def test_image_reference_and_statistics_are_those_of_the_files(tmp_path):
+    image, labels = draw()
+    stack = make_stack(tmp_path, image=image, labels=labels)
+    found = np.stack([stack.image.read(plane, slice(0, 100), slice(0, 130))[0] for plane in range(2)])
+    np.testing.assert_array_equal(found, image)
+    np.testing.assert_array_equal(whole(stack.reference("instances")), labels)
+    np.testing.assert_array_equal(whole(stack.reference("classes")), labels > 0)
+    statistics = stack.facts["statistics"]
+    assert statistics["min"] == [image.min()]
+    assert statistics["mean"][0] == pytest.approx(image.mean())
+    assert stack.facts["labels"]["class_counts"] == {"background": int((labels == 0).sum()), "cell": int((labels > 0).sum())}
+
+
+def test_class_labels_become_components_plane_by_plane(tmp_path):
+    _, labels = draw()
+    inside = (labels > 0) & (ndimage.minimum_filter(labels, (1, 3, 3)) == ndimage.maximum_filter(labels, (1, 3, 3)))
+    config = settings(labels={"kind": "classes", "values": {0: "background", 255: "cell"}})
+    stack = make_stack(tmp_path, config, labels=(inside * 255).astype(np.uint8))
+    found = whole(stack.reference("instances"))
+    count = 0
+    for plane in range(2):
+        expected, number = ndimage.label(inside[plane])
+        pairs = set(zip(expected[inside[plane]].tolist(), found[plane][inside[plane]].tolist(), strict=True))
+        assert len(pairs) == number == len({b for _, b in pairs})
+        count += number
+    assert stack.facts["labels"]["largest_instance"] == count
+    assert not found[~inside].any()
+
+
+def test_a_zarr_image_is_used_in_place(tmp_path):
+    image, labels = draw()
+    array = zarr.create_array(tmp_path / "mine.zarr", shape=image.shape, dtype="u1", chunks=(1, 50, 50), dimension_names="zyx")
+    array[:] = image
+    tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
+    record = tmp_path / "results" / "zarr" / "ingest.json"
+    ingest(Source("zarr", str(tmp_path / "mine.zarr"), str(tmp_path / "labels.tif")), settings(), record)
+    stack = Stack.open(record)
+    assert stack.facts["image"]["in_place"]
+    assert not (record.parent / "image.ome.zarr" / "0").exists()
+    np.testing.assert_array_equal(stack.image.read(1, slice(0, 100), slice(0, 130))[0], image[1])
+    np.testing.assert_array_equal(whole(stack.reference("instances")), labels)
+
+
+def test_planes_are_chosen(tmp_path):
+    image, labels = draw(4)
+    tifffile.imwrite(tmp_path / "gold.tif", labels[[3, 1]], photometric="minisblack")
+    record = tmp_path / "results" / "some" / "ingest.json"
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
+    ingest(Source("some", str(tmp_path / "image.tif"), str(tmp_path / "gold.tif"), planes="1,3", label_planes="1,0"), settings(), record)
+    stack = Stack.open(record)
+    np.testing.assert_array_equal(stack.image.read(1, slice(0, 100), slice(0, 130))[0], image[3])
+    np.testing.assert_array_equal(whole(stack.reference("instances")), labels[[1, 3]])
+
+
+@pytest.mark.parametrize(
+    ("image", "labels", "message"),
+    [
+        (None, np.zeros((2, 100, 130), np.uint8), "all background"),
+        (None, draw()[1][:, :90], "image's shape"),
+        (None, np.stack([draw()[1]] * 3, axis=-1).astype(np.uint8), "one channel"),
+        (np.where(draw()[0] > 250, np.nan, draw()[0]).astype(np.float32) * np.float32(np.nan), None, "NaN"),
+    ],
+    ids=["background", "shape", "rgb", "nan"],
+)
+def test_classic_mistakes_leave_no_record(tmp_path, image, labels, message):
+    with pytest.raises(PipelineError, match=message):
+        make_stack(tmp_path, image=image, labels=labels)
+    assert not (tmp_path / "results" / "cells" / "ingest.json").exists()
+
+
+def test_a_moved_results_folder_still_opens(tmp_path):
+    stack = make_stack(tmp_path)
+    moved = tmp_path / "elsewhere with space"
+    (tmp_path / "results").rename(moved)
+    again = Stack.open(moved / "cells" / "ingest.json")
+    assert again.image.read(0, slice(0, 5), slice(0, 5)).shape == (1, 5, 5)
+    assert json.loads((moved / "cells" / "ingest.json").read_text())["stack"] == stack.name

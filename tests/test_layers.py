@@ -1,0 +1,121 @@
+"""Imports point one way, stages without a network start without torch, and only `ngff` writes OME-NGFF."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "unet_pipeline"
+MODULES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.glob("*.py")}
+
+LAYERS = """
+errors record schema config stacks progress geometry
+ORDER
+"""
+"""Every module, in the order imports may point: a module imports only what stands before it."""
+
+ORDER = LAYERS.split()
+WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "report", "__main__")
+WITH_TORCH = ("train", "predict", "prove")
+
+
+def imports(module: str) -> Iterator[str]:
+    """Modules of the package that `module` imports, also within functions."""
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.ImportFrom) and node.module == "unet_pipeline":
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unet_pipeline."):
+            yield str(node.module).split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("unet_pipeline."))
+
+
+def outside(module: str) -> set[str]:
+    """Top-level names of everything else it imports."""
+    found = set()
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert len(ORDER) == len(set(ORDER))
+    assert set(ORDER) == set(MODULES) - {"__init__"}
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_one_way(module: str) -> None:
+    before = set(ORDER[: ORDER.index(module)])
+    wrong = {name for name in imports(module) if name not in before}
+    assert not wrong, f"{module} imports {sorted(wrong)}, which stand after it"
+
+
+def test_no_relative_imports() -> None:
+    for name, tree in MODULES.items():
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level], name
+
+
+def modules_after(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, check=False, timeout=120)
+
+
+def test_stages_without_a_network_start_without_torch() -> None:
+    names = ", ".join(f"unet_pipeline.{name}" for name in WITHOUT_TORCH)
+    block = "import sys; sys.modules.update({'torch': None, 'torchvision': None, 'safetensors': None})"
+    found = modules_after(f"{block}; import {names}")
+    assert found.returncode == 0, found.stderr
+
+
+def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
+    heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
+    block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"
+    found = modules_after(f"{block}; import unet_pipeline.config, unet_pipeline.stacks")
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("module", WITH_TORCH)
+def test_the_test_above_would_notice(module: str) -> None:
+    assert modules_after(f"import sys; sys.modules['torch'] = None; import unet_pipeline.{module}").returncode == 1
+
+
+def test_only_ngff_writes_ome_metadata() -> None:
+    """Readers of other people's stores must know the key; what we write is made in one place."""
+    for name, tree in MODULES.items():
+        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        if name != "ngff" and not name.startswith("zarr_"):
+            assert not strings & {"multiscales", "image-label", "coordinateTransformations"}, name
+
+
+def test_no_pickle() -> None:
+    for name, tree in MODULES.items():
+        assert not outside(name) & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+                assert node.attr not in ("load", "save"), name
+            if isinstance(node, ast.keyword):
+                assert node.arg not in ("allow_pickle", "weights_only"), name
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_modules_stay_small(module: str) -> None:
+    assert len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) <= 350
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name != "__main__"])
+def test_functions_stay_small(module: str) -> None:
+    """40 lines of code besides the docstring, at most."""
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            is_doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            docstring = (first.end_lineno or 0) - first.lineno + 1 if is_doc else 0
+            assert (node.end_lineno or 0) - node.lineno + 1 - docstring <= 40, node.name

@@ -1,0 +1,165 @@
+import json
+import time
+
+import numpy as np
+import pytest
+from chain import make_model, make_plan, make_stack, run, settings
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.forward import Forward
+from unet_pipeline.predict import ahead, predict
+from unet_pipeline.prove import Crop, whole_pass
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return make_stack(folder), make_model(folder / "model")
+
+
+def stored(stack_plan):
+    planes, height, width = stack_plan.plan.shape
+    arrays = stack_plan.probabilities(), stack_plan.labels("classes")
+    return [np.stack([array.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)]) for array in arrays]
+
+
+@pytest.mark.parametrize(
+    ("tile_px", "shard_px", "regions", "batch"), [(32, 64, 2, 1), (16, 32, 5, 3), (64, 128, 1, 2), (128, 160, 40, 1)]
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batch, precision):
+    stack, model = made
+    config = settings(
+        tile={"tile_px": tile_px},
+        store={"chunk_px": 32, "shard_px": shard_px},
+        predict={"batch": batch, "precision": precision, "probabilities": "float16"},
+    )
+    stack_plan = make_plan(stack, config, regions)
+    for region in range(regions):
+        predict(stack_plan, region, model, config, stack.record.parent / "regions" / f"{region}.json")
+    probabilities, classes = stored(stack_plan)
+    forward = Forward.load(model, stack, precision, config.compute)
+    for plane in range(2):
+        logits = whole_pass(Crop(stack.image, plane, (1, 1, 100, 130)), forward)
+        np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
+        shares = np.exp(logits) / np.exp(logits).sum(axis=0)
+        np.testing.assert_allclose(probabilities[plane], shares, atol=1e-3)
+        assert len(np.unique(classes[plane])) == 2, "a network that says one class proves nothing"
+
+
+def test_bytes_are_probabilities_times_255(made):
+    stack, model = made
+    config = settings()
+    stack_plan = make_plan(stack, config, 1)
+    predict(stack_plan, 0, model, config, stack.record.parent / "regions" / "0.json")
+    probabilities, _ = stored(stack_plan)
+    logits = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, "float32", config.compute))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=0)
+    assert np.abs(probabilities[1] - shares * 255).max() < 0.501
+
+
+def test_writing_a_region_again_gives_the_same_bytes(made):
+    stack, model = made
+    stack_plan = make_plan(stack, settings(), 2)
+    records = []
+    for _ in range(2):
+        record = stack.record.parent / "regions" / "1.json"
+        predict(stack_plan, 1, model, settings(), record)
+        records.append(json.loads(record.read_text())["shards"])
+    assert records[0] == records[1]
+    assert all(entry["probabilities"] and entry["classes"] for entry in records[0])
+
+
+def test_a_region_of_no_shards_is_recorded(made):
+    stack, model = made
+    stack_plan = make_plan(stack, settings(), 40)
+    record = predict(stack_plan, 0, model, settings(), stack.record.parent / "regions" / "0.json")
+    assert record["shards"] == []
+
+
+@pytest.mark.parametrize(
+    ("model_options", "message"),
+    [
+        ({"channels": 3}, "3 channel"),
+        ({"depth": 3}, "geometry"),
+        ({"classes": ("background", "cell", "dirt")}, "classes"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(made, tmp_path, model_options, message):
+    stack, _ = made
+    stack_plan = make_plan(stack)
+    model = make_model(tmp_path / "model", **model_options)
+    record = tmp_path / "0.json"
+    with pytest.raises(PipelineError, match=message):
+        predict(stack_plan, 0, model, settings(), record)
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("file", ["model.json", "weights.safetensors"])
+@pytest.mark.parametrize("change", ["missing", "altered"])
+def test_a_spoilt_model_folder_is_named(made, tmp_path, file, change):
+    stack, _ = made
+    path = make_model(tmp_path / "model") / file
+    if change == "missing":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"model"):
+        predict(make_plan(stack), 0, tmp_path / "model", settings(), tmp_path / "0.json")
+
+
+def test_cuda_asked_for_and_absent(made, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(PipelineError, match=r"compute\.device"):
+        predict(make_plan(made[0]), 0, made[1], settings(compute={"device": "cuda"}), tmp_path / "0.json")
+
+
+def test_a_gpu_out_of_memory_names_the_key(made):
+    import torch
+
+    stack, model = made
+    forward = Forward.load(model, stack, "float32", settings().compute)
+
+    def full(batch):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    broken = Forward(full, forward.card, forward.normaliser, forward.device, "float32")
+    with pytest.raises(PipelineError, match=r"lower tile\.tile_px or predict\.batch"):
+        broken([np.zeros((1, 72, 72), np.uint8)])
+
+
+def test_reading_ahead_keeps_order_and_overlaps():
+    started = time.monotonic()
+
+    def slow(item):
+        time.sleep(0.05)
+        return item * 10
+
+    found = []
+    for item, value in ahead(slow, range(6)):
+        time.sleep(0.05)
+        found.append((item, value))
+    assert found == [(item, item * 10) for item in range(6)]
+    assert time.monotonic() - started < 0.55
+
+
+def test_a_failed_read_reaches_the_caller():
+    def fail(item):
+        raise PipelineError("file", "pixels", "nothing")
+
+    with pytest.raises(PipelineError, match="pixels"):
+        list(ahead(fail, range(3)))
+
+
+def test_the_whole_run_on_rgb_like_channels(tmp_path):
+    image = np.random.default_rng(0).integers(0, 60000, (1, 3, 50, 70), dtype=np.uint16)
+    labels = np.zeros((1, 50, 70), np.uint8)
+    labels[0, 10:20, 10:20] = 1
+    stack = make_stack(tmp_path, image=image, labels=labels, axes="zcyx")
+    model = make_model(tmp_path / "model", channels=3)
+    assert run(make_plan(stack), model).exists()

@@ -1,0 +1,76 @@
+import json
+
+import numpy as np
+import pytest
+from chain import make_model, make_plan, make_stack, settings
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.forward import Forward
+from unet_pipeline.geometry import Geometry
+from unet_pipeline.prove import Crop, describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
+from unet_pipeline.tiling import Plan
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return make_stack(folder), make_model(folder / "model")
+
+
+def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
+    stack, model = made
+    found = prove(model, stack, settings(), tmp_path / "prove.json", plane=1)
+    assert found["seamless"]
+    assert len(found["rows"]) >= 6
+    assert all(row["largest_difference_std"] == 0 for row in found["rows"])
+    assert json.loads((tmp_path / "prove.json").read_text())["crop"] == [100, 130]
+    assert "seamless" in describe(found)
+
+
+def test_a_step_off_the_stride_is_caught(made):
+    """The proof must be able to fail: a plan whose geometry lies about the stride gives another result."""
+    stack, model = made
+    forward = Forward.load(model, stack, "float32", settings().compute)
+    crop = Crop(stack.image, 0, (1, 1, 100, 130))
+    whole = whole_pass(crop, forward)
+    true = forward.card.geometry
+    lying = Geometry(2, true.before, true.after + 2, true.lost)
+    shifted = tiled_pass(crop, Plan((1, 100, 130), lying, (38, 38), (38, 38), 1), forward)
+    assert difference(shifted, whole)["largest_difference_std"] > 0.01
+
+
+def test_the_papers_step_changes_phase():
+    class Card:
+        geometry = __import__("unet_pipeline.geometry", fromlist=["unpadded"]).unpadded(4)
+
+    class Fake:
+        card = Card
+
+    assert paper_step(Fake) == 388
+
+
+def test_the_papers_step_costs_labels_at_depth_3(tmp_path):
+    stack = make_stack(tmp_path)
+    model = make_model(tmp_path / "model", depth=3, base_channels=2)
+    forward = Forward.load(model, stack, "float32", settings().compute)
+    crop = Crop(stack.image, 0, (1, 1, 100, 130))
+    assert paper_step(forward, 40) % forward.card.geometry.stride
+    found = difference(paper_pass(crop, forward, 40), whole_pass(crop, forward))
+    assert found["largest_difference_std"] > 0.01
+
+
+def test_differences_are_counted():
+    whole = np.zeros((2, 10, 10), np.float32)
+    whole[0] = 1
+    changed = whole.copy()
+    changed[1, 0, :3] = 5
+    found = difference(changed, whole)
+    assert found["flipped_labels"] == 3
+    assert found["flipped_per_mpx"] == 30000
+    assert found["largest_difference_std"] == pytest.approx(10)
+
+
+def test_a_plane_that_does_not_exist(made, tmp_path):
+    with pytest.raises(PipelineError, match="0 to 1"):
+        prove(made[1], made[0], settings(), None, plane=7)
+    assert make_plan(made[0])

@@ -1,0 +1,180 @@
+import json
+
+import numpy as np
+import pytest
+import tensorstore
+import tifffile
+import zarr
+from chain import make_model, make_plan, make_stack, run, settings
+from ome_zarr_models.v05.image import Image
+from ome_zarr_models.v05.image_label import ImageLabel
+from scipy import ndimage
+from skimage.segmentation import expand_labels
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.predict import predict
+from unet_pipeline.stitch import stitch, write_instances
+
+
+@pytest.fixture
+def made(tmp_path):
+    stack = make_stack(tmp_path)
+    return make_plan(stack), make_model(tmp_path / "model")
+
+
+def again(stack_plan):
+    folder = stack_plan.record.parent
+    records = sorted((folder / "regions").glob("*.json"))
+    return stitch(stack_plan, records, settings(), folder / "stitch.json")
+
+
+def write_classes(stack_plan, values):
+    array = stack_plan.labels("classes", writable=True)
+    for plane, rows, columns in array.blocks():
+        array.write(plane, rows, columns, values[plane, rows, columns])
+
+
+def whole(array):
+    return np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(array.shape[0])])
+
+
+def expected_instances(classes, options):
+    """The definition, plane by plane over the whole plane: label, fill, sift, grow."""
+    result = np.zeros(classes.shape, np.int64)
+    count = 0
+    for plane, values in enumerate(classes):
+        labels, number = ndimage.label(values)
+        filled = labels.copy()
+        for one in range(1, number + 1):
+            filled[ndimage.binary_fill_holes(labels == one) & (labels == 0)] = one
+        for one in range(1, number + 1):
+            if (filled == one).sum() >= options.min_area_px:
+                count += 1
+                result[plane][filled == one] = count
+    return result
+
+
+def same_partition(found, expected):
+    pairs = set(zip(found.ravel().tolist(), expected.ravel().tolist(), strict=True))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+@pytest.mark.parametrize("grow_px", [0, 2])
+def test_instances_equal_the_definition_across_shards(made, grow_px):
+    stack_plan, _ = made
+    rng = np.random.default_rng(0)
+    classes = (ndimage.gaussian_filter(rng.normal(size=(2, 100, 130)), (0, 3, 3)) > 0.02).astype(np.uint8)
+    write_classes(stack_plan, classes)
+    options = settings(stitch={"grow_px": grow_px, "min_area_px": 20}).stitch
+    table = write_instances(stack_plan, options, block_px=24)
+    found, expected = whole(stack_plan.labels("instances")), expected_instances(classes, options)
+    assert table.filled_px > 0
+    assert len(table.area) == expected.max() > 3
+    if grow_px:
+        grown = np.stack([expand_labels(plane, grow_px) for plane in expected])
+        np.testing.assert_array_equal(found > 0, grown > 0)
+        inside = expected > 0
+        assert same_partition(found[inside], expected[inside])
+    else:
+        assert same_partition(found, expected)
+    assert not list(stack_plan.store.parent.glob(".*components*"))
+
+
+@pytest.mark.parametrize("grow_px", [0, 3])
+def test_instances_do_not_depend_on_blocks(made, grow_px):
+    stack_plan, _ = made
+    rng = np.random.default_rng(1)
+    write_classes(stack_plan, (ndimage.gaussian_filter(rng.normal(size=(2, 100, 130)), (0, 2, 2)) > 0.05).astype(np.uint8))
+    found = []
+    for block_px in (16, 37, 500):
+        write_instances(stack_plan, settings(stitch={"grow_px": grow_px}).stitch, block_px)
+        found.append(whole(stack_plan.labels("instances")))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_objects_join_from_plane_to_plane_on_request(made):
+    stack_plan, _ = made
+    classes = np.zeros((2, 100, 130), np.uint8)
+    classes[:, 50:80, 50:80] = 1
+    write_classes(stack_plan, classes)
+    for connect, count in (("planes", 2), ("volume", 1)):
+        write_instances(stack_plan, settings(stitch={"connect": connect, "grow_px": 0}).stitch)
+        assert whole(stack_plan.labels("instances")).max() == count
+
+
+def test_the_result_is_valid_and_read_by_others(made):
+    stack_plan, model = made
+    run(stack_plan, model, settings(stitch={"tiff": True, "min_area_px": 0}))
+    Image.from_zarr(zarr.open_group(stack_plan.store, mode="r"))
+    for name in ("classes", "instances"):
+        ImageLabel.from_zarr(zarr.open_group(stack_plan.store / "labels" / name, mode="r"))
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(stack_plan.store / "labels" / name / "0")}}
+        mine = whole(stack_plan.labels(name))
+        np.testing.assert_array_equal(tensorstore.open(spec).result().read().result(), mine)
+        np.testing.assert_array_equal(tifffile.imread(stack_plan.record.parent / f"{name}.tif"), mine)
+        assert mine.any()
+
+
+def test_the_record_counts(made):
+    stack_plan, model = made
+    record = json.loads(run(stack_plan, model).read_text())
+    assert record["coverage"]["shards"] == stack_plan.plan.shard_count == 12
+    assert record["coverage"]["covered_once"] is True
+
+
+@pytest.mark.parametrize("name", ["0", "labels/classes/0"])
+def test_a_store_changed_behind_the_workflows_back_names_the_region(made, name):
+    stack_plan, model = made
+    run(stack_plan, model)
+    array = stack_plan.probabilities() if name == "0" else stack_plan.labels("classes")
+    file = array.shard_file(1, 64, 64)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"delete .*regions.1\.json") as caught:
+        again(stack_plan)
+    assert str(file) in str(caught.value)
+
+
+def test_a_lost_shard_names_the_region(made):
+    stack_plan, model = made
+    run(stack_plan, model)
+    stack_plan.probabilities().shard_file(0, 0, 0).unlink()
+    with pytest.raises(PipelineError, match=r"no file[\s\S]*regions.0\.json"):
+        again(stack_plan)
+
+
+def test_a_missing_region_is_told(made):
+    stack_plan, model = made
+    run(stack_plan, model)
+    folder = stack_plan.record.parent
+    with pytest.raises(PipelineError, match="in no record"):
+        stitch(stack_plan, [folder / "regions" / "0.json"], settings(), folder / "stitch.json")
+
+
+@pytest.mark.parametrize("forge", ["plan", "twice", "model"])
+def test_records_that_do_not_belong_together_are_refused(made, forge):
+    stack_plan, model = made
+    run(stack_plan, model)
+    folder = stack_plan.record.parent
+    record = folder / "regions" / "1.json"
+    facts = json.loads(record.read_text())
+    if forge == "plan":
+        facts["plan"] = "0" * 16
+    elif forge == "twice":
+        facts = json.loads((folder / "regions" / "0.json").read_text())
+    else:
+        facts["model"] = "another"
+    record.write_text(json.dumps(facts))
+    with pytest.raises(PipelineError):
+        again(stack_plan)
+
+
+def test_records_of_two_plans_do_not_mix(made):
+    stack_plan, model = made
+    run(stack_plan, model)
+    changed = make_plan(stack_plan.stack, settings(tile={"tile_px": 16}))
+    predict(changed, 1, model, settings(), changed.record.parent / "regions" / "1.json")
+    with pytest.raises(PipelineError, match="record of plan"):
+        again(changed)

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from chain import draw, make_stack, settings
+from scipy import ndimage
+
+from unet_pipeline import ngff
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.weigh import weigh
+
+
+def brute_force(labels, w0, sigma, gap):
+    """The paper's formula by one distance transform per object, over the whole plane at once."""
+    ids = [one for one in np.unique(labels) if one]
+    far = {one: ndimage.distance_transform_edt(labels != one) for one in ids}
+    parted = labels.copy()
+    for one in ids:
+        others = np.min([far[other] for other in ids if other != one], axis=0)
+        parted[(labels == one) & (others <= gap)] = 0
+    ids = [one for one in ids if (parted == one).any()]
+    distances = np.sort([ndimage.distance_transform_edt(parted != one) for one in ids], axis=0)
+    term = w0 * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma**2))
+    return parted, np.where(parted == 0, term, 0)
+
+
+def arrays(stack, config, block_px=1024):
+    weigh(stack, config, stack.record.with_name("weigh.json"), block_px)
+    found = [ngff.open_array(stack.record.parent / "weights.zarr", name) for name in ("target", "boundary")]
+    return [np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(2)]) for array in found]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    return make_stack(tmp_path_factory.mktemp("stack"))
+
+
+@pytest.mark.parametrize("options", [{}, {"sigma": 3.0, "gap_px": 2, "w0": 4.0}, {"gap_px": 0}])
+def test_equals_the_definition(stack, options):
+    config = settings(weigh=options)
+    target, boundary = arrays(stack, config)
+    for plane, labels in enumerate(draw()[1]):
+        parted, expected = brute_force(labels, config.weigh.w0, config.weigh.sigma, config.weigh.gap_px)
+        np.testing.assert_array_equal(target[plane], parted > 0)
+        np.testing.assert_allclose(boundary[plane], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_px", [7, 32, 61])
+def test_bit_equal_for_any_block_and_shard(stack, block_px):
+    whole = arrays(stack, settings())
+    for store in ({"chunk_px": 16, "shard_px": 32}, {"chunk_px": 32, "shard_px": 128}):
+        for found, expected in zip(arrays(stack, settings(store=store), block_px), whole, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_pixels_nobody_annotated_stay_unknown(tmp_path):
+    labels = draw()[1].astype(np.uint16)
+    labels[:, 20:40, 30:60] = 999
+    config = settings(labels={"ignore": 999})
+    target, _ = arrays(make_stack(tmp_path, config, labels=labels), config)
+    assert (target[:, 20:40, 30:60] == 255).all()
+    assert (target == 255).sum() == 2 * 20 * 30
+
+
+def test_sigma_in_micrometres_needs_and_uses_the_pixel_size(tmp_path):
+    config = settings(weigh={"sigma": 2.5, "unit": "um"})
+    with pytest.raises(PipelineError, match="pixel size"):
+        arrays(make_stack(tmp_path / "unknown"), config)
+    known = make_stack(tmp_path / "known", pixel_um=0.5)
+    found, expected = arrays(known, config), arrays(known, settings(weigh={"sigma": 5.0}))
+    np.testing.assert_array_equal(found[1], expected[1])
