@@ -15,7 +15,8 @@ from unet_pipeline.calibration import (
     measure,
 )
 
-OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels {}>{}</Pixels></Image>
+OME = """<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Image ID="Image:0"><Pixels {}>{}</Pixels></Image>
 <Image ID="Image:1"><Pixels PhysicalSizeX="7" PhysicalSizeY="8"/></Image></OME>"""
 
 
@@ -46,14 +47,18 @@ def test_lengths(value, unit, expected):
     assert measure(value, unit, MICROMETERS) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("value", "unit", "expected"), [(2, "min", 120), (5, "ms", 0.005), (1, "h", 3600), (1, "m", None)])
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"), [(2, "min", 120), (5, "ms", 0.005), (1, "h", 3600), (1, "m", None)]
+)
 def test_times(value, unit, expected):
     assert measure(value, unit, SECONDS) == pytest.approx(expected)
 
 
 def test_ome_xml():
     sizes = 'PhysicalSizeX="250" PhysicalSizeXUnit="nm" PhysicalSizeY="0.5" PhysicalSizeZ="1" PhysicalSizeZUnit="mm"'
-    text = OME.format(sizes + ' TimeIncrement="2" TimeIncrementUnit="min"', '<Channel Name="DAPI"/><Channel Name="GFP"/>')
+    text = OME.format(
+        sizes + ' TimeIncrement="2" TimeIncrementUnit="min"', '<Channel Name="DAPI"/><Channel Name="GFP"/>'
+    )
     scale = from_ome_xml(text, 0)
     assert scale == Calibration((0.5, 0.25), 1000, 120, ("DAPI", "GFP"))
     assert (scale.step("z"), scale.step("t")) == (1000, 120)
@@ -70,7 +75,9 @@ def test_ome_xml_that_says_little():
 def test_imagej():
     metadata = {"unit": "\\u00B5m", "spacing": 0.5, "finterval": 3.5}
     assert from_imagej(metadata, (4, 5)) == Calibration((0.25, 0.2), 0.5, 3.5)
-    assert from_imagej({"unit": "um", "yunit": "nm", "zunit": "mm", "spacing": 1}, (1, 1)) == Calibration((1e-3, 1), 1e3)
+    assert from_imagej({"unit": "um", "yunit": "nm", "zunit": "mm", "spacing": 1}, (1, 1)) == Calibration(
+        (1e-3, 1), 1e3
+    )
     assert from_imagej({"unit": "pixel", "spacing": 1}, (4, 4)) == Calibration()
     assert from_imagej({}, None) == Calibration()
     assert from_imagej({"unit": "um"}, (0, 4)) == Calibration()

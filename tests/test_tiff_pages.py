@@ -23,12 +23,11 @@ def test_ome_tiff_of_several_files(tmp_path):
     """The images of one file point into the other."""
     pixels = noise((4, 21, 33), "u2")
     xml = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{}">
-    <Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="33" SizeY="21" SizeC="1" SizeZ="4"
-     SizeT="1"><Channel ID="Channel:0" SamplesPerPixel="1"/>{}</Pixels></Image></OME>"""
-    parts = "".join(
-        f'<TiffData IFD="{z % 2}" FirstZ="{z}" PlaneCount="1"><UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
-        for z, name in enumerate("aabb")
-    )
+    <Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16"
+     SizeX="33" SizeY="21" SizeC="1" SizeZ="4" SizeT="1"><Channel ID="Channel:0" SamplesPerPixel="1"/>{}</Pixels></Image>
+    </OME>"""
+    part = """<TiffData IFD="{}" FirstZ="{}" PlaneCount="1"><UUID FileName="{}.ome.tif">urn:uuid:{}</UUID></TiffData>"""
+    parts = "".join(part.format(z % 2, z, name, name) for z, name in enumerate("aabb"))
     for name, planes in (("a", pixels[:2]), ("b", pixels[2:])):
         tifffile.imwrite(tmp_path / f"{name}.ome.tif", planes, description=xml.format(name, parts), metadata=None)
     planes = check(tmp_path / "a.ome.tif", pixels[:, None])

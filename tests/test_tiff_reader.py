@@ -63,7 +63,9 @@ def test_jpeg_in_tiff_is_near_enough(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", colour, compression="jpeg", compressionargs={"level": 95}, photometric="rgb")
     for name, expected in (("g.tif", smooth[None]), ("c.tif", np.moveaxis(colour, -1, 0))):
         found = open_planes(str(tmp_path / name)).read(0, slice(5, 60), slice(7, 90))
-        np.testing.assert_array_equal(found, tifffile.imread(tmp_path / name).reshape(64, 96, -1)[5:60, 7:90].transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            found, tifffile.imread(tmp_path / name).reshape(64, 96, -1)[5:60, 7:90].transpose(2, 0, 1)
+        )
         assert np.abs(found.astype(int) - expected[:, 5:60, 7:90]).max() < 12
 
 
@@ -97,7 +99,15 @@ def test_absent_tiles_read_as_no_data(tmp_path):
     pixels = noise((64, 64), "u2")
     tiles = [pixels[:32, :32], None, None, pixels[32:, 32:]]
     path = tmp_path / "sparse.tif"
-    tifffile.imwrite(path, iter(tiles), shape=(64, 64), dtype="u2", tile=(32, 32), compression="zlib", extratags=[(42113, 2, 2, "7", True)])
+    tifffile.imwrite(
+        path,
+        iter(tiles),
+        shape=(64, 64),
+        dtype="u2",
+        tile=(32, 32),
+        compression="zlib",
+        extratags=[(42113, 2, 2, "7", True)],
+    )
     expected = np.full((64, 64), 7, np.uint16)
     expected[:32, :32], expected[32:, 32:] = pixels[:32, :32], pixels[32:, 32:]
     check(path, expected[None, None])
@@ -144,7 +154,11 @@ def test_a_huge_tiled_image_is_read_in_flat_memory(tmp_path):
     """65536² pixels, nearly all absent, the rest noise; read band by band here and there."""
     path, edge, tile = tmp_path / "huge.btf", 65536, 512
     across = edge // tile
-    tiles = {0: noise((tile, tile)), 7 * across + 3: noise((tile, tile), seed=1), across**2 - 1: noise((tile, tile), seed=2)}
+    tiles = {
+        0: noise((tile, tile)),
+        7 * across + 3: noise((tile, tile), seed=1),
+        across**2 - 1: noise((tile, tile), seed=2),
+    }
     source = (tiles.get(i) for i in range(across**2))
     tifffile.imwrite(path, source, shape=(edge, edge), dtype="u1", tile=(tile, tile), compression="zlib", bigtiff=True)
     planes = open_planes(str(path))
@@ -165,7 +179,9 @@ def test_a_huge_tiled_image_is_read_in_flat_memory(tmp_path):
     assert peak < 2 * tile * edge + 8 * 2**20
 
 
-@pytest.mark.parametrize("options", [{"compression": "zlib", "tile": (256, 256)}, {"compression": "zlib", "rowsperstrip": 64}, {}])
+@pytest.mark.parametrize(
+    "options", [{"compression": "zlib", "tile": (256, 256)}, {"compression": "zlib", "rowsperstrip": 64}, {}]
+)
 def test_memory_is_that_of_band_and_cache(tmp_path, options):
     path, pixels = tmp_path / "a.tif", noise((6144, 4096))
     pixels[64:] = 3
@@ -297,7 +313,8 @@ def test_forked_processes_share_a_reader(tmp_path):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     workers = [
-        context.Process(target=lambda k=k: queue.put((k, bool((_read_plane(planes, k)[0] == pixels[k]).all())))) for k in range(6)
+        context.Process(target=lambda k=k: queue.put((k, bool((_read_plane(planes, k)[0] == pixels[k]).all()))))
+        for k in range(6)
     ]
     for worker in workers:
         worker.start()

@@ -95,7 +95,9 @@ def test_a_cut_chain_is_noticed(tmp_path, cut):
         read_chain(path)
 
 
-GRID = Grid(height=20, width=30, rows=8, columns=30, separate=1, contiguous=1, sample_bits=16, compression=1, tiled=False)
+GRID = Grid(
+    height=20, width=30, rows=8, columns=30, separate=1, contiguous=1, sample_bits=16, compression=1, tiled=False
+)
 
 
 def page(path: Path, offsets: list[int], sizes: list[int]) -> PageData:
@@ -143,7 +145,9 @@ def test_unsound_pages_are_refused(kilobyte, offsets, sizes, word):
     assert "k.tif, page 7" in str(caught.value)
 
 
-@pytest.mark.parametrize(("compression", "accepted"), [(8, 10**6), (5, 2.6 * 10**6), (32773, 6 * 10**4), (50000, 6 * 10**7)])
+@pytest.mark.parametrize(
+    ("compression", "accepted"), [(8, 10**6), (5, 2.6 * 10**6), (32773, 6 * 10**4), (50000, 6 * 10**7)]
+)
 def test_compressed_data_may_claim_what_the_codec_can_hold(tmp_path, compression, accepted):
     """Of a strip of 100 kB, whose claim grows until no such codec could have made it."""
     path = tmp_path / "c.tif"

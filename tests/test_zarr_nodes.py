@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -45,8 +44,14 @@ def test_ome_zarr(tmp_path, version, axes):
 @pytest.mark.parametrize("version", FORMATS)
 def test_scale_and_names(tmp_path, version):
     units = {"t": "minute", "z": "micrometer", "y": "nanometer", "x": "nanometer"}
-    names = {"channels": [{"label": name, "color": "FFFFFF", "window": {"start": 0, "end": 1, "min": 0, "max": 1}} for name in "ab"]}
-    group = write_ome(tmp_path / "a.zarr", noise((1, 2, 3, 21, 33)), "tczyx", version, units, {"t": 2, "z": 3, "y": 250, "x": 500})
+    names = {
+        "channels": [
+            {"label": name, "color": "FFFFFF", "window": {"start": 0, "end": 1, "min": 0, "max": 1}} for name in "ab"
+        ]
+    }
+    group = write_ome(
+        tmp_path / "a.zarr", noise((1, 2, 3, 21, 33)), "tczyx", version, units, {"t": 2, "z": 3, "y": 250, "x": 500}
+    )
     if version == "0.4":
         group.attrs["omero"] = names
     else:
@@ -147,7 +152,9 @@ def test_stores_without_an_image(tmp_path):
         open_planes(str(tmp_path / "a.zarr"))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), '{"node_type": "array"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), '{"node_type": "array"}']
+)
 def test_damaged_metadata(tmp_path, text):
     zarr.create_array(tmp_path / "a.zarr", data=noise((21, 33)))
     (tmp_path / "a.zarr/zarr.json").write_text(text, encoding="latin-1")
@@ -182,28 +189,29 @@ def test_any_json_is_read_or_refused(tmp_path):
 
     def places(value, at=()):
         yield at
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        for key, inner in (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        ):
             yield from places(inner, (*at, key))
 
-    for file in ("zarr.json", "s0/zarr.json"):
-        source = json.loads((tmp_path / "good.zarr" / file).read_text())
-        for at in list(places(source))[1:]:
-            for odd in (None, 7, -1, "odd", [], {}, [None], {"odd": 1}):
-                changed = json.loads(json.dumps(source))
+    for name in ("zarr.json", "s0/zarr.json"):
+        file = tmp_path / "good.zarr" / name
+        text = file.read_text()
+        for at in list(places(json.loads(text)))[1:]:
+            for odd in (None, 7, "odd", [], [None], {"odd": 1}):
+                changed = json.loads(text)
                 parent = changed
                 for key in at[:-1]:
                     parent = parent[key]
                 parent[at[-1]] = odd
-                target = tmp_path / "bad.zarr"
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(tmp_path / "good.zarr", target)
-                (target / file).write_text(json.dumps(changed))
+                file.write_text(json.dumps(changed))
                 try:
-                    planes = open_planes(str(target))
-                    if np.prod(planes.shape) < 10**6:
-                        planes.read(0, slice(0, 5), slice(0, 5))
+                    planes = open_planes(str(tmp_path / "good.zarr"))
+                    planes.read(0, slice(0, 5), slice(0, 5))
                 except PipelineError as error:
-                    assert "bad.zarr" in str(error)
+                    assert "good.zarr" in str(error)
+        file.write_text(text)
+    check(tmp_path / "good.zarr", pixels[:, None])
 
 
 @pytest.mark.parametrize("key", ["compressor", "filters"])

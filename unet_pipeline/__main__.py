@@ -43,7 +43,7 @@ def weigh(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train the network; resumes where an interrupted training stopped."""
-    from unet_pipeline.training import train_model
+    from unet_pipeline.training_run import train_model
 
     train_model(options.train, options.validate, _config(options), options.output)
 

@@ -153,7 +153,7 @@ def _empty(title: str) -> tuple[Figure, Axes]:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
     return figure, axes
 

@@ -62,7 +62,7 @@ def partners(reference: Ids, found: Ids) -> dict[int, int]:
 
 
 def translated(ids: Ids, names: dict[int, int]) -> npt.NDArray[np.uint64]:
-    """Return `ids` with each id replaced by the one it has in `names`, 0 where it has none."""
+    """Return ids (y, x), each replaced by the one it has in `names`, 0 where it has none."""
     known = np.array([0, *sorted(names)], np.uint64)
     given = np.array([0, *(names[one] for one in sorted(names))], np.uint64)
     place = np.minimum(np.searchsorted(known, ids.astype(np.uint64)), len(known) - 1)
@@ -101,7 +101,7 @@ def as_verdicts(verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def shares(verdict: npt.NDArray[np.uint8]) -> dict[Verdict, float]:
-    """Return the share of each verdict among the annotated pixels, 0..1; of none, 0."""
+    """Return the share of each verdict (y, x) among the annotated pixels, 0..1; of none, 0."""
     counts = np.bincount(verdict.ravel(), minlength=len(Verdict))
     annotated = int(counts.sum() - counts[Verdict.UNKNOWN])
     return {one: int(counts[one]) / annotated if annotated else 0.0 for one in Verdict if one != Verdict.UNKNOWN}

@@ -200,7 +200,7 @@ def png(rgb: Rgb) -> bytes:
 
 
 def css(colour: npt.ArrayLike) -> str:
-    """Return a colour (red, green, blue; 0..255) as CSS writes it."""
+    """Return a colour, one-dimensional: red, green, blue, 0..255, as CSS writes it."""
     red, green, blue = np.asarray(colour).tolist()
     return f"#{red:02x}{green:02x}{blue:02x}"
 

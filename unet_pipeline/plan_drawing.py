@@ -35,11 +35,11 @@ def overview(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Ma
     """Return a drawing of a plane: its outline, shards, tiles, what surrounds it by mirroring, and the first tile."""
     _, height, width = plan.shape
     before, after = plan.geometry.before, plan.geometry.after
-    around = (-before, -before, width + before + after, height + before + after)
+    outer = (-before, -before, width + before + after, height + before + after)
     first = first_tile(plan, plane)
     shapes = [
         *_backdrop(stack, plan, plane, normaliser),
-        _veil(around, (0, 0, width, height)),
+        _veil(outer, (0, 0, width, height)),
         *_lines(_tile_edges(plan), TILE, 1),
         *_lines(_shard_edges(plan), SHARD, 2),
         _rectangle((0, 0, width, height), SHARD, 2),
@@ -47,6 +47,8 @@ def overview(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Ma
         _rectangle(read_box(plan, first), READ, 2, dashes="6 4"),
     ]
     label = f"Plan of a plane of {height} × {width} px: shards, tiles, and the margins of the first tile"
+    rim = 0.006 * max(outer[2:])
+    around = (outer[0] - rim, outer[1] - rim, outer[2] + 2 * rim, outer[3] + 2 * rim)
     return _drawing(around, shapes, label)
 
 

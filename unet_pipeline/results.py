@@ -5,6 +5,7 @@ A record that was made from another state of its inputs is left out and named: t
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,16 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from unet_pipeline.curves import History, read_history
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.history import HISTORY_FILE
 from unet_pipeline.modelcard import WEIGHTS_FILE, ModelCard, read_card
 from unet_pipeline.record import read_json, sha256_file
 from unet_pipeline.stack import Stack
 from unet_pipeline.tile import StackPlan
 
-HISTORY_FILE = "history.tsv"
+LARGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit. A safetensors file begins with the length of its header, then the header as JSON."""
+
 WEIGHTS = "weights.zarr"
 
 KEYS = {
@@ -60,11 +62,12 @@ class ModelResult:
     def parameters(self) -> int | None:
         """Number of weights, from the header of the weights file; None where it cannot be read."""
         try:
-            with safe_open(self.folder / WEIGHTS_FILE, framework="numpy") as tensors:
-                shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
-        except (OSError, SafetensorError):
+            with (self.folder / WEIGHTS_FILE).open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(length, LARGEST_HEADER)))
+            return int(sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return int(sum(math.prod(shape) for shape in shapes))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ def summary(result: StackResult) -> str:
         _pixel_size(grid_.pixel_um),
         "labelled" if stack.labelled else "not labelled",
     ]
-    if result.stitch is not None:
+    if result.stitch is None:
+        words.append("not predicted")
+    else:
         words.append(f"{plural(result.stitch['objects'], 'object')} found")
     if result.metrics is not None:
         words.append(f"SEG {number(result.seg)}")

@@ -1,0 +1,343 @@
+import ast
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from reading import assert_reads, check, noise
+
+from unet_pipeline import inputs
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.inputs import open_planes
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """Six planes, as TIFF."""
+    pixels = noise((6, 21, 33), "u2")
+    tifffile.imwrite(tmp_path / "stack.tif", pixels)
+    return tmp_path / "stack.tif", pixels[:, None]
+
+
+def write_planes(folder, pixels, name="img{}.png"):
+    folder.mkdir(exist_ok=True)
+    for i, plane in enumerate(pixels):
+        Image.fromarray(plane).save(folder / name.format(i))
+
+
+def test_folders_count_as_people_do(tmp_path):
+    pixels = noise((12, 21, 33))
+    write_planes(tmp_path / "a folder", pixels)
+    (tmp_path / "a folder/.DS_Store").write_bytes(b"")
+    (tmp_path / "a folder/._img3.png").write_bytes(b"")
+    (tmp_path / "a folder/notes.txt").write_text("not an image")
+    (tmp_path / "a folder/deeper.png").mkdir()
+    planes = check(tmp_path / "a folder", pixels[:, None])
+    assert [file.name for file in planes.files] == [f"img{i}.png" for i in range(12)]
+    assert planes.plane_axis == "z"
+
+
+@pytest.mark.parametrize("axes", ["tyx", "yx", "zyx"])
+def test_axes_of_a_folder(tmp_path, axes):
+    pixels = noise((3, 21, 33))
+    write_planes(tmp_path / "a", pixels)
+    assert check(tmp_path / "a", pixels[:, None], axes).plane_axis == ("t" if axes == "tyx" else "z")
+
+
+def test_colours_in_a_folder(tmp_path):
+    pixels = noise((3, 21, 33, 3))
+    write_planes(tmp_path / "a", pixels)
+    check(tmp_path / "a", pixels.transpose(0, 3, 1, 2))
+    check(tmp_path / "a", pixels.transpose(0, 3, 1, 2), "tyxc")
+
+
+@pytest.mark.parametrize("pattern", ["*.png", "img*.png", "img[0-9]*.png", "img?.png"])
+def test_globs(tmp_path, monkeypatch, pattern):
+    pixels = noise((12, 21, 33))
+    write_planes(tmp_path / "a", pixels)
+    write_planes(tmp_path / "a", noise((2, 5, 5)), "mask{}.tif")
+    expected = pixels[:10] if "?" in pattern else pixels
+    check(tmp_path / "a" / pattern, expected[:, None])
+    monkeypatch.chdir(tmp_path)
+    check(f"a/{pattern}", expected[:, None])
+    check(f"../{tmp_path.name}/a/{pattern}", expected[:, None])
+
+
+def test_globs_over_folders(tmp_path):
+    pixels = noise((4, 21, 33))
+    for day in (0, 1):
+        write_planes(tmp_path / f"day{day}", pixels[2 * day : 2 * day + 2])
+    check(tmp_path / "day*" / "*.png", pixels[:, None])
+    check(tmp_path / "**" / "*.png", pixels[:, None])
+
+
+def test_a_file_whose_name_looks_like_a_glob(tmp_path):
+    tifffile.imwrite(tmp_path / "cells [1].tif", noise((21, 33)))
+    check(tmp_path / "cells [1].tif", noise((21, 33))[None, None])
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".ome.tif", ".btf", ".tf8"])
+def test_folder_of_tiffs_each_read_lazily(tmp_path, suffix):
+    pixels = noise((3, 64, 80), "f4")
+    (tmp_path / "a").mkdir()
+    for i, plane in enumerate(pixels):
+        tifffile.imwrite(
+            tmp_path / f"a/z{i}{suffix}",
+            plane,
+            tile=(16, 16),
+            compression="zlib",
+            resolution=(2e4, 2e4),
+            resolutionunit=3,
+        )
+    planes = check(tmp_path / "a", pixels[:, None])
+    assert planes.block_px == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (noise((21, 34)), ["img2.png", "1 channels of 21 × 33 uint8 as img0.png", "21 × 34"]),
+        (noise((21, 33), "u2"), ["img2.png", "uint16"]),
+        (noise((21, 33, 3)), ["img2.png", "3 channels"]),
+    ],
+)
+def test_files_of_a_folder_are_alike(tmp_path, odd, words):
+    write_planes(tmp_path / "a", noise((4, 21, 33)))
+    Image.fromarray(odd).save(tmp_path / "a/img2.png")
+    with pytest.raises(PipelineError) as caught:
+        open_planes(str(tmp_path / "a"))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_files_of_a_folder_are_of_one_kind(tmp_path):
+    write_planes(tmp_path / "a", noise((2, 21, 33)))
+    tifffile.imwrite(tmp_path / "a/mask.tif", noise((21, 33)))
+    with pytest.raises(
+        PipelineError, match=r"a: expected images of one kind, got PNG \(img0\.png\) and TIFF \(mask\.tif\)(.|\n)*glob"
+    ):
+        open_planes(str(tmp_path / "a"))
+    check(tmp_path / "a/*.png", noise((2, 21, 33))[:, None])
+
+
+def test_files_of_a_folder_hold_one_plane(tmp_path):
+    (tmp_path / "a").mkdir()
+    tifffile.imwrite(tmp_path / "a/z0.tif", noise((5, 21, 33)))
+    with pytest.raises(PipelineError, match=r"z0\.tif.*one plane.*got 5 planes"):
+        open_planes(str(tmp_path / "a"))
+
+
+def test_a_file_that_changes_after_opening(tmp_path):
+    write_planes(tmp_path / "a", noise((3, 21, 33)))
+    planes = open_planes(str(tmp_path / "a"))
+    planes.read(0, slice(None), slice(None))
+    Image.fromarray(noise((5, 5))).save(tmp_path / "a/img1.png")
+    with pytest.raises(PipelineError, match=r"img1\.png"):
+        planes.read(1, slice(None), slice(None))
+    (tmp_path / "a/img2.png").unlink()
+    with pytest.raises(PipelineError, match=r"img2\.png.*No such file"):
+        planes.read(2, slice(None), slice(None))
+
+
+def test_selected_planes_keep_their_order(stack):
+    path, pixels = stack
+    assert_reads(open_planes(str(path), planes="4,0-2"), pixels[[4, 0, 1, 2]])
+    assert_reads(open_planes(str(path), planes=""), pixels)
+
+
+@given(st.permutations(range(6)), st.integers(1, 6))
+def test_any_selection(tmp_path_factory, order, count):
+    path = tmp_path_factory.getbasetemp() / "any.tif"
+    pixels = noise((6, 5, 7))
+    if not path.exists():
+        tifffile.imwrite(path, pixels)
+    planes = open_planes(str(path), planes=",".join(map(str, order[:count])))
+    found = [planes.read(i, slice(None), slice(None))[0] for i in range(count)]
+    np.testing.assert_array_equal(found, pixels[list(order[:count])])
+
+
+@pytest.mark.parametrize("planes", ["0-6", "6", "1,1", "2-1", "x"])
+def test_planes_that_are_not_there(stack, planes):
+    with pytest.raises(PipelineError, match=r"stack\.tif: planes"):
+        open_planes(str(stack[0]), planes=planes)
+
+
+def test_windows(stack):
+    path, pixels = stack
+    planes = open_planes(str(path))
+    for rows, columns in [(slice(-5, None), slice(3, 99)), (slice(4, 2), slice(0, 5)), (slice(30, 40), slice(None))]:
+        np.testing.assert_array_equal(planes.read(1, rows, columns), pixels[1][:, rows, columns])
+    with pytest.raises(IndexError, match="plane 6 of 6"):
+        planes.read(6, slice(None), slice(None))
+    with pytest.raises(IndexError, match="plane -1"):
+        planes.read(-1, slice(None), slice(None))
+    with pytest.raises(ValueError, match="step 1"):
+        planes.read(0, slice(None, None, 2), slice(None))
+
+
+def test_windows_are_the_callers_own(tmp_path):
+    """What a caller writes into a window must not show in the next one."""
+    pixels = noise((1, 21, 33))
+    write_planes(tmp_path / "a", pixels)
+    zarr.create_array(tmp_path / "a.zarr", data=pixels)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression="zlib")
+    for name in ("a", "a.zarr", "a.tif", "a/img0.png"):
+        planes = open_planes(str(tmp_path / name))
+        planes.read(0, slice(None), slice(None))[:] = 0
+        np.testing.assert_array_equal(planes.read(0, slice(None), slice(None)), pixels)
+
+
+def test_the_users_scale_wins(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        noise((5, 21, 33)),
+        imagej=True,
+        resolution=(4, 4),
+        metadata={"axes": "ZYX", "unit": "um", "spacing": 2},
+    )
+    planes = open_planes(str(tmp_path / "a.tif"))
+    assert (planes.pixel_um, planes.step) == ((0.25, 0.25), 2)
+    planes = open_planes(str(tmp_path / "a.tif"), pixel_um=(0.1, 0.2), step=3)
+    assert (planes.pixel_um, planes.step) == ((0.1, 0.2), 3)
+
+
+@pytest.mark.parametrize("bad", [{"pixel_um": (0, 1)}, {"pixel_um": (1, float("nan"))}, {"step": -1}, {"step": 0}])
+def test_scales_are_positive(stack, bad):
+    with pytest.raises(PipelineError, match=r"stack\.tif: (pixel_um|step).*positive"):
+        open_planes(str(stack[0]), **bad)
+
+
+def test_context_manager(stack):
+    path, pixels = stack
+    with open_planes(str(path)) as planes:
+        assert_reads(planes, pixels)
+
+
+def test_what_is_missing_is_named_with_its_neighbour(tmp_path, stack):
+    with pytest.raises(PipelineError, match=r"stak\.tif.*\n.*nearest legal value: .*/stack\.tif"):
+        open_planes(str(tmp_path / "stak.tif"))
+    (tmp_path / "images").mkdir()
+    with pytest.raises(PipelineError, match=r"imges/a/b\.tif.*\n.*nearest legal value: .*/images\n"):
+        open_planes(str(tmp_path / "imges/a/b.tif"))
+    with pytest.raises(PipelineError, match=r"imges/\*\.tif.*none\n.*nearest legal value: .*/images"):
+        open_planes(str(tmp_path / "imges/*.tif"))
+    with pytest.raises(PipelineError, match=r"zzz"):
+        open_planes(str(tmp_path / "zzz"))
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.npy", "a.npz", "a.h5", "a", "a.pkl", "a.czi"])
+def test_other_formats_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80\x04\x95 whatever")
+    with pytest.raises(
+        PipelineError, match=rf"{name}: expected an image \(\.tif .*\.png .*\.jpg.*a Zarr store"
+    ) as caught:
+        open_planes(str(tmp_path / name))
+    assert "TIFF or OME-Zarr" in caught.value.fix
+
+
+def test_folders_without_images(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PipelineError, match=r"empty: expected images.*got an empty folder"):
+        open_planes(str(tmp_path / "empty"))
+    (tmp_path / "empty/notes.txt").write_text("")
+    with pytest.raises(PipelineError, match=r"empty: expected images.*notes\.txt"):
+        open_planes(str(tmp_path / "empty"))
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
+def test_files_that_may_not_be_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"II*\0")
+    (tmp_path / name).chmod(0)
+    with pytest.raises(PipelineError, match=name):
+        open_planes(str(tmp_path / name))
+
+
+def test_errors_of_the_disk_name_the_file(stack, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(inputs, "TiffReader", fail)
+    with pytest.raises(PipelineError, match=r"stack\.tif.*Input/output error"):
+        open_planes(str(stack[0]))
+
+
+def test_fingerprints(tmp_path, stack):
+    path, _ = stack
+    first = open_planes(str(path)).fingerprint()
+    shutil.copy(path, tmp_path / "copy.tif")
+    assert open_planes(str(tmp_path / "copy.tif"), planes="0").fingerprint() == first
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "copy.tif").write_bytes(data)
+    assert open_planes(str(tmp_path / "copy.tif")).fingerprint() != first
+
+    write_planes(tmp_path / "a", noise((3, 21, 33)))
+    write_planes(tmp_path / "b", noise((3, 21, 33)))
+    first = open_planes(str(tmp_path / "a")).fingerprint()
+    assert open_planes(str(tmp_path / "b")).fingerprint() == first
+    Image.fromarray(noise((21, 33), seed=5)).save(tmp_path / "b/img1.png")
+    assert open_planes(str(tmp_path / "b")).fingerprint() != first
+    shutil.copy(tmp_path / "a/img2.png", tmp_path / "b/img1.png")
+    shutil.copy(tmp_path / "a/img1.png", tmp_path / "b/img2.png")
+    assert open_planes(str(tmp_path / "b")).fingerprint() != first
+
+
+def test_all_readers_agree(tmp_path):
+    """The same pixels through every format."""
+    pixels = noise((3, 40, 56), "u2")
+    write_planes(tmp_path / "png", pixels)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
+    zarr.create_array(tmp_path / "a.zarr", data=pixels, chunks=(1, 16, 16))
+    (tmp_path / "tif").mkdir()
+    for i, plane in enumerate(pixels):
+        tifffile.imwrite(tmp_path / f"tif/{i}.tif", plane, compression="lzw")
+    for name in ("png", "a.tif", "a.zarr", "tif"):
+        check(tmp_path / name, pixels[:, None])
+
+
+def test_readers_do_without_torch_and_pickle():
+    """Nothing here may load pickled data, and the stages that only read must start fast."""
+    package = Path(inputs.__file__).parent
+    names = [
+        "inputs",
+        "axes",
+        "blocks",
+        "calibration",
+        "picture_reader",
+        *(p.stem for p in package.glob("*_reader.py")),
+    ]
+    for name in {*names, *(p.stem for p in package.glob("tiff_*.py")), *(p.stem for p in package.glob("zarr_*.py"))}:
+        tree = ast.parse((package / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            imported = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {one.split(".")[0] for one in imported} & {"torch", "pickle", "dill", "marshal"}
+            assert not (
+                isinstance(node, ast.Attribute) and node.attr in ("load", "loads") and ast.unparse(node) != "json.loads"
+            )
+
+
+DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.mark.skipif(not (DATA / "isbi2012_em").is_dir(), reason="real data not here; set UNET_PIPELINE_DATA")
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("isbi2012_em/images.tif", (24, 1, 512, 512), "uint8"),
+        ("isbi2012_em/labels.tif", (24, 1, 512, 512), "uint8"),
+        ("ctc_fluo_hela/images.tif", (11, 1, 700, 1100), "uint16"),
+        ("ctc_fluo_hela/labels_silver.tif", (11, 1, 700, 1100), "uint16"),
+    ],
+)
+def test_real_stacks(name, shape, dtype):
+    planes = open_planes(str(DATA / name))
+    assert (planes.shape, planes.dtype) == (shape, dtype)
+    assert_reads(planes, tifffile.imread(DATA / name)[:, None])

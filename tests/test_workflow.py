@@ -1,0 +1,364 @@
+"""What Snakemake decides to run, and when: with faked stages for speed. The real chain is in test_chain.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspace import ROOT, Workspace, fake_checkout
+
+TABLE = (
+    "stack | image          | labels        | role    | regions | pixel_um",
+    "a     | my images/a.tif | my images/al.tif | train   |    |",
+    "b     | my images/b.tif | my images/bl.tif | val     |    |",
+    "c.1   | my images/c.tif | my images/cl.tif | test    | 3  | 0.5",
+    "d     | my images/d.tif |                  | predict |    |",
+)
+FIRST = {
+    *("ingest a", "ingest b", "ingest c.1", "ingest d", "weigh a", "weigh b", "train"),
+    *("tile b", "tile c.1", "tile d", "predict b 0", "predict c.1 0", "predict c.1 1", "predict c.1 2", "predict d 0"),
+    *("stitch b", "stitch c.1", "stitch d", "evaluate b", "evaluate c.1", "report"),
+}
+AFTER_PLAN = {job for job in FIRST if job.split()[0] in ("predict", "stitch", "evaluate", "report")}
+
+
+def project(folder: Path, checkout: Path) -> Workspace:
+    space = Workspace(folder, checkout)
+    (folder / "my images").mkdir(exist_ok=True)
+    for name in ("a", "al", "b", "bl", "c", "cl", "d", "e", "el"):
+        (folder / "my images" / f"{name}.tif").write_text(name)
+    space.table(*TABLE)
+    return space
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project nothing was run in."""
+    base = tmp_path_factory.mktemp("fresh")
+    return project(base / "my project", fake_checkout(base / "check out"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
+    """A project whose workflow has run, and what was printed."""
+    base = tmp_path_factory.mktemp("finished")
+    space = project(base / "my project", fake_checkout(base / "check {out}"))
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    assert ran.jobs == FIRST
+    return space, ran.text
+
+
+@pytest.fixture
+def done(finished: tuple[Workspace, str], tmp_path: Path) -> Workspace:
+    """A copy of the finished project, to be changed."""
+    shutil.copytree(finished[0].folder, tmp_path / "my copy")  # copies times too
+    return Workspace(tmp_path / "my copy", finished[0].checkout)
+
+
+def commands(text: str) -> dict[str, list[list[str]]]:
+    """The command lines the faked stages were given, by verb."""
+    lines = [json.loads(line) for line in re.findall(r'^\["[a-z]+".*\]$', text, re.MULTILINE)]
+    return {verb: [line[1:] for line in lines if line[0] == verb] for verb in {line[0] for line in lines}}
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]
+
+
+def test_a_dry_run_shows_every_job_from_the_start(fresh: Workspace) -> None:
+    assert fresh.would_run() == FIRST
+
+
+def test_the_bare_command_in_a_clone_runs_the_demo(tmp_path: Path) -> None:
+    clone = fake_checkout(tmp_path / "clone")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    ran = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert (clone / "results" / "report.html").exists()
+    assert (clone / "results" / "unseen" / "metrics.json").exists()
+    made = {path.relative_to(clone).parts[0] for path in clone.rglob("*") if "__pycache__" not in path.parts}
+    expected = {"Snakefile", "config.yaml", "stacks.tsv", "workflow", "profiles", "envs", "unet_pipeline"}
+    assert made - expected == {"results", "demo", ".snakemake"}
+
+
+def test_the_demo_is_made_only_for_a_table_that_names_it(fresh: Workspace) -> None:
+    assert "demo" not in fresh.would_run()
+
+
+def test_training_is_not_needed_for_a_plan(fresh: Workspace) -> None:
+    assert fresh.would_run("results/c.1/tiles.json") == {"ingest c.1", "tile c.1"}
+
+
+def test_the_proof_is_made_on_request(fresh: Workspace) -> None:
+    jobs = fresh.would_run("results/c.1/prove.json")
+    assert jobs == {"ingest a", "weigh a", "ingest b", "weigh b", "train", "ingest c.1", "prove c.1"}
+
+
+def test_each_rule_is_told_its_own_sections_only(finished: tuple[Workspace, str]) -> None:
+    told = {verb: set(json.loads(option(lines[0], "--config"))) for verb, lines in commands(finished[1]).items()}
+    assert told == {
+        "ingest": {"labels", "store"},
+        "weigh": {"labels", "store", "weigh"},
+        "train": {"labels", "normalise", "model", "augment", "train"},
+        "tile": {"labels", "store", "model", "tile", "predict"},
+        "predict": {"predict"},
+        "stitch": {"labels", "stitch"},
+        "evaluate": {"labels", "evaluate"},
+        "report": {
+            *("labels", "store", "normalise", "weigh", "model", "augment", "train"),
+            *("tile", "predict", "stitch", "evaluate", "report"),
+        },
+    }
+
+
+def test_commands_carry_the_row_and_the_machine(finished: tuple[Workspace, str]) -> None:
+    lines = commands(finished[1])
+    row = next(words for words in lines["ingest"] if option(words, "--stack") == "c.1")
+    assert {"--image=my images/c.tif", "--labels=my images/cl.tif", "--pixel-um=0.5"} <= set(row)
+    assert not [word for word in row if word.startswith(("--axes", "--planes", "--step"))]
+    (train,) = lines["train"]
+    assert option(train, "--train") == "results/a/weigh.json"
+    assert option(train, "--validate") == "results/b/weigh.json"
+    assert (option(train, "--threads"), option(train, "--device")) == ("2", "auto")
+    assert option(train, "--output") == "results/model"
+    assert {(option(words, "--tiles"), option(words, "--region")) for words in lines["predict"]} == {
+        *(("results/c.1/tiles.json", region) for region in "012"),
+        *((f"results/{name}/tiles.json", "0") for name in "bd"),
+    }
+    (report,) = lines["report"]
+    assert {"results/a/ingest.json", "results/b/stitch.json", "results/c.1/stitch.json", "results/d/stitch.json"} <= set(report)
+
+
+def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:
+    ran = fresh.run("--dry-run", "--cores", "1", "--printshellcmds", compute={"threads": 4})
+    assert set(re.findall(r"--threads (\d+)", ran.text)) == {"4"}
+
+
+def test_every_job_leaves_a_log_and_a_benchmark(finished: tuple[Workspace, str]) -> None:
+    results = finished[0].folder / "results"
+    for kind, suffix in (("logs", "log"), ("benchmarks", "tsv")):
+        found = {str(path.relative_to(results / kind)) for path in (results / kind).rglob("*") if path.is_file()}
+        expected = {"/".join(job.split()) + f".{suffix}" for job in FIRST}
+        assert found == expected
+    assert json.loads((results / "logs" / "weigh" / "a.log").read_text())[0] == "weigh"
+
+
+def test_nothing_is_written_outside_results(finished: tuple[Workspace, str]) -> None:
+    made = {path.name for path in finished[0].folder.iterdir()}
+    assert made == {"results", ".snakemake", "my images", "config.yaml", "stacks.tsv"}
+
+
+def test_a_second_run_does_nothing(done: Workspace) -> None:
+    ran = done.run()
+    assert ran.code == 0
+    assert ran.jobs == set()
+    assert "Nothing to be done" in ran.text
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("compute", "threads", 7, set()),
+        ("compute", "device", "cpu", set()),
+        ("report", "panel_px", 300, {"report"}),
+        ("evaluate", "isbi", True, {"evaluate b", "evaluate c.1", "report"}),
+        ("stitch", "min_area_px", 9, {job for job in AFTER_PLAN if not job.startswith("predict")}),
+        ("predict", "precision", "bfloat16", AFTER_PLAN | {"tile b", "tile c.1", "tile d"}),
+        ("tile", "tile_px", 256, AFTER_PLAN | {"tile b", "tile c.1", "tile d"}),
+        ("train", "steps", 901, AFTER_PLAN | {"train"}),
+        ("augment", "noise", 0.0, AFTER_PLAN | {"train"}),
+        ("normalise", "low", 0.5, AFTER_PLAN | {"train"}),
+        ("weigh", "w0", 5.0, AFTER_PLAN | {"train", "weigh a", "weigh b"}),
+        ("store", "compression", 5, FIRST),
+        ("labels", "ignore", 9, FIRST),
+    ],
+)
+def test_a_changed_key_runs_what_depends_on_it(
+    done: Workspace, section: str, key: str, value: object, expected: set[str]
+) -> None:
+    assert done.would_run(**{section: {key: value}}) == expected
+
+
+def test_a_new_row_costs_its_own_jobs(done: Workspace) -> None:
+    done.table(*TABLE, "e | my images/e.tif | my images/el.tif | test | |")
+    new = {f"{verb} e" for verb in ("ingest", "tile", "stitch", "evaluate")} | {"predict e 0", "report"}
+    assert done.would_run() == new
+    assert done.run().code == 0
+    assert done.would_run() == set()
+
+
+def test_a_new_training_row_retrains_and_reads_nothing_again(done: Workspace) -> None:
+    done.table(*TABLE, "e | my images/e.tif | my images/el.tif | train | |")
+    assert done.would_run() == AFTER_PLAN | {"ingest e", "weigh e", "train"}
+
+
+def test_a_removed_row_leaves_the_others_alone(done: Workspace) -> None:
+    done.table(*(row for row in TABLE if not row.startswith("d ")))
+    assert done.would_run() == {"report"}
+
+
+def test_an_edited_cell_or_file_costs_that_stack(done: Workspace) -> None:
+    own = {job for job in FIRST if " c.1" in job} | {"report"}
+    done.table(*(row.replace("0.5", "0.25") for row in TABLE))
+    assert done.would_run() == own
+    done.table(*TABLE)
+    (done.folder / "my images" / "c.tif").write_text("another picture")
+    assert done.would_run() == own
+
+
+def test_another_number_of_regions_plans_that_stack_anew(done: Workspace) -> None:
+    done.table(*(row.replace("| 3 ", "| 2 ") for row in TABLE))
+    own = {"tile c.1", "predict c.1 0", "predict c.1 1", "stitch c.1", "evaluate c.1", "report"}
+    assert done.would_run() == own
+
+
+def test_a_lost_region_costs_that_region(done: Workspace) -> None:
+    (done.folder / "results" / "c.1" / "regions" / "1.json").unlink()
+    assert done.would_run() == {"predict c.1 1", "stitch c.1", "evaluate c.1", "report"}
+
+
+def test_another_version_of_the_package_makes_everything_anew(done: Workspace, tmp_path: Path) -> None:
+    checkout = tmp_path / "newer"
+    shutil.copytree(done.checkout, checkout)
+    (checkout / "unet_pipeline" / "__init__.py").write_text('__version__ = "99.0"\n')
+    assert Workspace(done.folder, checkout).would_run() == FIRST
+
+
+def test_label_tiffs_are_outputs_where_wanted(done: Workspace) -> None:
+    assert done.run(stitch={"tiff": True}).code == 0
+    for name in ("b", "c.1", "d"):
+        assert (done.folder / "results" / name / "instances.tif").exists()
+    done.config = {"stitch": {"tiff": True}}
+    assert done.would_run() == set()
+    (done.folder / "results" / "b" / "classes.tif").unlink()
+    assert "stitch b" in done.would_run()
+
+
+@pytest.mark.parametrize("name", ["finished model", "results/model"])
+def test_a_finished_model_replaces_training(done: Workspace, tmp_path: Path, name: str) -> None:
+    model = done.folder / name
+    if not model.exists():
+        shutil.copytree(done.folder / "results" / "model", model)
+    space = Workspace(tmp_path / "elsewhere", done.checkout)
+    for folder in ("my images", name):
+        shutil.copytree(done.folder / folder, space.folder / folder)
+    space.table(*TABLE)
+    space.config = {"model": {"folder": name}}
+    not_needed = {"ingest a", "weigh a", "weigh b", "train"}
+    assert space.would_run() == FIRST - not_needed
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    lines = commands(ran.text)
+    for verb in ("tile", "predict", "report"):
+        assert {option(words, "--model") for words in lines[verb]} == {name}
+    (model_json := space.folder / name / "model.json").write_text("another model")
+    assert model_json.exists()
+    assert space.would_run() == AFTER_PLAN | {"tile b", "tile c.1", "tile d"}
+
+
+def test_a_missing_image_is_named(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    (space.folder / "my images" / "d.tif").unlink()
+    ran = space.run()
+    assert ran.code != 0
+    assert "my images/d.tif" in ran.text
+    assert "Traceback" not in ran.text
+    assert not (space.folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "rows", "message"),
+    [
+        ({"train": {"stepps": 3}}, (), "train.stepps: expected one of"),
+        ({"trian": {"steps": 3}}, (), "nearest legal value: train"),
+        ({"train": {"steps": "many"}}, (), "train.steps: expected a whole number, got 'many'"),
+        ({"train": {"momentum": 1.5}}, (), "train.momentum: expected 0 to 0.9999, got 1.5"),
+        ({"tile": {"tile_px": 388}, "model": {"depth": 4}}, (), "nearest legal value: 384"),
+        ({"store": {"shard_px": 48, "chunk_px": 16}, "model": {"depth": 5}}, (), "store.shard_px: expected a multiple"),
+        ({"model": {"folder": "nowhere"}}, (), "model.folder: expected a folder with model.json, got nowhere"),
+        ({}, ("c.1 | x.tif | | predict",), "stacks.tsv line 6: expected a stack name used once, got 'c.1'"),
+        ({}, ("../e | x.tif | | predict",), "stacks.tsv line 6, column stack"),
+        ({}, ("e | x.tif | | test",), "stacks.tsv line 6, column labels: expected labels for a stack with role test"),
+        ({}, ("e | x.tif | | tset",), "nearest legal value: test"),
+        ({}, (None, "stack | image", "e | x.tif"), "column role: expected a stack with role train, got none"),
+    ],
+)
+def test_a_mistake_in_config_or_table_is_one_clear_message(
+    fresh: Workspace, tmp_path: Path, sections: dict, rows: tuple, message: str
+) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    space.table(*(rows[1:] if rows and rows[0] is None else (*TABLE, *rows)))
+    ran = space.run(**sections)
+    assert ran.code == 1
+    assert message in ran.text
+    assert ran.text.count(message) == 1
+    assert "Traceback" not in ran.text
+    assert len(ran.text.splitlines()) <= 8, ran.text
+    assert not (space.folder / "results").exists()
+
+
+def test_a_failing_stage_stops_the_run_and_shows_its_log(fresh: Workspace, tmp_path: Path) -> None:
+    checkout = tmp_path / "failing"
+    shutil.copytree(fresh.checkout, checkout)
+    main = checkout / "unet_pipeline" / "__main__.py"
+    main.write_text('import sys\nif sys.argv[1] == "weigh":\n    sys.exit("error: no such luck")\n' + main.read_text())
+    space = project(tmp_path / "p", checkout)
+    ran = space.run()
+    assert ran.code == 1
+    assert "error: no such luck" in ran.text
+    assert (space.folder / "results" / "logs" / "weigh" / "a.log").read_text() == "error: no such luck\n"
+    assert not (space.folder / "results" / "a" / "weigh.json").exists()
+    assert "train" not in ran.jobs
+
+
+def test_the_working_directory_wins_over_the_checkout(fresh: Workspace, tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "empty", fresh.checkout)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(fresh.checkout / "Snakefile"), "--cores", "2", "-n"]
+    ran = subprocess.run(command, cwd=space.folder, capture_output=True, text=True, check=False, timeout=100)
+    assert "demo/unseen.tif" in ran.stdout + ran.stderr, "without a table of its own the demo of the checkout"
+    assert "ingest a" in fresh.would_run()
+
+
+def test_the_report_of_snakemake_shows_page_and_scores(done: Workspace) -> None:
+    ran = done.run("--report", "its report.zip")
+    assert ran.code == 0, ran.text
+    listing = subprocess.run(
+        [sys.executable, "-m", "zipfile", "-l", str(done.folder / "its report.zip")], capture_output=True, text=True, check=True
+    ).stdout
+    assert listing.count("metrics.json") == 2
+    assert "report.html" in listing
+
+
+def test_lint_is_clean() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_rules_call_the_package_and_nothing_else() -> None:
+    """And the file, the rule, the verb, the log and the benchmark share one name."""
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        text = path.read_text(encoding="utf-8")
+        if path.stem == "common":
+            assert not re.search(r"^rule ", text, re.MULTILINE)
+            continue
+        assert re.findall(r"^rule (\w+):", text, re.MULTILINE) == [path.stem]
+        assert re.search(r'^rule \w+:\n    """[A-Z]', text), f"{path.name} says what the rule does"
+        (shell,) = re.findall(r'shell:\s+r"""(.*?)"""', text, re.DOTALL)
+        words = shlex.split(shell.replace("\\\n", " "))
+        assert words[:4] == ["python", "-m", "unet_pipeline", path.stem]
+        assert words[-4:] == ["2>&1", "|", "tee", "{log:q}"]
+        for field in re.findall(r"\{([^}]*)\}", shell):
+            assert field.endswith(":q") or field in ("resources.torch_threads", "params.regions", "wildcards.region")
+        assert f'"results/logs/{path.stem}' in text
+        assert f'"results/benchmarks/{path.stem}' in text
+        assert "version=VERSION" in text
+        assert not re.search(r"\b(run|script|message):", text)

@@ -1,0 +1,112 @@
+"""Train: labelled stacks become a model folder; resumes where an interrupted training stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_pipeline import ngff
+from unet_pipeline.config import Config
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.learner import Settings
+from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.normalise import Normaliser, from_statistics, merge
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import digest, provenance, read_json, sha256_file
+from unet_pipeline.stack import Stack
+from unet_pipeline.train import TrainResult, train
+from unet_pipeline.training_stack import TrainingStack
+from unet_pipeline.weigh import WEIGHTS
+from unet_pipeline.weights import class_weights
+
+SECTIONS = ("labels", "normalise", "model", "augment", "train")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A stack whose targets and boundary weights are computed.
+
+    Attributes:
+        record: path of `weigh.json`.
+        facts: its content.
+        stack: the stack.
+    """
+
+    record: Path
+    facts: dict[str, Any]
+    stack: Stack
+
+    @classmethod
+    def open(cls, record: Path) -> Weighed:
+        """Open a stack by the record that weigh wrote."""
+        facts = read_json(record, fix="run weigh for this stack")
+        if not {"ingest", "class_counts"} <= set(facts):
+            raise PipelineError(record, "a record of weigh", f"keys {sorted(facts)[:6]}", fix="run weigh again")
+        return cls(record, facts, Stack.open(record.parent / str(facts["ingest"])))
+
+    def training_stack(self, normaliser: Normaliser) -> TrainingStack:
+        """Return the stack as training sees it."""
+        store = self.record.parent / WEIGHTS
+        target, boundary = ngff.open_array(store, "target"), ngff.open_array(store, "boundary")
+        return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
+
+
+def train_model(training: Sequence[Path], validation: Sequence[Path], config: Config, folder: Path) -> TrainResult:
+    """Train a network on weighed stacks and write the model folder.
+
+    Args:
+        training: `weigh.json` of each training stack.
+        validation: `weigh.json` of each stack on which the kept weights are chosen; may be empty.
+        config: sections labels, normalise, model, augment, train and compute are used.
+        folder: the model folder, `results/model`.
+
+    Raises:
+        PipelineError: stacks that differ in channels, a class without pixels, or what `train` raises.
+    """
+    weighed, held_out = [Weighed.open(path) for path in training], [Weighed.open(path) for path in validation]
+    classes = config.labels.classes
+    channels = _channels([*weighed, *held_out])
+    common = _common_normaliser(weighed, config)
+    stacks, checks = (
+        [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
+    )
+    counts = np.array([[one.facts["class_counts"][name] for name in classes] for one in weighed]).sum(axis=0)
+    balance = class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
+    options = config.model
+    architecture = Architecture("unet", options.depth, options.base_channels, channels, len(classes), options.dropout)
+    sections = config.section(*SECTIONS)
+    records = [*training, *validation]
+    made_by = {
+        "stacks": [one.stack.name for one in weighed],
+        "validation_stacks": [one.stack.name for one in held_out],
+        "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
+        "provenance": provenance(sections, [one.stack.record for one in weighed + held_out]),
+    }
+    card = ModelCard(architecture, classes, config.normalise, common, made_by)
+    key = digest([sections, [sha256_file(path) for path in records]])
+    settings = Settings(config.train, config.augment, config.compute)
+    with Progress(config.train.steps, "train") as progress:
+        return train(stacks, checks, card, balance, settings, folder, key, progress)
+
+
+def _channels(weighed: Sequence[Weighed]) -> int:
+    channels = {one.stack.name: one.stack.channels for one in weighed}
+    if len(set(channels.values())) != 1:
+        raise PipelineError("stacks", "training stacks with the same number of channels", channels)
+    return next(iter(channels.values()))
+
+
+def _common_normaliser(weighed: Sequence[Weighed], config: Config) -> Normaliser | None:
+    """Return the constants of the whole training set with scope "model", None where each stack brings its own."""
+    if config.normalise.scope == "stack":
+        return None
+    merged = merge([one.stack.facts["statistics"] for one in weighed])
+    return from_statistics(config.normalise, merged, weighed[0].stack.dtype)
+
+
+def _own_normaliser(one: Weighed, config: Config) -> Normaliser:
+    return from_statistics(config.normalise, one.stack.facts["statistics"], one.stack.dtype)
