@@ -47,6 +47,6 @@ rule all:
     default_target: True
     input:
         "results/report.html",
-        expand("results/{stack}/stitch.json", stack=predicted()),
+        expand(["results/{stack}/stitch.json", *label_tiffs()], stack=predicted()),
         expand("results/{stack}/metrics.json", stack=scored()),
     localrule: True

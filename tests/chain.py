@@ -53,7 +53,7 @@ def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, class
     import torch
 
     from unet_pipeline.config import Normalise
-    from unet_pipeline.modelcard import Architecture, ModelCard
+    from unet_pipeline.modelcard import Architecture, ModelCard, geometry
     from unet_pipeline.models import build, save_model
 
     architecture = Architecture("unet", depth, base_channels, channels, len(classes), 0.5)
@@ -62,7 +62,8 @@ def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, class
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.05)
         # The last bias is set so that every class wins somewhere on the drawn cells.
-        grey = torch.from_numpy(draw(1, (250, 250))[0] / 200.0).float()[:, None, :244, :244].repeat(1, channels, 1, 1)
+        size = geometry(architecture).read_px(16 * 2**depth)
+        grey = torch.from_numpy(draw(1, (size, size))[0] / 200.0).float()[:, None].repeat(1, channels, 1, 1)
         list(network.parameters())[-1].sub_(network.eval()(grey).mean(dim=(0, 2, 3)))
     save_model(folder, network, ModelCard(architecture, tuple(classes), Normalise()))
     return folder

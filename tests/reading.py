@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from hypothesis import settings
 
 from unet_pipeline.inputs import Planes, open_planes
+
+# The machines that run tests are shared, so a slow example is no failure.
+calm = settings(deadline=None)
 
 
 def noise(shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8, seed: int = 0) -> npt.NDArray[np.generic]:

@@ -173,7 +173,7 @@ def test_a_quarter_turn_is_exact():
     transform = dataclasses.replace(draw(shape=(12, 12)), matrix=np.array([[0.0, 1.0], [-1.0, 0.0]]))
     positions = augment.coordinates(transform, (12, 12)) + 5.5
     turned = augment.warp_image(image, positions)
-    torch.testing.assert_close(turned, torch.rot90(image, -1, (1, 2)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned, torch.rot90(image, 1, (1, 2)), atol=1e-5, rtol=0)
 
 
 # grey values

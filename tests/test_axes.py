@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import calm
 
 from unet_pipeline.axes import check_axes, find_layout, natural_key, parse_planes
 from unet_pipeline.errors import PipelineError
@@ -12,6 +13,7 @@ from unet_pipeline.errors import PipelineError
 WHERE = Path("stack.tif")
 
 
+@calm
 @given(st.permutations("tzcyx"), st.data())
 def test_any_order_becomes_planes_channels_height_width(order, data):
     letters = "".join(order[: data.draw(st.integers(2, 5))])
@@ -104,12 +106,14 @@ def selections(draw):
     return count, ",".join(runs), planes
 
 
+@calm
 @given(selections())
 def test_planes_keep_their_order(case):
     count, text, planes = case
     assert list(parse_planes(WHERE, text, count)) == planes
 
 
+@calm
 @given(st.integers(1, 20))
 def test_no_text_means_all_planes(count):
     assert parse_planes(WHERE, None, count) == parse_planes(WHERE, "  ", count) == tuple(range(count))
@@ -138,6 +142,7 @@ def test_planes_that_cannot_be(text, nearest, word):
     assert word in str(caught.value)
 
 
+@calm
 @given(st.text(max_size=12), st.integers(1, 9))
 def test_any_text_is_parsed_or_refused(text, count):
     try:
@@ -156,6 +161,7 @@ def test_natural_order():
     assert sorted(names, key=natural_key) == sorted(reversed(names), key=natural_key)
 
 
+@calm
 @given(st.lists(st.integers(0, 10**9), unique=True, max_size=30))
 def test_natural_order_of_numbers_is_that_of_numbers(numbers):
     names = sorted((f"z{n}.tif" for n in numbers), key=natural_key)

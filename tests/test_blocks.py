@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import calm
 
 from unet_pipeline.blocks import BlockCache, Window, paste, pixel_dtype, refuse_transparency
 from unet_pipeline.errors import PipelineError
@@ -12,6 +13,7 @@ from unet_pipeline.errors import PipelineError
 spans = st.tuples(st.integers(0, 12), st.integers(0, 8))
 
 
+@calm
 @given(st.lists(st.tuples(spans, spans), min_size=1, max_size=3))
 def test_paste_is_like_pasting_into_one_large_array(boxes):
     target_at, target_n = zip(*(a for a, _ in boxes), strict=True)

@@ -1,15 +1,12 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from unet_pipeline.calibration import (
     MICROMETERS,
     SECONDS,
     Calibration,
     from_imagej,
-    from_multiscale,
     from_ome_xml,
     from_resolution,
     measure,
@@ -99,33 +96,3 @@ def test_imagej():
 )
 def test_resolution_tags(per_unit, unit, expected):
     assert from_resolution(per_unit, unit).pixel_um == (None if expected is None else pytest.approx(expected))
-
-
-def axes_of(units):
-    return [{"name": name, "unit": unit} if unit else {"name": name} for name, unit in units]
-
-
-def test_multiscale():
-    axes = axes_of([("t", "millisecond"), ("c", None), ("z", "micrometer"), ("y", "nanometer"), ("x", "nanometer")])
-    dataset = {"coordinateTransformations": [{"type": "scale", "scale": [1, 1, 2, 250, 500]}, {"type": "translation"}]}
-    multiscale = {"axes": axes, "coordinateTransformations": [{"type": "scale", "scale": [100, 1, 1, 1, 2]}]}
-    scale = from_multiscale(multiscale, dataset, "tczyx")
-    assert scale.pixel_um == pytest.approx((0.25, 1.0))
-    assert scale.z_um == pytest.approx(2)
-    assert scale.t_s == pytest.approx(0.1)
-
-
-def test_multiscale_without_units_says_nothing():
-    dataset = {"coordinateTransformations": [{"type": "scale", "scale": [2, 3]}]}
-    assert from_multiscale({"axes": axes_of([("y", None), ("x", None)])}, dataset, "yx") == Calibration()
-    assert from_multiscale({"axes": ["y", "x"]}, dataset, "yx") == Calibration()
-    assert from_multiscale({}, dataset, "yx") == Calibration()
-
-
-@given(st.recursive(st.none() | st.integers() | st.text() | st.floats(), st.lists, max_leaves=4))
-def test_malformed_scales_say_nothing(scale):
-    axes = axes_of([("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")])
-    dataset = {"coordinateTransformations": [{"type": "scale", "scale": scale}]}
-    found = from_multiscale({"axes": axes}, dataset, "zyx")
-    if found != Calibration():
-        assert isinstance(scale, list) and len(scale) == 3

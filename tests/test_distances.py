@@ -115,7 +115,7 @@ def test_long_planes_do_not_overflow(shape):
 
 
 def test_largest_reach_and_distance():
-    plane = np.zeros((2, 40_000), np.uint8)
+    plane = np.zeros((2, 33_000), np.uint8)
     plane[0, 0], plane[1, 0] = 1, 2
     found = two_nearest(plane, 32_000)
     assert found.d1_squared[0, 32_000] == 32_000**2

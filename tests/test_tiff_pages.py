@@ -24,7 +24,8 @@ def test_ome_tiff_of_several_files(tmp_path):
     pixels = noise((4, 21, 33), "u2")
     xml = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{}">
     <Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16"
-     SizeX="33" SizeY="21" SizeC="1" SizeZ="4" SizeT="1"><Channel ID="Channel:0" SamplesPerPixel="1"/>{}</Pixels></Image>
+     SizeX="33" SizeY="21" SizeC="1" SizeZ="4" SizeT="1"><Channel ID="Channel:0" SamplesPerPixel="1"/>{}</Pixels>
+    </Image>
     </OME>"""
     part = """<TiffData IFD="{}" FirstZ="{}" PlaneCount="1"><UUID FileName="{}.ome.tif">urn:uuid:{}</UUID></TiffData>"""
     parts = "".join(part.format(z % 2, z, name, name) for z, name in enumerate("aabb"))
@@ -35,6 +36,11 @@ def test_ome_tiff_of_several_files(tmp_path):
     before = planes.fingerprint()
     (tmp_path / "b.ome.tif").write_bytes((tmp_path / "b.ome.tif").read_bytes() + b"\0")
     assert open_planes(str(tmp_path / "a.ome.tif")).fingerprint() != before
+    tifffile.imwrite(
+        tmp_path / "b.ome.tif", pixels[2:], description=xml.format("b", parts), metadata=None, byteorder=">"
+    )
+    with pytest.raises(PipelineError, match=r"a\.ome\.tif, page 2.*differs"):
+        open_planes(str(tmp_path / "a.ome.tif"))
     (tmp_path / "b.ome.tif").unlink()
     with pytest.raises(PipelineError, match=r"a\.ome\.tif, page 2.*a file of the set is missing"):
         open_planes(str(tmp_path / "a.ome.tif"))

@@ -1,4 +1,6 @@
 import logging
+import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -136,3 +138,18 @@ def test_tifffile_keeps_its_voice(tmp_path):
     before = (logger.propagate, list(logger.handlers))
     open_planes(str(tmp_path / "a.tif"))
     assert (logger.propagate, list(logger.handlers)) == before
+
+
+@pytest.mark.parametrize(("name", "value"), [("SizeZ", 10**9), ("SizeT", 10**12), ("PlaneCount", 10**9)])
+def test_forged_ome_xml_allocates_nothing(tmp_path, name, value):
+    path = tmp_path / "forged.ome.tif"
+    tifffile.imwrite(path, noise((5, 21, 33)), metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(path) as tiff:
+        xml = re.sub(rf'{name}="[0-9]+"', f'{name}="{value}"', tiff.ome_metadata)
+    tifffile.tiffcomment(path, xml.encode())
+    tracemalloc.start()
+    with pytest.raises(PipelineError, match=rf"forged\.ome\.tif.*{value}"):
+        open_planes(str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21

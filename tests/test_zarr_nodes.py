@@ -3,13 +3,16 @@ import json
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 from ome_zarr.format import FormatV04, FormatV05
 from ome_zarr.writer import write_image, write_labels
-from reading import check, noise
+from reading import calm, check, noise
 
+from unet_pipeline.calibration import Calibration
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
-from unet_pipeline.zarr_nodes import is_zarr
+from unet_pipeline.zarr_nodes import from_multiscale, is_zarr
 
 FORMATS = {"0.4": (FormatV04(), 2), "0.5": (FormatV05(), 3)}
 
@@ -223,6 +226,37 @@ def test_pickle_is_refused(tmp_path, key):
     metadata[key] = codec if key == "compressor" else [codec]
     (path / ".zarray").write_text(json.dumps(metadata))
     (path / "0.0").write_bytes(b"cposix\nsystem\n(S'touch " + str(tmp_path / "pwned").encode() + b"'\ntR.")
-    with pytest.raises(PipelineError, match=r"a\.zarr.*pickle"):
+    with pytest.raises(PipelineError, match=r"a\.zarr: expected codecs that only hold data"):
         open_planes(str(path)).read(0, slice(None), slice(None))
     assert not (tmp_path / "pwned").exists()
+
+
+def axes_of(units):
+    return [{"name": name, "unit": unit} if unit else {"name": name} for name, unit in units]
+
+
+def test_multiscale():
+    axes = axes_of([("t", "millisecond"), ("c", None), ("z", "micrometer"), ("y", "nanometer"), ("x", "nanometer")])
+    dataset = {"coordinateTransformations": [{"type": "scale", "scale": [1, 1, 2, 250, 500]}, {"type": "translation"}]}
+    multiscale = {"axes": axes, "coordinateTransformations": [{"type": "scale", "scale": [100, 1, 1, 1, 2]}]}
+    scale = from_multiscale(multiscale, dataset, "tczyx")
+    assert scale.pixel_um == pytest.approx((0.25, 1.0))
+    assert scale.z_um == pytest.approx(2)
+    assert scale.t_s == pytest.approx(0.1)
+
+
+def test_multiscale_without_units_says_nothing():
+    dataset = {"coordinateTransformations": [{"type": "scale", "scale": [2, 3]}]}
+    assert from_multiscale({"axes": axes_of([("y", None), ("x", None)])}, dataset, "yx") == Calibration()
+    assert from_multiscale({"axes": ["y", "x"]}, dataset, "yx") == Calibration()
+    assert from_multiscale({}, dataset, "yx") == Calibration()
+
+
+@calm
+@given(st.recursive(st.none() | st.integers() | st.text() | st.floats(), st.lists, max_leaves=4))
+def test_malformed_scales_say_nothing(scale):
+    axes = axes_of([("z", "micrometer"), ("y", "micrometer"), ("x", "micrometer")])
+    dataset = {"coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    found = from_multiscale({"axes": axes}, dataset, "zyx")
+    if found != Calibration():
+        assert isinstance(scale, list) and len(scale) == 3

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,20 +93,43 @@ class Workspace:
         """Run Snakemake with `sections` merged over the configuration of this workspace."""
         merged = {name: {**self.config.get(name, {}), **sections.get(name, {})} for name in {**self.config, **sections}}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(merged), encoding="utf-8")
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.checkout / "Snakefile")]
-        command += ["--directory", str(self.folder), "--cores", "2", *arguments]
-        surroundings = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
-        done = subprocess.run(
-            command, cwd=self.folder.parent, env=surroundings | {"OMP_NUM_THREADS": "1"}, text=True, timeout=500,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-        return Ran(done.returncode, done.stdout)
+        where = ["--snakefile", str(self.checkout / "Snakefile"), "--directory", str(self.folder)]
+        return snakemake(*where, "--cores", "2", *arguments, cwd=self.folder.parent)
 
     def would_run(self, *arguments: str, **sections: dict[str, Any]) -> set[str]:
         """Jobs of a dry run."""
         ran = self.run("--dry-run", *arguments, **sections)
         assert ran.code == 0, ran.text
         return ran.jobs
+
+
+def snakemake(*arguments: str, cwd: Path) -> Ran:
+    """Run Snakemake in a process of its own, forked from one that has imported it: imports would be most of the time."""
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload(["snakemake.cli", "pandas", "requests", "yte", "docutils.core"])
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder, "said")
+        process = forkserver.Process(target=_snakemake, args=(list(arguments), str(cwd), str(said)))
+        process.start()
+        process.join(timeout=500)
+        if process.exitcode is None:
+            process.kill()
+        return Ran(-1 if process.exitcode is None else process.exitcode, said.read_text(encoding="utf-8"))
+
+
+def _snakemake(arguments: list[str], cwd: str, said: str) -> None:
+    for target, path, flags in ((0, os.devnull, os.O_RDONLY), (1, said, os.O_WRONLY | os.O_CREAT)):
+        os.dup2(os.open(path, flags), target)
+    os.dup2(1, 2)
+    for name in ("PYTHONPATH", "SNAKEMAKE_PROFILE"):
+        os.environ.pop(name, None)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(cwd)
+    sys.path[:] = [path for path in sys.path if not path or not Path(path).is_relative_to(ROOT) or ".venv" in path]
+    sys.argv = ["snakemake", *arguments]
+    from snakemake.cli import main
+
+    main()
 
 
 def fake_checkout(folder: Path) -> Path:

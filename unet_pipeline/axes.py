@@ -107,7 +107,7 @@ def find_layout(where: object, shape: Sequence[int], letters: str, axes: str | N
 def _assign(where: object, shape: Sequence[int], letters: str, axes: str) -> str:
     """Give the user's letters to the dimensions: to all, or to those longer than 1 (y and x always count)."""
     long = [i for i, n in enumerate(shape) if n > 1 or letters[i] in "yx"]
-    if len(axes) == len(shape) != len(long):
+    if len(axes) == len(shape):
         return axes
     wanted = axes if len(axes) == len(long) else "".join(letter for letter in axes if letter in "yx")
     if len(wanted) != len(long):

@@ -1,4 +1,4 @@
-"""What image files say about scale: pixel size, distance between planes, channel names."""
+"""What image files say about scale: pixel size, distance between planes, channel names (for Zarr see `zarr_nodes`)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def measure(value: object, unit: object, units: Mapping[str, float]) -> float | 
     return number if math.isfinite(number) and number > 0 else None
 
 
-def _pair(y: float | None, x: float | None) -> tuple[float, float] | None:
+def pair(y: float | None, x: float | None) -> tuple[float, float] | None:
+    """Return (y, x) if both are known."""
     return None if y is None or x is None else (y, x)
 
 
@@ -85,7 +86,7 @@ def from_ome_xml(text: str, index: int) -> Calibration:
     y, x, z = (measure(value, unit, MICROMETERS) for value, unit in sizes.values())
     time = measure(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), SECONDS)
     names = tuple(channel.get("Name", "") for channel in pixels.findall("{*}Channel"))
-    return Calibration(_pair(y, x), z, time, names if all(names) else ())
+    return Calibration(pair(y, x), z, time, names if all(names) else ())
 
 
 def from_imagej(metadata: Mapping[str, Any], per_unit: Sequence[float] | None) -> Calibration:
@@ -97,7 +98,7 @@ def from_imagej(metadata: Mapping[str, Any], per_unit: Sequence[float] | None) -
     """
     unit = metadata.get("unit")
     y, x = (None, None) if per_unit is None else (_invert(n) for n in per_unit)
-    pixel = _pair(measure(y, metadata.get("yunit", unit), MICROMETERS), measure(x, unit, MICROMETERS))
+    pixel = pair(measure(y, metadata.get("yunit", unit), MICROMETERS), measure(x, unit, MICROMETERS))
     z = measure(metadata.get("spacing"), metadata.get("zunit", unit), MICROMETERS)
     return Calibration(pixel, z, measure(metadata.get("finterval"), "s", SECONDS))
 
@@ -112,7 +113,7 @@ def from_resolution(per_unit: Sequence[float] | None, unit: int) -> Calibration:
     name = {2: "inch", 3: "cm"}.get(unit)
     if per_unit is None or name is None:
         return Calibration()
-    pixel = _pair(measure(_invert(per_unit[0]), name, MICROMETERS), measure(_invert(per_unit[1]), name, MICROMETERS))
+    pixel = pair(measure(_invert(per_unit[0]), name, MICROMETERS), measure(_invert(per_unit[1]), name, MICROMETERS))
     if pixel is not None and name == "inch" and max(pixel) > MAX_INCH_PIXEL_UM:
         return Calibration()
     return Calibration(pixel)
@@ -120,37 +121,3 @@ def from_resolution(per_unit: Sequence[float] | None, unit: int) -> Calibration:
 
 def _invert(number: float) -> float | None:
     return 1 / number if number > 0 else None
-
-
-def from_multiscale(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], letters: str) -> Calibration:
-    """Read the scale of one level of an OME-Zarr image, versions 0.3 to 0.5.
-
-    Args:
-        multiscale: an entry of `multiscales`.
-        dataset: the level, an entry of its `datasets`.
-        letters: what each axis is, such as "tczyx".
-
-    Axes without a unit say nothing: the default scale of 1 would be mistaken for a micrometre.
-    """
-    axes = list(multiscale.get("axes") or [None] * len(letters))
-    units = [axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes]
-    own, shared = (_scale(place, len(letters)) for place in (dataset, multiscale))
-    found: dict[str, float | None] = {}
-    for letter, unit, a, b in zip(letters, units, own, shared, strict=True):
-        found[letter] = measure(a * b, unit, SECONDS if letter == "t" else MICROMETERS)
-    return Calibration(_pair(found.get("y"), found.get("x")), found.get("z"), found.get("t"))
-
-
-def _scale(place: Mapping[str, Any], count: int) -> list[float]:
-    """Return the product of the scale transformations; anything malformed counts as NaN, that is unknown."""
-    total = [1.0] * count
-    transformations = place.get("coordinateTransformations")
-    for transformation in transformations if isinstance(transformations, list) else ():
-        if not isinstance(transformation, dict) or transformation.get("type") != "scale":
-            continue
-        scale = transformation.get("scale")
-        if isinstance(scale, list) and len(scale) == count and all(isinstance(n, int | float) for n in scale):
-            total = [a * b for a, b in zip(total, scale, strict=True)]
-        else:
-            total = [math.nan] * count
-    return total

@@ -112,12 +112,7 @@ def loss_curve(history: History, kept: tuple[float, float] | None) -> bytes:
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
     if kept:
-        step, value = kept
-        axes.plot([step], [value], "o", color=VALIDATION, markersize=8, markerfacecolor="none", markeredgewidth=2)
-        axes.annotate(
-            f"kept, step {step:,.0f}", (step, value), (0, 10), textcoords="offset points", ha=_side(axes, step),
-            va="bottom", color=VALIDATION, fontsize=10,
-        )  # fmt: skip
+        axes.plot([kept[0]], [kept[1]], "o", color=VALIDATION, markersize=8, markerfacecolor="none", markeredgewidth=2)
     return _finished(figure)
 
 
@@ -161,12 +156,6 @@ def _empty(title: str) -> tuple[Figure, Axes]:
 def _line(axes: Axes, points: Points, stroke: str) -> None:
     steps, values = [step for step, _ in points], [value for _, value in points]
     axes.plot(steps, values, color=stroke, linewidth=1.5, marker="o" if len(points) <= 40 else "", markersize=2.5)
-
-
-def _side(axes: Axes, step: float) -> str:
-    low, high = axes.get_xlim()
-    place = (step - low) / (high - low)
-    return "left" if place < 0.2 else "right" if place > 0.8 else "center"
 
 
 def _finished(figure: Figure) -> bytes:

@@ -24,7 +24,7 @@ BEYOND_REACH = np.int32(2**31 - 1)
 MAX_REACH_PX = 32_000  # twice its square is an int32: no sum of two squares overflows
 
 _NONE = np.uint16(2**16 - 1)  # no labelled pixel within reach in this column
-_RUN = 64  # pixels of a row that end their search together
+_RUN = 32  # pixels of a row that end their search together
 
 
 class TwoNearest(NamedTuple):

@@ -24,10 +24,13 @@ Rgb = npt.NDArray[np.uint8]
 SHOWN_PX = 680
 """Pictures are enlarged by a whole factor to about this many px at their longer side: twice the size they are shown."""
 
-LEVELS = 128
-"""Steps of a colour scale; few enough that a picture and its scale bar fit a palette."""
+LEVELS = 236
+"""Steps of a colour scale; few enough that a picture and its scale bar fit a palette of 256."""
 
 INK, PAPER, UNKNOWN, UNMATCHED = (17, 24, 32), (255, 255, 255), (130, 138, 148), (150, 156, 164)
+
+FIELD, BLENDS = (34, 34, 34), 17
+"""Behind a scale bar; the smooth edges of its letters take 16 greys, the multiples of 17."""
 
 CLASS_COLOURS = (
     (17, 24, 32), (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178),
@@ -172,8 +175,11 @@ def with_scale_bar(rgb: Rgb, bar: ScaleBar, factor: int) -> Rgb:
     image = Image.fromarray(canvas)
     x, y = image.width - field[0], image.height - field[1]
     draw = ImageDraw.Draw(image)
-    draw.rectangle((x, y, image.width, image.height), fill=INK)
+    draw.rectangle((x, y, image.width, image.height), fill=FIELD)
     draw.text((x + field[0] / 2 - (left + right) / 2, y + pad - top), bar.label, font=font, fill=PAPER)
+    image.paste(
+        image.crop((x, y, *image.size)).point([round(grey / BLENDS) * BLENDS for grey in range(256)] * 3), (x, y)
+    )
     start, end = x + (field[0] - length) // 2, image.height - pad
     draw.rectangle((start, end - thick, start + length - 1, end - 1), fill=PAPER)
     return np.asarray(image)

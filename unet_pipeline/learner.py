@@ -87,7 +87,13 @@ def prepare(
     folder: Path,
     digest: str,
 ) -> Learner:
-    """Build the network and everything around it; see `train.train` for the arguments and errors."""
+    """Build the network and everything around it.
+
+    The arguments are those of `train.train`; `class_weights` is (classes,).
+
+    Raises:
+        PipelineError: a device, precision, tile size or class weights that do not fit.
+    """
     options, device = settings.train, choose_device(settings.compute)
     autocast(device, options.precision, "train.precision")  # refuses what the device cannot do, before any work
     card.geometry.check_keep(options.tile_px, "train.tile_px")
@@ -132,7 +138,12 @@ def _workers(settings: Settings, device: torch.device) -> int:
 
 
 def batches(learner: Learner, first: int) -> Generator[tuple[torch.Tensor, torch.Tensor, torch.Tensor], None, None]:
-    """Yield the batches of steps `first`, `first` + 1, ... on the device."""
+    """Yield the batches of steps `first`, `first` + 1, ... on the device.
+
+    Yields:
+        image: (n, channels, y, x) float32; target: (n, y', x') int64; boundary: (n, y', x') float32, where y' and x'
+        are the size that the network returns.
+    """
     options, device = learner.settings.train, learner.device
 
     def read(step: int) -> Tile:

@@ -44,7 +44,13 @@ def weighted_cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: t
 def weighted_sums(
     logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return numerator and denominator of `weighted_cross_entropy`, to add up over tiles before dividing."""
+    """Return numerator and denominator of `weighted_cross_entropy`, to add up over tiles before dividing.
+
+    Args:
+        logits: (n, classes, y, x) float.
+        target: (n, y, x) int64.
+        weight: (n, y, x) float32.
+    """
     annotated = target != IGNORE
     # gather, not nll_loss: on CUDA only gather has a deterministic gradient
     log_p = logits.float().log_softmax(dim=1)

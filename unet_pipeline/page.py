@@ -73,17 +73,21 @@ def plural(value: int, one: str, many: str = "") -> str:
     return f"{count(value)} {one if value == 1 else many or one + 's'}"
 
 
-def table(caption: object, head: Sequence[object], rows: Iterable[Sequence[object]], names: int = 1) -> Markup:
+def table(
+    caption: object, head: Sequence[object], rows: Iterable[Sequence[object]], names: int = 1, numbers: bool = True
+) -> Markup:
     """Return a table that scrolls inside its own box when the window is narrow.
 
     Args:
         caption: what the table shows.
         head: a name for each column.
         rows: the cells.
-        names: how many of the first columns name the row; they are headers and hold text, the others numbers.
+        names: how many of the first columns name the row; they are its headers.
+        numbers: whether the other columns hold numbers, which are set to the right, or text.
     """
-    titles = [tag("th", cell, {"scope": "col", "class": None if i < names else "n"}) for i, cell in enumerate(head)]
-    body = [tag("tr", joined([_cell(cell, i, names) for i, cell in enumerate(row)], "")) for row in rows]
+    kinds = [None if column < names or not numbers else "n" for column in range(len(head))]
+    titles = [tag("th", cell, {"scope": "col", "class": kind}) for cell, kind in zip(head, kinds, strict=True)]
+    body = [tag("tr", joined([_cell(cell, i < names, kinds[i]) for i, cell in enumerate(row)], "")) for row in rows]
     content = [
         "",
         tag("caption", caption),
@@ -101,10 +105,8 @@ def facts(caption: object, rows: Iterable[tuple[object, object]]) -> Markup:
     return _scrolling(tag("table", joined(content), {"class": "facts"}), caption)
 
 
-def _cell(cell: object, index: int, names: int) -> Markup:
-    if index < names:
-        return tag("th", cell, {"scope": "row"})
-    return tag("td", cell, {"class": "n"})
+def _cell(cell: object, names_row: bool, kind: str | None) -> Markup:
+    return tag("th", cell, {"scope": "row"}) if names_row else tag("td", cell, {"class": kind})
 
 
 def _scrolling(content: Markup, label: object) -> Markup:

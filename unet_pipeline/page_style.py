@@ -40,7 +40,7 @@ svg { display: block; width: 100%; height: auto; }
 .panels img, .curves img { width: 100%; }
 .panels img { border: 1px solid var(--line); }
 .pair { display: flex; flex-wrap: wrap; gap: 0 4rem; }
-.keys { display: inline-flex; flex-wrap: wrap; gap: .1rem .9rem; }
+.keys { display: inline-flex; flex-wrap: wrap; gap: .1rem .9rem; margin-right: .6em; }
 .key { display: inline-flex; align-items: baseline; gap: .4em; white-space: nowrap; }
 .key i { display: inline-block; width: .85em; height: .85em; border: 1px solid #0003; border-radius: 2px; flex: none; }
 .key i.ramp { width: 7em; }
@@ -82,12 +82,11 @@ summary { cursor: pointer; color: var(--mark); }
   nav { display: none; }
   h2, h3, h4 { break-after: avoid; }
   figure, tr, .card { break-inside: avoid; }
-  .panels, .curves { grid-template-columns: repeat(3, 1fr); }
-  .plans { grid-template-columns: repeat(2, 1fr); }
+  .panels, .curves { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .plans { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .flow .wide { display: block; }
   .flow .tall { display: none; }
   .scroll { overflow: visible; }
   th, td { white-space: normal; }
-  details::details-content { content-visibility: visible; height: auto; }
 }
 """

@@ -30,7 +30,7 @@ MEANINGS = {
     Verdict.AGREED: "agreed",
     Verdict.MISSED: "missed",
     Verdict.SPURIOUS: "spurious",
-    Verdict.OTHER: "joined, split or other class",
+    Verdict.OTHER: "joined or split",
 }
 
 
@@ -171,9 +171,10 @@ class Panels:
     def _difference(self) -> Markup:
         parts = differences.shares(self.verdict)
         keys = [(figures.css(differences.COLOURS[one]), f"{text} {parts[one]:.1%}") for one, text in MEANINGS.items()]
+        more = "" if len(self.result.model.card.classes) == 2 else "Another class counts as joined or split."
         if (self.verdict == Verdict.UNKNOWN).any():
             keys.append((figures.css(differences.COLOURS[Verdict.UNKNOWN]), "not annotated"))
-        return self._shown(differences.as_verdicts(self.verdict), "Difference", "to the reference:", legend(keys))
+        return self._shown(differences.as_verdicts(self.verdict), "Difference", "to the reference:", legend(keys), more)
 
 
 def _objects(ids: npt.NDArray[Any]) -> int:

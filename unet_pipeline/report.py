@@ -35,7 +35,7 @@ from unet_pipeline.page import (
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import provenance, sha256_file, write_text
 from unet_pipeline.results import ModelResult, StackResult, open_result
-from unet_pipeline.score_tables import score_tables
+from unet_pipeline.score_tables import named, score_tables
 from unet_pipeline.stack_section import stack_section, versions
 from unet_pipeline.training_section import training_section
 
@@ -133,10 +133,11 @@ def _headline(results: Sequence[StackResult], anchors: dict[str, str]) -> Iterat
 
 
 def _card(result: StackResult, anchors: dict[str, str]) -> Markup:
-    facts_ = (result.metrics or {})["instances"]
-    words = f"{count(facts_['matched'])} of {plural(facts_['objects'], 'object')} matched"
+    instances = (result.metrics or {})["instances"]
+    half = number(instances["ap"]["0.50"]["average_precision"])
+    words = f"AP50 {half}; {plural(instances['objects'], 'object')}, {count(instances['found'])} found"
     parts = [
-        paragraph("SEG · ", link(anchors[result.name], result.name), kind="what"),
+        paragraph("SEG · ", named(result, anchors[result.name]), kind="what"),
         paragraph(number(result.seg), kind="big"),
         paragraph(words, kind="what"),
     ]

@@ -76,6 +76,7 @@ class StackResult:
 
     Attributes:
         stack: what ingest wrote.
+        model: the model of the run.
         plan: what tile wrote; None for a stack that is not predicted.
         stitch: the record of stitch; None likewise.
         regions: the records of predict.
@@ -84,6 +85,7 @@ class StackResult:
     """
 
     stack: Stack
+    model: ModelResult
     plan: StackPlan | None = None
     stitch: dict[str, Any] | None = None
     regions: tuple[dict[str, Any], ...] = ()
@@ -101,6 +103,14 @@ class StackResult:
     def folder(self) -> Path:
         """Where its records lie."""
         return self.stack.record.parent
+
+    @property
+    def role(self) -> str | None:
+        """What training took the stack for, "training" or "validation": then its scores are no test. None otherwise."""
+        # A model trained elsewhere may name stacks of its own; those of this run have weights.
+        taken = self.model.card.training if self.weigh is not None else {}
+        roles = (("stacks", "training"), ("validation_stacks", "validation"))
+        return next((role for key, role in roles if self.name in (taken.get(key) or ())), None)
 
     @property
     def seg(self) -> float | None:
@@ -163,14 +173,14 @@ def open_result(path: Path, model: ModelResult) -> StackResult:
     if "coverage" in facts:
         return _predicted(path, model)
     if "grid" in facts:
-        return _ingested(path)
+        return _ingested(path, model)
     raise PipelineError(path, "stitch.json or ingest.json of a stack", f"keys {sorted(facts)[:6]}", fix="name another")
 
 
-def _ingested(path: Path) -> StackResult:
+def _ingested(path: Path, model: ModelResult) -> StackResult:
     stack, beside = _open_stack(path), _Beside(path.parent)
     weigh = beside.read("weigh", [path])
-    return StackResult(stack, weigh=weigh, notes=tuple(beside.notes))
+    return StackResult(stack, model, weigh=weigh, notes=tuple(beside.notes))
 
 
 def _predicted(path: Path, model: ModelResult) -> StackResult:
@@ -183,6 +193,7 @@ def _predicted(path: Path, model: ModelResult) -> StackResult:
     beside = _Beside(path.parent)
     return StackResult(
         _open_stack(ingested),
+        model,
         plan,
         facts,
         _regions(plan),

@@ -64,6 +64,11 @@ ISBI_TERMS = (
     ),
 )
 
+SEEN = (
+    "Stacks marked training or validation had a part in making the model: "
+    "their scores do not tell how it does on images it has not seen."
+)
+
 OWN_SPLIT = (
     "Scores of the ISBI and Cell Tracking challenges are those of their hidden test sets. The same formulas on a split "
     "of one's own, as here, give other values: do not put them in one table."
@@ -80,11 +85,19 @@ def score_tables(results: Sequence[StackResult], anchors: dict[str, str]) -> Mar
     scored = [result for result in results if result.metrics is not None]
     if not scored:
         return paragraph("No stack of this run was scored: none that was predicted has labels.")
-    links = {result.name: link(anchors[result.name], result.name) for result in scored}
+    links = {result.name: named(result, anchors[result.name]) for result in scored}
     metrics = {links[result.name]: result.metrics for result in scored if result.metrics is not None}
     parts = [_instances(metrics), explained(INSTANCE_TERMS), _partitions(metrics), explained(PARTITION_TERMS)]
     parts += [_classes(metrics), explained(CLASS_TERMS), *_isbi(metrics), paragraph(OWN_SPLIT, kind="note")]
+    if any(result.role for result in scored):
+        parts.insert(1, paragraph(SEEN, kind="note"))
     return joined(parts)
+
+
+def named(result: StackResult, anchor: str) -> Markup:
+    """Return the name of a stack as a link, and whether training has seen it."""
+    seen = "" if result.role is None else f" ({result.role})"
+    return joined([link(anchor, result.name), seen], "")
 
 
 def mean_average_precision(instances: dict[str, Any]) -> float | None:

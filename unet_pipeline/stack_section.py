@@ -63,6 +63,8 @@ def summary(result: StackResult) -> str:
         _pixel_size(grid_.pixel_um),
         "labelled" if stack.labelled else "not labelled",
     ]
+    if result.role is not None:
+        words.append(f"used in {result.role}")
     if result.stitch is None:
         words.append("not predicted")
     else:
@@ -186,7 +188,7 @@ def _provenance(result: StackResult) -> Iterator[Markup]:
         [f"{step}: {name}", checksum] for step, one in known.items() for name, checksum in one.get("inputs", {}).items()
     ]
     if inputs:
-        yield table("Input records of each step, SHA-256", ["File", "checksum"], inputs)
+        yield table("Input records of each step, SHA-256", ["File", "checksum"], inputs, numbers=False)
     settings = [(f"{step}.{name}", text) for step, one in known.items() for name, text in flattened(one["config"])]
     yield facts("Configuration of each step", settings)
 
@@ -195,7 +197,8 @@ def versions(provenances: dict[str, dict[str, Any]]) -> Markup:
     """Return a table of what made each step: code, configuration and machine."""
     keys = ("unet_pipeline", "commit", "config_digest", "python", "machine")
     rows = [[step, *(one.get(key) for key in keys)] for step, one in provenances.items()]
-    tables = [table("What made each step", ["Step", "version", "commit", "configuration", "Python", "machine"], rows)]
+    head = ["Step", "version", "commit", "configuration", "Python", "machine"]
+    tables = [table("What made each step", head, rows, numbers=False)]
     packages = Counter(item for one in provenances.values() for item in one.get("packages", {}).items())
     if packages:
         tables.append(facts("Packages", [(name, version) for name, version in sorted(packages)]))

@@ -26,7 +26,7 @@ def read_pages(path: Path, series: tifffile.TiffPageSeries, grid: Grid, count: i
         PipelineError: if pages are missing, unlike the first, or their pixels lie outside the file.
     """
     # These two may describe many planes by one directory; the pixels then follow each other.
-    start = series.dataoffset if series.kind in ("shaped", "imagej") and not series.is_multifile else None
+    start = series.dataoffset if series.kind in ("shaped", "imagej") else None
     formats = _Formats(series)
     for number in range(count):
         where = f"{path}, page {number}" if count > 1 else str(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ JPEG = (6, 7, 34892, 33007)
 REFUSED_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
 ALPHA = (1, 2)
 REDUCED = 1
+# tifffile makes a list entry for every plane that OME-XML declares, before it looks for them.
+MAX_OME_PLANES = 10**7
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
 
 
 def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile.TiffPageSeries:
+    _refuse_forged_ome(path, tiff)
     found = _merge_single_pages(tiff)
     if wanted is None:
         others = [one for one in found[1:] if not one.keyframe.subfiletype & REDUCED]
@@ -129,6 +133,17 @@ def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile
     if tiff.is_imagej and found[wanted].kind in ("uniform", "generic"):
         raise PipelineError(path, "as many images as ImageJ's description says", "fewer: truncated", fix=COPY_AGAIN)
     return found[wanted]
+
+
+def _refuse_forged_ome(path: Path, tiff: tifffile.TiffFile) -> None:
+    text = tiff.ome_metadata if tiff.is_ome else None
+    for element in re.findall(r"<[^>]*>", text or ""):
+        named = dict(re.findall(r'(Size[CZT]|PlaneCount|NumPlanes|First[CZT]|IFD)="([0-9]+)"', element))
+        counts = [max(1, int(value)) for value in named.values()]
+        declared = math.prod(counts) if "SizeZ" in named else max(counts, default=0)
+        if declared > MAX_OME_PLANES:
+            got = f"{declared} in {element[:120]}"
+            raise PipelineError(path, f"at most {MAX_OME_PLANES} planes in OME-XML", got, fix=COPY_AGAIN)
 
 
 def _merge_single_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:

@@ -105,7 +105,7 @@ def train(
         _check_weights(state, learner)
         record = _record(learner, state)
         learner.network.load_state_dict(state.best or learner.network.state_dict())
-        card = save_model(folder, learner.network, replace(card, training={**card.training, **record}))
+        card = save_model(folder, learner.network, replace(card, training={**record, **card.training}))
     write_history(folder, state.history, card.classes)
     shutil.rmtree(learner.checkpoint.parent, ignore_errors=True)
     return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)

@@ -34,8 +34,10 @@ def training_section(model: ModelResult) -> Markup:
         parts.append(paragraph("The model folder holds no history.tsv: it was trained elsewhere, without curves here."))
     else:
         parts.append(grid(_curves(model), "curves"))
-    if model.card.training:
-        parts.append(details("Record of the training", facts("Record", flattened(model.card.training))))
+    # What made the model stands with the provenance of the page.
+    record = {key: value for key, value in model.card.training.items() if key != "provenance"}
+    if record:
+        parts.append(details("Record of the training", facts("Record", flattened(record))))
     return joined(parts)
 
 
@@ -70,10 +72,12 @@ def _training(model: ModelResult) -> list[tuple[object, object]]:
     settings = _mapping(_mapping(record.get("settings")).get("train"))
     rows: list[tuple[object, object]] = []
     if "steps" in record:
-        batch = (
-            f", {settings['batch']} × {settings['tile_px']} px each" if {"batch", "tile_px"} <= set(settings) else ""
-        )
+        known = {"batch", "tile_px"} <= set(settings)
+        batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if known else ""
         rows.append(("Steps", f"{count(record['steps'])}{batch}"))
+    for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
+        if names := record.get(key):
+            rows.append((name, ", ".join(map(str, names)) if isinstance(names, list) else names))
     if kept_step(model) is not None:
         rows.append(("Weights kept", f"{record.get('selected', 'those')} (step {count(kept_step(model))})"))
     for key, name in (("train_loss", "Training loss"), ("validation_loss", "Validation loss")):
@@ -95,7 +99,7 @@ def _curves(model: ModelResult) -> list[Markup]:
         return []
     kept = history.kept(kept_step(model))
     keys = [(TRAINING, "training"), (VALIDATION, "validation")] if history.column("validation_loss") else []
-    circle = "The circle marks the weights that were kept." if kept else ""
+    circle = f"The circle marks the weights that were kept, of step {kept[0]:,.0f}." if kept else ""
     shown = [_curve(loss_curve(history, kept), "Loss over the steps of training", legend(keys), circle)]
     if history.dice:
         names = [(colour(index), name) for index, name in enumerate(history.dice)]

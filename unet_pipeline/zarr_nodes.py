@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from unet_pipeline.axes import LETTERS, UNKNOWN
-from unet_pipeline.calibration import Calibration, from_multiscale
+from unet_pipeline.calibration import MICROMETERS, SECONDS, Calibration, measure, pair
 from unet_pipeline.errors import PipelineError
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -129,6 +130,40 @@ def meaning(node: Node, image: Node | None, ndim: int) -> tuple[str, Calibration
         raise PipelineError(image.path, f"{ndim} OME axes for the {ndim} dimensions of {node.path.name!r}", axes)
     level = _dataset(image, node.path.relative_to(image.path).as_posix())
     return _letters(letters), from_multiscale(image.multiscale, level, _letters(letters))
+
+
+def from_multiscale(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], letters: str) -> Calibration:
+    """Read the scale of one level of an OME-Zarr image, versions 0.3 to 0.5.
+
+    Args:
+        multiscale: an entry of `multiscales`.
+        dataset: the level, an entry of its `datasets`.
+        letters: what each axis is, such as "tczyx".
+
+    Axes without a unit say nothing: the default scale of 1 would be mistaken for a micrometre.
+    """
+    axes = list(multiscale.get("axes") or [None] * len(letters))
+    units = [axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes]
+    own, shared = (_scale(place, len(letters)) for place in (dataset, multiscale))
+    found: dict[str, float | None] = {}
+    for letter, unit, a, b in zip(letters, units, own, shared, strict=True):
+        found[letter] = measure(a * b, unit, SECONDS if letter == "t" else MICROMETERS)
+    return Calibration(pair(found.get("y"), found.get("x")), found.get("z"), found.get("t"))
+
+
+def _scale(place: Mapping[str, Any], count: int) -> list[float]:
+    """Return the product of the scale transformations; anything malformed counts as NaN, that is unknown."""
+    total = [1.0] * count
+    transformations = place.get("coordinateTransformations")
+    for transformation in transformations if isinstance(transformations, list) else ():
+        if not isinstance(transformation, dict) or transformation.get("type") != "scale":
+            continue
+        scale = transformation.get("scale")
+        if isinstance(scale, list) and len(scale) == count and all(isinstance(n, int | float) for n in scale):
+            total = [a * b for a, b in zip(total, scale, strict=True)]
+        else:
+            total = [math.nan] * count
+    return total
 
 
 def _axis_letter(axis: object) -> str:

@@ -55,7 +55,7 @@ def job_prefix():
     lines = ["set -euo pipefail", f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}"]
     if not workflow.deployment_settings.deployment_method:  # a conda environment brings its own Python
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
-    return "; ".join([*lines, ""]).replace("{", "{{").replace("}", "}}")
+    return "; ".join([*lines, ""])
 
 
 def section(*names):
@@ -139,7 +139,7 @@ def region_records(wildcards):
 
 def label_tiffs():
     """The TIFF files of a stitched stack, where they are wanted."""
-    return [f"results/{{stack}}/{name}.tif" for name in ("classes", "instances")] if SETTINGS.stitch.tiff else []
+    return ["results/{stack}/classes.tif", "results/{stack}/instances.tif"] if SETTINGS.stitch.tiff else []
 
 
 def gpus():

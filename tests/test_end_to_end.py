@@ -1,0 +1,215 @@
+"""The whole chain through Snakemake, for real, on pictures as small as can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from chain import draw
+from workspace import ROOT, Workspace
+
+DATA = Path(os.environ.get("UNET_PIPELINE_DATA") or ROOT.parent / "shared" / "data")
+TINY = {
+    "store": {"chunk_px": 32, "shard_px": 64},
+    "model": {"depth": 2, "base_channels": 4},
+    "train": {"steps": 20, "tile_px": 32, "warmup": 2, "validate_every": 10, "validate_tiles": 2, "checkpoint_every": 10},
+    "tile": {"tile_px": 48},
+    "report": {"panel_px": 64},
+    "compute": {"threads": 1, "device": "cpu"},
+}
+TABLE = (
+    "stack   | image                | labels               | role    | regions",
+    "learn   | my images/learn.tif   | my images/learn_.tif | train   |",
+    "val     | my images/val.tif     | my images/val_.tif   | val     |",
+    "unseen  | my images/unseen.tif  | my images/unseen_.tif | test    | 2",
+    "new     | my images/new/*.tif   |                      | predict |",
+)
+pytestmark = pytest.mark.slow
+
+
+def write(folder: Path, name: str, shape: tuple[int, int], planes: int, seed: int) -> None:
+    image, labels = draw(planes, shape, seed)
+    tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")
+    tifffile.imwrite(folder / f"{name}_.tif", labels, photometric="minisblack")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A project whose workflow has run."""
+    space = Workspace(tmp_path_factory.mktemp("real") / "my project")
+    space.config = TINY
+    images = space.folder / "my images"
+    (images / "new").mkdir(parents=True)
+    write(images, "learn", (96, 96), 1, 1)
+    write(images, "val", (64, 64), 1, 2)
+    write(images, "unseen", (70, 101), 2, 3)
+    for plane, grey in enumerate(draw(2, (40, 57), 4)[0]):
+        tifffile.imwrite(images / "new" / f"plane {plane}.tif", grey.astype(np.uint16) * 100)
+    space.table(*TABLE)
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    assert "done in" in ran.text, "progress is seen while jobs run"
+    return space
+
+
+@pytest.fixture
+def done(finished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished project, to be changed."""
+    shutil.copytree(finished.folder, tmp_path / "my copy")
+    space = Workspace(tmp_path / "my copy")
+    space.config = finished.config
+    return space
+
+
+def read(space: Workspace, name: str) -> dict:
+    return json.loads((space.folder / "results" / name).read_text())
+
+
+def sums(space: Workspace, stack: str) -> list:
+    """Checksums of every shard that was predicted."""
+    records = sorted((space.folder / "results" / stack / "regions").iterdir())
+    return [json.loads(path.read_text())["shards"] for path in records]
+
+
+def test_every_product_is_there_and_nothing_else(finished: Workspace) -> None:
+    results = finished.folder / "results"
+    made = {path.name for path in results.iterdir()}
+    assert made == {"benchmarks", "learn", "logs", "model", "new", "report.html", "unseen", "val"}
+    expected = {"image.ome.zarr", "ingest.json", "segmentation.ome.zarr", "tiles.json", "regions", "stitch.json"}
+    assert {path.name for path in (results / "new").iterdir()} == expected
+    assert {path.name for path in (results / "unseen").iterdir()} == expected | {"metrics.json"}
+    assert {path.name for path in (results / "learn").iterdir()} == {
+        *("image.ome.zarr", "ingest.json", "weights.zarr", "weigh.json")
+    }
+    assert {"model.json", "weights.safetensors", "history.tsv"} <= {path.name for path in (results / "model").iterdir()}
+    assert not [path for path in results.rglob("*") if "partial" in path.name]
+
+
+def test_the_volume_has_the_shape_of_the_image(finished: Workspace) -> None:
+    group = zarr.open_group(finished.folder / "results" / "unseen" / "segmentation.ome.zarr", mode="r")
+    assert group["0"].shape[-2:] == (70, 101)
+    assert group["labels/instances/0"].shape == (2, 70, 101)
+    assert read(finished, "unseen/stitch.json")["coverage"]["covered_once"] is True
+    assert 0 <= read(finished, "unseen/metrics.json")["instances"]["seg"] <= 1
+
+
+def test_the_page_shows_every_stack(finished: Workspace) -> None:
+    page = (finished.folder / "results" / "report.html").read_text(encoding="utf-8")
+    for name in ("learn", "val", "unseen", "new"):
+        assert f">{name}<" in page or f'"{name}"' in page
+
+
+def test_logs_are_plain_lines(finished: Workspace) -> None:
+    for log in (finished.folder / "results" / "logs").rglob("*.log"):
+        text = log.read_text(encoding="utf-8")
+        assert text.endswith("\n"), log
+        assert "\r" not in text, log
+        assert "\x1b" not in text, log
+
+
+def test_a_second_run_does_nothing_and_the_report_of_snakemake_works(done: Workspace) -> None:
+    assert done.would_run() == set()
+    assert done.would_run(compute={"threads": 2}) == set()
+    ran = done.run("--report", "its report.zip")
+    assert ran.code == 0, ran.text
+    with ZipFile(done.folder / "its report.zip") as archive:
+        assert {"report.html", "metrics.json"} <= {Path(name).name for name in archive.namelist()}
+
+
+def test_another_way_of_tiling_predicts_anew_and_gives_the_same_bytes(done: Workspace) -> None:
+    before, model = sums(done, "unseen"), done.folder / "results" / "model" / "weights.safetensors"
+    trained = model.stat().st_mtime_ns
+    ran = done.run(tile={"tile_px": 32}, predict={"batch": 2})
+    assert ran.code == 0, ran.text
+    assert set(ran.rules) == {"tile", "predict", "stitch", "evaluate", "report"}
+    assert sums(done, "unseen") == before
+    assert model.stat().st_mtime_ns == trained
+
+
+def test_a_damaged_shard_is_found_and_its_region_made_again(done: Workspace) -> None:
+    before, folder = sums(done, "unseen"), done.folder / "results" / "unseen"
+    shards = sorted(path for path in (folder / "segmentation.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
+    damaged = shards[-1].read_bytes()
+    shards[-1].write_bytes(damaged[:-1] + bytes([damaged[-1] ^ 1]))
+    (folder / "stitch.json").unlink()
+    ran = done.run()
+    assert ran.code == 1
+    assert "regions/1.json" in ran.text
+    assert not (folder / "stitch.json").exists()
+    (folder / "regions" / "1.json").unlink()
+    ran = done.run()
+    assert ran.code == 0, ran.text
+    assert ran.rules["predict"] == 1
+    assert sums(done, "unseen") == before
+
+
+def test_tiling_is_proved_seamless_on_the_trained_model(done: Workspace) -> None:
+    ran = done.run("results/unseen/prove.json")
+    assert ran.code == 0, ran.text
+    assert ran.jobs == {"prove unseen"}
+    assert read(done, "unseen/prove.json")["seamless"] is True
+
+
+def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(finished: Workspace, tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "next month")
+    shutil.copytree(finished.folder / "results" / "model", space.folder / "the model")
+    write(space.folder, "next", (60, 50), 1, 9)
+    space.table("stack | image", "next | next.tif")
+    space.config = {name: TINY[name] for name in ("store", "tile", "report", "compute")} | {"model": {"folder": "the model"}}
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    assert set(ran.rules) == {"ingest", "tile", "predict", "stitch", "report"}
+    assert not (space.folder / "results" / "model").exists()
+
+
+def failing(space: Workspace, *messages: str, **sections: dict) -> None:
+    ran = space.run(**sections)
+    assert ran.code == 1, ran.text
+    for message in messages:
+        assert message in ran.text
+    assert "Traceback" not in ran.text, ran.text
+
+
+def test_labels_of_another_shape_end_in_one_message(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "p")
+    space.config = TINY
+    write(space.folder, "a", (64, 64), 1, 1)
+    tifffile.imwrite(space.folder / "a_.tif", np.ones((64, 63), np.uint8))
+    space.table("stack | image | labels | role", "a | a.tif | a_.tif | train")
+    failing(space, "error: a_.tif: expected", "(1, 64, 64)", "(1, 64, 63)")
+    assert not (space.folder / "results" / "a" / "ingest.json").exists()
+
+
+def test_a_gpu_that_is_not_there_ends_in_one_message(done: Workspace) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for name in ("stitch.json", "regions/0.json"):
+        (done.folder / "results" / "unseen" / name).unlink()
+    failing(done, "compute.device", compute={"device": "cuda"})
+    assert not (done.folder / "results" / "unseen" / "regions" / "0.json").exists()
+
+
+def test_the_preset_of_isbi_2012_runs_on_a_crop_of_the_data(tmp_path: Path) -> None:
+    source = DATA / "isbi2012_em"
+    if not source.is_dir():
+        pytest.skip(f"no data at {source}; set UNET_PIPELINE_DATA to the folder of data sets")
+    space = Workspace(tmp_path / "crop")
+    (space.folder / "data" / "isbi2012_em").mkdir(parents=True)
+    for name in ("images.tif", "labels.tif"):
+        whole = tifffile.imread(source / name)
+        tifffile.imwrite(space.folder / "data" / "isbi2012_em" / name, whole[:, 100:196, 200:312], photometric="minisblack")
+    space.config = TINY
+    ran = space.run("--configfile", str(ROOT / "workflow" / "presets" / "isbi2012.yaml"), "config.yaml")
+    assert ran.code == 0, ran.text
+    metrics = read(space, "unseen/metrics.json")
+    assert metrics["isbi"]
+    assert tifffile.imread(space.folder / "results" / "unseen" / "instances.tif").shape == (6, 96, 112)

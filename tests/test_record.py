@@ -1,0 +1,73 @@
+import json
+import resource
+import signal
+
+import pytest
+
+from unet_pipeline import record
+from unet_pipeline.errors import PipelineError, nearest_name
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a" / "file.json"
+    record.write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), record.atomic_path(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [file.name for file in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    record.write_text(path, "old")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(PipelineError, match="can be written"):
+            record.write_text(path, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\udcff"])
+def test_a_spoilt_record_is_named(tmp_path, content):
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(PipelineError, match=r"some\.json"):
+        record.read_json(path)
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        record.write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_digest_does_not_depend_on_order():
+    assert record.digest({"a": 1, "b": [2]}) == record.digest({"b": [2], "a": 1}) != record.digest({"a": 1, "b": [3]})
+
+
+def test_provenance_names_what_made_a_product(tmp_path):
+    (tmp_path / "in.json").write_text("{}")
+    made = record.provenance({"train": {"steps": 1}}, [tmp_path / "in.json"])
+    assert made["config"] == {"train": {"steps": 1}}
+    assert made["inputs"]["in.json"] == record.sha256_file(tmp_path / "in.json")
+    assert made["packages"]["numpy"]
+    json.dumps(made, allow_nan=False)
+
+
+def test_an_error_says_where_what_and_what_to_do():
+    error = PipelineError("tile.tile_px", "a multiple of 16", "388 px", 384, "change it")
+    assert str(error).splitlines() == [
+        "tile.tile_px: expected a multiple of 16, got 388 px",
+        "  nearest legal value: 384",
+        "  what to do: change it",
+    ]
+    assert nearest_name("stepps", ["steps", "seed"]) == "steps"
+    assert nearest_name("zzz", ["steps"]) is None

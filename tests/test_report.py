@@ -1,0 +1,300 @@
+import html
+import re
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from made_results import (
+    make_history,
+    make_ingested,
+    make_model,
+    make_predicted,
+    make_run,
+    make_scored,
+    make_weighed,
+    settings,
+    with_report,
+)
+from read_page import decoded, read_page
+
+from unet_pipeline import ngff, views
+from unet_pipeline import report as module
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.plan_drawing import STRIP_PX
+from unet_pipeline.record import read_json, write_json
+from unet_pipeline.report import report
+
+ISBI = settings(evaluate={"isbi": True})
+NASTY = "cell\"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;'</style>"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run with spaces")
+    model, stacks, config = make_run(folder, ISBI)
+    output = folder / "results" / "report.html"
+    report(model, stacks, config, output)
+    return model, stacks, config, output
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return read_page(run[3].read_text(encoding="utf-8"))
+
+
+def test_every_picture_is_in_the_page_and_described(page):
+    images = page.all("img")
+    assert len(images) == 3 + 3 + 5 + 5 + 3
+    for image in images:
+        assert len(image.attributes["alt"]) > 10
+        height, width = decoded(image.attributes["src"]).shape[:2]
+        assert (height, width) == (int(image.attributes["height"]), int(image.attributes["width"]))
+    for image in page.all("image"):
+        assert image.attributes["href"].startswith("data:image/png;base64,")
+
+
+def test_nothing_comes_from_elsewhere(page, run):
+    text = run[3].read_text(encoding="utf-8")
+    assert not re.search(r"(?i)https?:|//[a-z]|@import|url\(", re.sub(r"base64,[\w+/=]+", "", text))
+    for element in page.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            if name in element.attributes:
+                assert element.attributes[name].startswith(("data:", "#"))
+        assert not [name for name in element.attributes if name.startswith("on")]
+    assert not page.all("script", "iframe", "object", "embed", "form", "base")
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page):
+    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    assert {link.attributes["href"].removeprefix("#") for link in page.all("a")} <= set(ids)
+
+
+def test_headings_are_in_order(page):
+    headings = page.all("h1", "h2", "h3", "h4", "h5", "h6")
+    levels = [int(heading.name[1]) for heading in headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    chapters = [heading.text for heading in headings if heading.name == "h2"]
+    assert chapters == ["Flow", "Training", "Scores", "Stacks", "Provenance"]
+    assert [heading.text for heading in headings if heading.name == "h3"] == ["train_a", "unseen", "small", "new"]
+
+
+def test_tables_have_captions_and_scopes(page):
+    tables = page.all("table")
+    assert len(tables) > 10
+    assert all(table.children[0] == "caption" for table in tables)
+    assert all(cell.attributes.get("scope") in ("row", "col") for cell in page.all("th"))
+
+
+def test_the_page_says_what_it_is(page):
+    assert page.declarations == ["DOCTYPE html"]
+    assert page.one("html").attributes["lang"] == "en"
+    assert page.one("title").text == page.one("h1").text == "Segmentation report"
+    assert "viewport" in [meta.attributes.get("name") for meta in page.all("meta")]
+
+
+def test_the_instance_score_comes_first(page, run):
+    metrics = read_json(run[1][1].with_name("metrics.json"))["instances"]
+    card = next(element for element in page.elements if element.attributes.get("class") == "card")
+    half = metrics["ap"]["0.50"]["average_precision"]
+    words = f"AP50 {half:.3f}; {metrics['objects']} objects, {metrics['found']} found"
+    assert card.text == f"SEG · unseen{metrics['seg']:.3f}{words}"
+
+
+def test_the_flow_has_the_real_counts(page, run):
+    _, stacks, _, _ = run
+    plans = [read_json(path.with_name("tiles.json")) for path in stacks[1:]]
+    stitched = [read_json(path) for path in stacks[1:]]
+    drawing = next(svg for svg in page.all("svg") if svg.attributes.get("class") == "wide")
+    said = drawing.attributes["aria-label"]
+    assert "stacks: 4 stacks, 6 planes" in said
+    assert "ingest: 0.128 Mpx, 3 labelled" in said
+    assert "weigh: 1 stack, w0 10, σ 5 px" in said
+    assert "train: 900 steps" in said
+    assert (
+        f"tile: {sum(plan['tiles'] for plan in plans)} tiles, {sum(s['coverage']['shards'] for s in stitched)} shards"
+        in said
+    )
+    assert "predict: 6 regions, 7.5 s" in said
+    assert f"stitch: {sum(s['objects'] for s in stitched)} objects" in said
+    assert "2 stacks scored" in said
+
+
+def test_stacks_of_the_training_are_named(page):
+    assert "Trained ontrain_a" in page.text
+    assert "Validated onval" in page.text
+    assert page.text.count("used in training") == 1
+
+
+def test_plan_proof_and_provenance_are_told(page, run):
+    _, stacks, _, _ = run
+    plan = read_json(stacks[1].with_name("tiles.json"))
+    tiles = plan["tiles"]
+    assert f"Tiles{tiles}, each keeps {plan['plan']['keep'][0]} × {plan['plan']['keep'][1]} px" in page.text
+    assert "every tiling gives the result of one pass over the whole image" in page.text
+    assert "9,021.4" in page.text
+    assert "proved: each of" in page.text
+    for path in (*stacks, stacks[1].with_name("metrics.json")):
+        made = read_json(path)["provenance"]
+        assert made["config_digest"] in page.text
+        assert made["commit"] in page.text
+    facts = read_json(stacks[1].with_name("ingest.json"))
+    assert facts["fingerprints"]["image"] in page.text
+    assert facts["fingerprints"]["labels"] in page.text
+    assert facts["provenance"]["config"]["source"]["image"] in page.text
+
+
+def test_the_same_results_give_the_same_bytes(run, tmp_path):
+    model, stacks, config, output = run
+    report(model, stacks, config, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == output.read_bytes()
+
+
+def test_names_stay_text(tmp_path):
+    config = settings(labels={"classes": ["background", NASTY]}, report={"panel_px": 64})
+    model = make_model(
+        tmp_path / "model", config, history=make_history(50, config.labels.classes), device=NASTY, steps=50
+    )
+    train = make_weighed(make_ingested(tmp_path / "a<b>&c", "train", (1, 70, 80), config), config)
+    stitched = make_scored(make_predicted(make_ingested(tmp_path, "x", (1, 70, 80), config), config), config)
+    for path, name in ((train, f"train{NASTY}"), (stitched.with_name("ingest.json"), f"x{NASTY}")):
+        write_json(path, read_json(path) | {"stack": name})
+    report(model, [train, stitched], config, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "onerror=alert(1)>" not in text
+    assert "a<b>&c" not in text
+    found = read_page(text)
+    assert [h.text for h in found.all("h3")] == [f"train{NASTY}", f"x{NASTY}"]
+    assert NASTY in {cell.text for cell in found.all("th", "td")}
+    assert not [i for i in found.all("img") if not i.attributes["src"].startswith("data:")]
+    assert html.escape(NASTY, quote=True) in text
+
+
+def test_stale_scores_are_not_shown(run, tmp_path):
+    model, stacks, config, _ = run
+    shutil.copytree(model.parent, tmp_path / "results")
+    moved = [tmp_path / "results" / path.relative_to(model.parent) for path in stacks]
+    write_json(moved[1], read_json(moved[1]) | {"more": 1})
+    report(tmp_path / "results" / "model", moved, config, tmp_path / "report.html")
+    found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "metrics.json was made from another stitch.json" in found.text
+    cards = [element.text for element in found.elements if element.attributes.get("class") == "card"]
+    assert len(cards) == 1
+    assert "small" in cards[0]
+
+
+def test_training_stacks_alone(tmp_path):
+    config = settings(report={"panel_px": 64})
+    model = make_model(tmp_path / "model", config)
+    record = make_ingested(tmp_path, "a", (1, 70, 80), config, labelled=False)
+    report(model, [record], config, tmp_path / "report.html")
+    found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "trained elsewhere" in found.text
+    assert "No stack of this run was scored" in found.text
+    assert len(found.all("img")) == 1
+    labels = found.all("svg")[0].attributes["aria-label"]
+    assert "weigh: not used here" in labels
+    assert "train: finished model" in labels
+    assert "evaluate: no score" in labels
+
+
+def test_an_image_used_in_place(tmp_path):
+    """A Zarr store is read where it lies; it has no pyramid of ours."""
+    config = settings(report={"panel_px": 64})
+    model = make_model(tmp_path / "model", config)
+    copied = make_ingested(tmp_path, "a", (2, 90, 110), config)
+    source = Source("b", str(copied.parent / "image.ome.zarr"), str(tmp_path / "images" / "a_labels.tif"))
+    ingest(source, config, tmp_path / "results" / "b" / "ingest.json")
+    stitched = make_scored(make_predicted(tmp_path / "results" / "b" / "ingest.json", config), config)
+    report(model, [stitched], config, tmp_path / "report.html")
+    found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    raw = next(i for i in found.all("img") if i.attributes["alt"].startswith("Raw of stack b"))
+    assert decoded(raw.attributes["src"]).std() > 20
+    assert len(found.all("image")) == 2
+
+
+def test_pictures_fit_the_options(run, tmp_path):
+    model, stacks, config, _ = run
+    report(model, [stacks[1]], with_report(config, panel_px=64, planes=2), tmp_path / "report.html")
+    found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert [h.text.split(",")[0] for h in found.all("h4")][:2] == ["Plane 0", "Plane 1"]
+    panels = [image for image in found.all("img") if "of stack unseen" in image.attributes["alt"]]
+    assert len(panels) == 10
+    assert {decoded(image.attributes["src"]).shape[:2] for image in panels} == {(11 * 64, 11 * 64)}
+
+
+def test_only_crops_and_coarse_levels_are_read(tmp_path, monkeypatch):
+    """Memory does not grow with the image: no read is larger than a coarse level or a strip of a tile."""
+    monkeypatch.setattr(views, "COARSE_PX", 200)
+    config = settings(store={"chunk_px": 256, "shard_px": 512}, tile={"tile_px": 512}, report={"panel_px": 128})
+    model = make_model(tmp_path / "model", config)
+    stitched = make_predicted(make_ingested(tmp_path, "large", (1, 700, 800), config), config)
+    make_scored(stitched, config)
+    sizes = []
+    read = ngff.PlaneArray.read
+
+    def watched(self, plane, rows, columns):
+        values = read(self, plane, rows, columns)
+        sizes.append(values[0].size)
+        return values
+
+    monkeypatch.setattr(ngff.PlaneArray, "read", watched)
+    report(model, [stitched], config, tmp_path / "report.html")
+    assert len(sizes) > 10
+    assert max(sizes) <= STRIP_PX * 600 < 700 * 800 / 3
+
+
+def test_a_stack_named_twice_is_refused(run, tmp_path):
+    model, stacks, config, _ = run
+    with pytest.raises(PipelineError, match="small twice"):
+        report(model, [*stacks, stacks[2]], config, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("name", ["model.json", "stitch.json", "metrics.json"])
+def test_a_foreign_record_is_named_and_no_page_left(run, tmp_path, name):
+    model, stacks, config, _ = run
+    shutil.copytree(model.parent, tmp_path / "results")
+    moved = [tmp_path / "results" / path.relative_to(model.parent) for path in stacks]
+    folder = tmp_path / "results" / "model"
+    (folder / name if name == "model.json" else moved[1].with_name(name)).write_text("{}")
+    (tmp_path / "report.html").write_text("the page of before")
+    with pytest.raises(PipelineError, match=name.replace(".", r"\.")):
+        report(folder, moved, config, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text() == "the page of before"
+    assert not list(tmp_path.glob(".report*"))
+
+
+def test_a_part_that_is_missing_inside_a_record_names_the_stack(run, tmp_path):
+    model, stacks, config, _ = run
+    shutil.copytree(model.parent, tmp_path / "results")
+    stitched = tmp_path / "results" / stacks[1].relative_to(model.parent)
+    path = stitched.with_name("metrics.json")
+    write_json(path, read_json(path) | {"instances": {"seg": 0.5}})
+    with pytest.raises(PipelineError, match="as this version writes them"):
+        report(tmp_path / "results" / "model", [stitched], config, tmp_path / "report.html")
+
+
+def test_of_many_stacks_the_first_are_pictured(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PICTURED", 2)
+    monkeypatch.setattr(module, "CARDS", 1)
+    model, stacks, config, _ = run
+    report(model, stacks, config, tmp_path / "report.html")
+    found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Only the first 2 of 4 stacks have pictures here." in found.text
+    named = {re.search(r"of stack (\w+),", i.attributes["alt"]).group(1) for i in found.all("img")[3:]}
+    assert named == {"train_a", "unseen"}
+    assert "1 more in the tables; median SEG" in found.text
+    assert len(found.all("h3")) == 4
+
+
+def test_the_machine_does_not_show(run, tmp_path):
+    """How many threads were used changes nothing that is shown, so section compute is left out."""
+    model, stacks, config, output = run
+    other = replace(config, compute=replace(config.compute, threads=7))
+    report(model, stacks, other, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_bytes() == output.read_bytes()

@@ -1,0 +1,125 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from read_page import read_page
+
+from unet_pipeline.evaluate import _classes, _instances
+from unet_pipeline.isbi import combine_planes, isbi_scores
+from unet_pipeline.overlaps import OverlapTable
+from unet_pipeline.page import section
+from unet_pipeline.score_tables import mean_average_precision, score_tables
+from unet_pipeline.scores import confusion
+
+TRUTH = np.repeat([[0, 1, 1, 2, 2, 3, 3, 3, 0, 0]], 10, axis=0)
+FOUND = np.repeat([[0, 7, 7, 8, 0, 9, 9, 9, 5, 0]], 10, axis=0)
+
+
+def scored(name, isbi=None, truth=TRUTH, found=FOUND, role=None):
+    counts = confusion(truth > 0, found > 0, 2)
+    metrics = {
+        "instances": _instances(OverlapTable.of(truth, found)),
+        "classes": _classes(counts, ("background", "cell")),
+        "isbi": isbi,
+    }
+    return SimpleNamespace(name=name, metrics=metrics, role=role)
+
+
+def page(*results):
+    anchors = {result.name: f"stack-{i}" for i, result in enumerate(results)}
+    return read_page(section(2, "scores", "Scores", score_tables(results, anchors)))
+
+
+def tables(found):
+    """{caption: rows of text, the head included}"""
+    result, rows = {}, []
+    for element in found.all("caption", "tr", "th", "td"):
+        if element.name == "caption":
+            rows = result.setdefault(element.text, [])
+        elif element.name == "tr":
+            rows.append([])
+        else:
+            rows[-1].append(element.text)
+    return result
+
+
+def test_instances_come_first_with_their_values():
+    found = tables(page(scored("one")))
+    assert next(iter(found)) == "Instances"
+    head, row = found["Instances"]
+    assert head == ["Stack", "SEG", "AP50", "AP75", "mean AP", "objects", "matched", "found"]
+    # objects 1 and 3 are exact; of 2 one half is found: more than half is needed, so it is not matched
+    assert row[:2] == ["one", "0.667"]
+    # at 0.50 the half of object 2 counts: 3 pairs, 1 spurious object; above it is lost
+    assert row[2:4] == ["0.750", f"{2 / 5:.3f}"]
+    assert row[4] == f"{(0.75 + 9 * 2 / 5) / 10:.3f}"
+    assert row[5:] == ["3", "2", "4"]
+
+
+def test_partitions_and_classes():
+    found = tables(page(scored("one"), scored("two")))
+    one = scored("one").metrics["instances"]
+    parts = [one[score][part] for score in ("v_rand", "v_info") for part in ("value", "split", "merge")]
+    assert found["Partition of the foreground"][1] == ["one", *(f"{part:.3f}" for part in parts)]
+    rows = found["Pixels of each class"]
+    assert [row[:2] for row in rows[1:]] == [[n, c] for n in ("one", "two") for c in ("background", "cell")]
+    # cell: 70 px of the reference, 70 found, 60 shared
+    assert rows[2][2:] == [f"{120 / 140:.3f}", f"{60 / 80:.3f}", f"{60 / 70:.3f}", f"{60 / 70:.3f}", "70"]
+
+
+def test_every_stack_links_to_its_place():
+    links = [(link.text, link.attributes["href"]) for link in page(scored("one"), scored("two")).all("a")]
+    assert set(links) == {("one", "#stack-0"), ("two", "#stack-1")}
+
+
+def test_every_score_is_explained():
+    found = page(scored("one"))
+    terms = " ".join(element.text for element in found.all("dt"))
+    for name in ("SEG", "AP", "V_rand", "V_info", "Dice", "IoU"):
+        assert name in terms
+    assert all(len(element.text) > 40 for element in found.all("dd"))
+    assert "hidden test sets" in found.elements[0].text
+
+
+def test_isbi_has_its_best_thresholds():
+    rng = np.random.default_rng(0)
+    probability = np.clip((TRUTH > 0) * 0.7 + rng.random(TRUTH.shape) * 0.25, 0, 1).astype(np.float32)
+    isbi = combine_planes([isbi_scores(probability, TRUTH)]).as_dict()
+    rows = tables(page(scored("one", isbi)))["As in ISBI 2012"]
+    assert len(rows) == 7
+    best = isbi["v_rand"]
+    values = [f"{best['value']:.4f}", f"{best['threshold']:.1f}", f"{best['split']:.4f}", f"{best['merge']:.4f}"]
+    assert rows[1] == ["one", "V_rand, thinned", *values]
+    assert rows[-1][:2] == ["one", "splits and mergers"]
+    assert rows[-1][-2:] == ["–", "–"]
+
+
+def test_skipped_isbi_says_why():
+    found = page(scored("one", {"skipped": "planes of 9 x 9 px are larger"}))
+    assert "one: no ISBI scores, planes of 9 x 9 px are larger." in found.elements[0].text
+    assert "As in ISBI 2012" not in tables(found)
+
+
+def test_scores_without_meaning_are_dashes():
+    empty = np.zeros((4, 4), int)
+    found = tables(page(scored("one", truth=empty, found=empty)))
+    assert found["Instances"][1] == ["one", "–", "–", "–", "–", "0", "0", "0"]
+    assert found["Pixels of each class"][2][2:] == ["–", "–", "–", "–", "0"]
+
+
+def test_stacks_that_training_has_seen_are_marked():
+    found = page(scored("one", role="validation"), scored("two"))
+    assert [row[0] for row in tables(found)["Instances"][1:]] == ["one (validation)", "two"]
+    assert "do not tell how it does on images it has not seen" in found.elements[0].text
+    assert "do not tell how" not in page(scored("two")).elements[0].text
+
+
+def test_no_scores():
+    assert "No stack of this run was scored" in page(SimpleNamespace(name="a", metrics=None)).elements[0].text
+
+
+def test_mean_average_precision():
+    instances = {"ap": {"0.50": {"average_precision": 0.5}, "0.55": {"average_precision": 0.25}}}
+    assert mean_average_precision(instances) == pytest.approx(0.375)
+    instances["ap"]["0.60"] = {"average_precision": None}
+    assert mean_average_precision(instances) is None
