@@ -208,7 +208,7 @@ def test_the_preset_of_isbi_2012_runs_on_a_crop_of_the_data(tmp_path: Path) -> N
         whole = tifffile.imread(source / name)
         tifffile.imwrite(space.folder / "data" / "isbi2012_em" / name, whole[:, 100:196, 200:312], photometric="minisblack")
     space.config = TINY
-    ran = space.run("--configfile", str(ROOT / "workflow" / "presets" / "isbi2012.yaml"), "config.yaml")
+    ran = space.run("--configfile", str(ROOT / "workflow" / "presets" / "isbi2012.yaml"), str(space.folder / "config.yaml"))
     assert ran.code == 0, ran.text
     metrics = read(space, "unseen/metrics.json")
     assert metrics["isbi"]

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tifffile
@@ -56,7 +58,8 @@ def test_every_verb_from_files_to_scores(place, capsys):
 def test_a_mistake_is_one_message_and_exit_code_1(tmp_path):
     command = [sys.executable, "-m", "unet_pipeline", "ingest", "--stack", "x", "--image", "imag.tif", "--output", "o.json"]
     (tmp_path / "image.tif").write_bytes(b"")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 1
     assert done.stderr.startswith("error: imag.tif: expected")
     assert "nearest legal value: image.tif" in done.stderr
@@ -79,7 +82,7 @@ def test_a_spoilt_tiff_is_named_and_leaves_nothing(place, tmp_path, spoil, capsy
     ("config", "key"),
     [
         ('{"train": {"stepps": 3}}', "train.stepps"),
-        ('{"tile": {"tile_px": 388}}', "tile.tile_px"),
+        ('{"tile": {"tile_px": 390}, "model": {"depth": 4}}', "tile.tile_px"),
         ('{"store": {"shard_px": 1000}}', "store.shard_px"),
         ('{"predict": {"precision": "float8"}}', "predict.precision"),
         ("{", "--config"),

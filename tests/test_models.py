@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 import math
 
 import pytest
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from unet_pipeline.config import Compute
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.models import autocast, build, centre_crop, choose_device, load_model, save_model
 
 SMALL = Architecture("unet", 2, 4, 1, 2, 0.0)
@@ -177,10 +177,8 @@ def test_altered_weights_are_noticed(folder):
 
 
 def test_weights_of_another_architecture_are_noticed_and_the_tensors_named(folder):
-    path = folder / "model.json"
-    card = json.loads(path.read_text())
-    card["architecture"]["base_channels"] = 5
-    path.write_text(json.dumps(card))
+    card = read_card(folder)
+    write_card(folder, replace(card, architecture=replace(card.architecture, base_channels=5)))
     with pytest.raises(PipelineError, match=r"contracting\.0\.0\.bias \(5,\).*instead.*contracting\.0\.0\.bias \(4,\)"):
         load_model(folder, torch.device("cpu"))
 

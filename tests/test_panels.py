@@ -126,6 +126,16 @@ def test_the_difference_counts_as_numpy_does(run):
     assert agreed.any()
 
 
+def test_pixels_that_objects_grew_into_are_of_their_object(run):
+    result, view = run["unseen"], View(0, slice(0, 150), slice(0, 213))
+    panels = Panels(result, view)
+    network = result.plan.labels("classes").read_label(0, view.rows, view.columns)
+    grown = (network == 0) & (panels.found > 0) & (panels.reference > 0)
+    assert grown.sum() > 50
+    partner = differences.translated(panels.reference, differences.partners(panels.reference, panels.found))
+    np.testing.assert_array_equal((panels.verdict == Verdict.AGREED)[grown], (partner == panels.found)[grown])
+
+
 def test_pictures_are_described(run):
     for result in run.values():
         for panel in Panels(result, views(result, OPTIONS)[0]):

@@ -1,12 +1,13 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_results import make_history, make_ingested, make_model, make_predicted, make_run, make_scored, settings
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import WEIGHTS_FILE
+from unet_pipeline.modelcard import WEIGHTS_FILE, read_card, write_card
 from unet_pipeline.record import read_json, write_json
 from unet_pipeline.results import ModelResult, open_result, read_facts
 
@@ -95,7 +96,7 @@ def test_weights_and_proofs_of_another_stack_or_model_are_left_out(run):
     assert open_result(train, model).notes == (
         "weigh.json was made from another ingest.json and is left out: run weigh again.",
     )
-    change(model.folder / "model.json", training={"steps": 1})
+    write_card(model.folder, replace(model.card, training={"steps": 1}))
     found = open_result(unseen, model)
     assert found.prove is None
     assert found.notes == ("prove.json was made from another model.json and is left out: run prove again.",)
@@ -111,7 +112,7 @@ def test_a_result_of_an_older_plan_is_refused(run):
 def test_a_result_of_another_model_is_refused(run, tmp_path):
     _, (_, unseen, *_) = run
     other = make_model(tmp_path / "other", settings())
-    change(other / "model.json", weights_sha256="abc")
+    write_card(other, replace(read_card(other), weights_sha256="abc"))
     with pytest.raises(PipelineError, match="predicted by"):
         open_result(unseen, ModelResult.open(other))
 
@@ -133,7 +134,8 @@ def test_the_role_of_a_stack(run):
     model, (train, unseen, *_) = run
     assert open_result(train, model).role == "training"
     assert open_result(unseen, model).role is None
-    change(model.folder / "model.json", training={"stacks": ["unseen"], "validation_stacks": ["train_a"]})
+    training = {"stacks": ["unseen"], "validation_stacks": ["train_a"]}
+    write_card(model.folder, replace(model.card, training=training))
     changed = ModelResult.open(model.folder)
     assert open_result(train, changed).role == "validation"
     # a model trained elsewhere on another stack of that name: this one has no weights

@@ -67,3 +67,13 @@ def test_sigma_in_micrometres_needs_and_uses_the_pixel_size(tmp_path):
     known = make_stack(tmp_path / "known", pixel_um=0.5)
     found, expected = arrays(known, config), arrays(known, settings(weigh={"sigma": 5.0}))
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_objects_that_vanish_in_the_gap_are_counted(tmp_path):
+    labels = np.zeros((2, 100, 130), np.uint8)
+    labels[:, 10:30, 10:20], labels[:, 10:30, 20], labels[:, 10:30, 21:60] = 1, 2, 3
+    stack = make_stack(tmp_path, labels=labels)
+    record = weigh(stack, settings(), stack.record.with_name("weigh.json"), 16)
+    assert record["vanished_objects"] == 2, "object 2 is one pixel wide, in both planes"
+    record = weigh(stack, settings(weigh={"gap_px": 0}), stack.record.with_name("weigh.json"))
+    assert record["vanished_objects"] == 0

@@ -23,6 +23,7 @@ from unet_pipeline.progress import Progress
 from unet_pipeline.record import provenance, write_json
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
+from unet_pipeline.zarr_nodes import is_zarr
 
 Block = tuple[int, slice, slice]
 
@@ -68,7 +69,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
     image = open_planes(source.image, source.axes or None, planes=source.planes or None)
     labels = _open_labels(source, image) if source.labels else None
     grid = _grid(source, image)
-    in_place = _is_zarr(source.image)
+    in_place = is_zarr(Path(source.image))
     store = output.parent / IMAGE
     _create(store, grid, image, config.store, in_place, labels is not None)
     total = _count_blocks(grid, config.store) * (1 + (labels is not None))
@@ -119,10 +120,6 @@ def _grid(source: Source, image: Planes) -> ngff.Grid:
     count, height, width = _size(image)
     pixel_um = (source.pixel_um, source.pixel_um) if source.pixel_um else image.pixel_um
     return ngff.Grid(count, height, width, image.plane_axis, pixel_um, source.step or image.step)
-
-
-def _is_zarr(image: str) -> bool:
-    return any(part.endswith(".zarr") for part in Path(image).parts)
 
 
 def _absolute(image: str) -> str:

@@ -8,7 +8,7 @@ costs only its own weights.
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
     store = output.parent / WEIGHTS
     target, boundary = _create(store, stack.grid, config)
     classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
-    counts, largest = np.zeros(256, dtype=np.int64), 0.0
+    tally = Tally()
     blocks = list(target.blocks())
     with Progress(len(blocks), f"weigh {stack.name}") as progress:
         for plane, rows, columns in blocks:
@@ -55,24 +55,68 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
             goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
             for block in halo_blocks(rows, columns, block_px, halo, target.shape[2:]):
                 ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
-                goal[block.place], term[block.place] = _block(ids, known, block.local, config.weigh, sigma_px)
+                parted = open_gaps(ids, config.weigh.gap_px)
+                goal[block.place], term[block.place] = _block(parted, known, block.local, config.weigh, sigma_px)
+                tally.add_objects(plane, ids[block.local], parted[block.local])
             target.write(plane, rows, columns, goal)
             boundary.write(plane, rows, columns, term)
-            counts += np.bincount(goal.ravel(), minlength=256)
-            largest = max(largest, float(term.max()))
+            tally.add(goal, term)
             progress.advance()
+        if vanished := tally.vanished():
+            progress.say(
+                f"{vanished} object(s) are so thin that the gap of {config.weigh.gap_px} px leaves nothing of them"
+            )
     names = config.labels.classes
     record = {
         "stack": stack.name,
         "ingest": stack.record.name,
-        "class_counts": dict(zip(names, counts[: len(names)].tolist(), strict=True)),
-        "ignored": int(counts[IGNORE]),
-        "largest_boundary_term": largest,
+        "class_counts": dict(zip(names, tally.counts[: len(names)].tolist(), strict=True)),
+        "ignored": int(tally.counts[IGNORE]),
+        "largest_boundary_term": tally.largest,
+        "vanished_objects": vanished,
         "sigma_px": sigma_px,
         "provenance": provenance(config.section("labels", "store", "weigh"), [stack.record]),
     }
     write_json(output, record)
     return record
+
+
+@dataclass
+class Tally:
+    """What is counted over all blocks.
+
+    Attributes:
+        counts: pixels per class of the target, (256,).
+        largest: the largest boundary term.
+    """
+
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    largest: float = 0.0
+    _gone: int = 0
+    _plane: int = -1
+    _before: set[int] = field(default_factory=set)
+    _after: set[int] = field(default_factory=set)
+
+    def add(self, goal: npt.NDArray[np.uint8], term: npt.NDArray[np.float32]) -> None:
+        """Take in the target and boundary term of a shard."""
+        self.counts += np.bincount(goal.ravel(), minlength=256)
+        self.largest = max(self.largest, float(term.max()))
+
+    def add_objects(self, plane: int, ids: npt.NDArray[Any], parted: npt.NDArray[Any]) -> None:
+        """Take in the objects of a block before and after gaps were opened; planes come one after the other."""
+        if plane != self._plane:
+            self._close(plane)
+        self._before.update(np.unique(ids).tolist())
+        self._after.update(np.unique(parted).tolist())
+
+    def vanished(self) -> int:
+        """Return how many objects of a plane have no pixel left."""
+        self._close(-1)
+        return self._gone
+
+    def _close(self, plane: int) -> None:
+        self._gone += len(self._before - self._after - {0})
+        self._plane, self._before, self._after = plane, set(), set()
 
 
 def sigma_in_px(options: Weigh, stack: Stack) -> float:
@@ -101,18 +145,17 @@ def _create(store: Path, grid: ngff.Grid, config: Config) -> tuple[ngff.PlaneArr
 
 
 def _block(
-    ids: npt.NDArray[Any], known: npt.NDArray[Any], local: Window, options: Weigh, sigma_px: float
+    parted: npt.NDArray[Any], known: npt.NDArray[Any], local: Window, options: Weigh, sigma_px: float
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return target and boundary term of a block.
 
     Args:
-        ids: instance ids of the block and its halo.
+        parted: instance ids of the block and its halo, gaps opened.
         known: class indices of the block alone.
-        local: where the block lies in `ids`.
+        local: where the block lies in `parted`.
         options: the section `weigh`.
         sigma_px: sigma in px.
     """
-    parted = open_gaps(ids, options.gap_px)
     term = boundary_term(parted, options.w0, sigma_px, options.formula)[local]
     goal = np.where((parted[local] == 0) & (known != IGNORE), 0, known).astype(np.uint8)
     return goal, term
