@@ -42,7 +42,11 @@ def make_stack(folder: Path, config=None, labelled=True, image=None, labels=None
     image, labels = drawn if image is None else image, ids if labels is None else labels
     tifffile.imwrite(folder / "image.tif", image, photometric="minisblack")
     tifffile.imwrite(folder / "labels.tif", labels, photometric="rgb" if labels.ndim == 4 else "minisblack")
-    given = {"stack": "cells", "image": str(folder / "image.tif"), "labels": str(folder / "labels.tif") if labelled else ""}
+    given = {
+        "stack": "cells",
+        "image": str(folder / "image.tif"),
+        "labels": str(folder / "labels.tif") if labelled else "",
+    }
     record = folder / "results" / "cells" / "ingest.json"
     ingest(Source(**(given | source)), config or settings(), record)
     return Stack.open(record)

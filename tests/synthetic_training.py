@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from unet_pipeline.config import IGNORE, Augment, Compute, Normalise, Train
-from unet_pipeline.learner import Settings
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.normalise import Normaliser
-from unet_pipeline.training_stack import MemoryPlanes, TrainingStack
+from unet_pipeline.training.learner import Settings
+from unet_pipeline.training.training_stack import MemoryPlanes, TrainingStack
 
 ARCHITECTURE = Architecture("unet", depth=2, base_channels=2, in_channels=1, classes=2, dropout=0.3)
 CARD = ModelCard(ARCHITECTURE, ("background", "cell"), Normalise(scope="stack"))

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label as skimage_label
 
-from unet_pipeline import atoms
-from unet_pipeline.components import ComponentOptions, label_components
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects import atoms
+from unet_pipeline.objects.components import ComponentOptions, label_components
 
 DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IGNORE = 255
@@ -339,7 +339,7 @@ def test_illegal_sizes(shape, block_px):
 
 FLAT = """
 import resource, numpy as np
-from unet_pipeline.components import ComponentOptions, label_components
+from unet_pipeline.objects.components import ComponentOptions, label_components
 rng = np.random.default_rng(0)
 block = np.kron(rng.random((16, 16)) < 0.5, np.ones((16, 16))).astype(np.uint8)
 def run(planes, edge, options):

@@ -36,7 +36,9 @@ def refusal(value: dict[str, Any], **options: bool) -> PipelineError:
 
 def comments() -> dict[str, str]:
     """The comment above each `section` and `section.key` of config.yaml, as one line."""
-    found, above, section = {}, [], ""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    section = ""
     for line in (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines():
         text = line.strip()
         if text.startswith("#"):
@@ -44,10 +46,8 @@ def comments() -> dict[str, str]:
             continue
         if text:
             name = text.split(":")[0]
-            section = "" if line.startswith(" ") else name
-            place = f"{current}.{name}" if line.startswith(" ") else name
-            current = section or current
-            found[place] = " ".join(above)
+            section = section if line.startswith(" ") else name
+            found[f"{section}.{name}" if line.startswith(" ") else name] = " ".join(above)
         above = []
     return found
 

@@ -6,10 +6,10 @@ import pytest
 from made_results import make_history
 from PIL import Image
 
-from unet_pipeline import curves
-from unet_pipeline.curves import read_history
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.history import Row, write_history
+from unet_pipeline.page import curves
+from unet_pipeline.page.curves import read_history
+from unet_pipeline.training.history import Row, write_history
 
 
 def written(tmp_path, text):

@@ -9,9 +9,9 @@ from synthetic_training import discs, planes
 from test_training_stack import counted
 
 from unet_pipeline.config import IGNORE, Augment
-from unet_pipeline.dataset import Sampler, prefetch, validation_tiles
 from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.training_stack import TrainingStack
+from unet_pipeline.training.dataset import Sampler, prefetch, validation_tiles
+from unet_pipeline.training.training_stack import TrainingStack
 
 OFF = Augment(0.0, 3, 256, False, False, 0.0, 0.0, 0.0, 0.0)
 GEOMETRY = unpadded(2)  # keeps 16, reads 56 (20 before, 20 after), returns 16

@@ -16,7 +16,11 @@ def folder(tmp_path_factory):
 def test_the_files_are_what_the_table_says(folder):
     for stack in STACKS:
         with tifffile.TiffFile(folder / f"{stack.name}.tif") as file:
-            assert file.series[0].shape == stack.shape if stack.shape[0] > 1 else file.series[0].shape[-2:] == stack.shape[1:]
+            assert (
+                file.series[0].shape == stack.shape
+                if stack.shape[0] > 1
+                else file.series[0].shape[-2:] == stack.shape[1:]
+            )
             assert file.pages[0].dtype == stack.dtype
             assert file.pages[0].is_tiled == stack.tiled
             assert file.pages[0].tags["XResolution"].value[0] / file.pages[0].tags["XResolution"].value[1] == 20000

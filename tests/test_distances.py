@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import expand_labels
 
-from unet_pipeline.distances import BEYOND_REACH, grow, two_nearest
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects.distances import BEYOND_REACH, grow, two_nearest
 
 
 def by_definition(labels, reach_px):

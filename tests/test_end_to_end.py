@@ -19,7 +19,14 @@ DATA = Path(os.environ.get("UNET_PIPELINE_DATA") or ROOT.parent / "shared" / "da
 TINY = {
     "store": {"chunk_px": 32, "shard_px": 64},
     "model": {"depth": 2, "base_channels": 4},
-    "train": {"steps": 20, "tile_px": 32, "warmup": 2, "validate_every": 10, "validate_tiles": 2, "checkpoint_every": 10},
+    "train": {
+        "steps": 20,
+        "tile_px": 32,
+        "warmup": 2,
+        "validate_every": 10,
+        "validate_tiles": 2,
+        "checkpoint_every": 10,
+    },
     "tile": {"tile_px": 48},
     "report": {"panel_px": 64},
     "compute": {"threads": 1, "device": "cpu"},
@@ -162,7 +169,9 @@ def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(finishe
     shutil.copytree(finished.folder / "results" / "model", space.folder / "the model")
     write(space.folder, "next", (60, 50), 1, 9)
     space.table("stack | image", "next | next.tif")
-    space.config = {name: TINY[name] for name in ("store", "tile", "report", "compute")} | {"model": {"folder": "the model"}}
+    space.config = {name: TINY[name] for name in ("store", "tile", "report", "compute")} | {
+        "model": {"folder": "the model"}
+    }
     ran = space.run()
     assert ran.code == 0, ran.text
     assert set(ran.rules) == {"ingest", "tile", "predict", "stitch", "report"}
@@ -206,9 +215,13 @@ def test_the_preset_of_isbi_2012_runs_on_a_crop_of_the_data(tmp_path: Path) -> N
     (space.folder / "data" / "isbi2012_em").mkdir(parents=True)
     for name in ("images.tif", "labels.tif"):
         whole = tifffile.imread(source / name)
-        tifffile.imwrite(space.folder / "data" / "isbi2012_em" / name, whole[:, 100:196, 200:312], photometric="minisblack")
+        tifffile.imwrite(
+            space.folder / "data" / "isbi2012_em" / name, whole[:, 100:196, 200:312], photometric="minisblack"
+        )
     space.config = TINY
-    ran = space.run("--configfile", str(ROOT / "workflow" / "presets" / "isbi2012.yaml"), str(space.folder / "config.yaml"))
+    ran = space.run(
+        "--configfile", str(ROOT / "workflow" / "presets" / "isbi2012.yaml"), str(space.folder / "config.yaml")
+    )
     assert ran.code == 0, ran.text
     metrics = read(space, "unseen/metrics.json")
     assert metrics["isbi"]

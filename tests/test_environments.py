@@ -93,7 +93,9 @@ def test_environments_take_conda_forge_alone_and_nothing_from_pip(name: str) -> 
 def test_each_rule_runs_in_an_environment_that_holds_what_it_imports() -> None:
     for rule, name in rules().items():
         assert name == ("torch.yaml" if rule in WITH_NETWORK else "pipeline.yaml")
-        modules = imported("training" if rule == "train" and _exists("training") else rule) | imported("__main__", False)
+        modules = imported("training" if rule == "train" and _exists("training") else rule) | imported(
+            "__main__", False
+        )
         assert modules <= set(environment(name)), f"{name} lacks what {rule} imports"
 
 

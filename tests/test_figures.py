@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from unet_pipeline import figures
-from unet_pipeline.figures import INK, PAPER, ScaleBar, scale_bar
+from unet_pipeline.page import figures
+from unet_pipeline.page.figures import INK, PAPER, ScaleBar, scale_bar
 
 UNITS_UM = {"nm": 1e-3, "µm": 1.0, "mm": 1e3}
 pictures = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=20).map(lambda shape: (*shape, 3)))

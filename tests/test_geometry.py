@@ -46,7 +46,10 @@ def test_a_tile_keeps_what_it_says(depth, count):
     geometry = unpadded(depth)
     keep = count * geometry.stride
     assert walk(geometry.read_px(keep), depth) >= keep
-    assert walk(geometry.read_px(keep) - geometry.stride, depth) in (None, walk(geometry.read_px(keep), depth) - geometry.stride)
+    assert walk(geometry.read_px(keep) - geometry.stride, depth) in (
+        None,
+        walk(geometry.read_px(keep), depth) - geometry.stride,
+    )
 
 
 def test_a_kept_size_off_the_stride_names_the_nearest():

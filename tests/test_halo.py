@@ -6,9 +6,7 @@ from scipy import ndimage
 from unet_pipeline.halo import halo_blocks
 
 
-@given(
-    height=st.integers(1, 60), width=st.integers(1, 60), block=st.integers(1, 30), halo=st.integers(0, 9)
-)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), block=st.integers(1, 30), halo=st.integers(0, 9))
 def test_block_wise_equals_whole(height, width, block, halo):
     image = np.random.default_rng(height * 61 + width).random((height, width))
     size = 2 * halo + 1

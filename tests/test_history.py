@@ -1,4 +1,4 @@
-from unet_pipeline.history import Row, write_history
+from unet_pipeline.training.history import Row, write_history
 
 
 def test_history_is_a_table_with_empty_cells_where_nothing_is_known(tmp_path):

@@ -26,7 +26,10 @@ def test_image_reference_and_statistics_are_those_of_the_files(tmp_path):
     statistics = stack.facts["statistics"]
     assert statistics["min"] == [image.min()]
     assert statistics["mean"][0] == pytest.approx(image.mean())
-    assert stack.facts["labels"]["class_counts"] == {"background": int((labels == 0).sum()), "cell": int((labels > 0).sum())}
+    assert stack.facts["labels"]["class_counts"] == {
+        "background": int((labels == 0).sum()),
+        "cell": int((labels > 0).sum()),
+    }
 
 
 def test_class_labels_become_components_plane_by_plane(tmp_path):
@@ -47,7 +50,9 @@ def test_class_labels_become_components_plane_by_plane(tmp_path):
 
 def test_a_zarr_image_is_used_in_place(tmp_path):
     image, labels = draw()
-    array = zarr.create_array(tmp_path / "mine.zarr", shape=image.shape, dtype="u1", chunks=(1, 50, 50), dimension_names="zyx")
+    array = zarr.create_array(
+        tmp_path / "mine.zarr", shape=image.shape, dtype="u1", chunks=(1, 50, 50), dimension_names="zyx"
+    )
     array[:] = image
     tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
     record = tmp_path / "results" / "zarr" / "ingest.json"
@@ -64,7 +69,11 @@ def test_planes_are_chosen(tmp_path):
     tifffile.imwrite(tmp_path / "gold.tif", labels[[3, 1]], photometric="minisblack")
     record = tmp_path / "results" / "some" / "ingest.json"
     tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
-    ingest(Source("some", str(tmp_path / "image.tif"), str(tmp_path / "gold.tif"), planes="1,3", label_planes="1,0"), settings(), record)
+    ingest(
+        Source("some", str(tmp_path / "image.tif"), str(tmp_path / "gold.tif"), planes="1,3", label_planes="1,0"),
+        settings(),
+        record,
+    )
     stack = Stack.open(record)
     np.testing.assert_array_equal(stack.image.read(1, slice(0, 100), slice(0, 130))[0], image[3])
     np.testing.assert_array_equal(whole(stack.reference("instances")), labels[[1, 3]])

@@ -41,7 +41,7 @@ def test_values_that_mean_nothing_are_refused(values, message):
 
 def test_a_grey_mask_names_many_values():
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    with pytest.raises(PipelineError, match="254 values|253 values"):
+    with pytest.raises(PipelineError, match=r"25[34] values"):
         LabelReader(CLASSES, "mask.jpg").classes(ramp, "plane 0")
 
 

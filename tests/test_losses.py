@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_pipeline.config import IGNORE
-from unet_pipeline.losses import pixel_weight, weighted_cross_entropy, weighted_sums
+from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy, weighted_sums
 
 
 def example(seed, classes=3, ignore=0.3):

@@ -35,20 +35,27 @@ def test_every_verb_from_files_to_scores(place, capsys):
     assert run("ingest", "--stack", "cells", *sources, "--pixel-um", 0.5, "--config", options, "--output", ingest) == 0
     assert run("weigh", "--ingest", ingest, "--config", options, "--output", out / "weigh.json") == 0
     common = ("--config", options, "--threads", 1, "--device", "cpu")
-    assert run("train", "--train", out / "weigh.json", "--validate", out / "weigh.json", *common, "--output", model) == 0
+    assert (
+        run("train", "--train", out / "weigh.json", "--validate", out / "weigh.json", *common, "--output", model) == 0
+    )
     assert run("tile", "--ingest", ingest, "--regions", 2, "--config", options, "--output", tiles) == 0
     assert "2 region(s)" in capsys.readouterr().out
     regions = [out / "regions" / f"{region}.json" for region in range(2)]
     for number, region in enumerate(regions):
         assert run("predict", "--tiles", tiles, "--region", number, "--model", model, *common, "--output", region) == 0
-    assert run("stitch", "--tiles", tiles, "--regions", *regions, "--config", options, "--output", out / "stitch.json") == 0
+    assert (
+        run("stitch", "--tiles", tiles, "--regions", *regions, "--config", options, "--output", out / "stitch.json")
+        == 0
+    )
     assert run("evaluate", "--stitch", out / "stitch.json", "--config", options, "--output", out / "metrics.json") == 0
     assert run("prove", "--model", model, "--ingest", ingest, *common) == 0
     assert "seamless: every tiling equals one whole pass" in capsys.readouterr().out
     assert run("record", out / "stitch.json") == 0
     assert json.loads(capsys.readouterr().out)["config"]["stitch"]["min_area_px"] == 30
     report = place / "results" / "report.html"
-    assert run("report", "--model", model, "--stacks", out / "stitch.json", "--config", options, "--output", report) == 0
+    assert (
+        run("report", "--model", model, "--stacks", out / "stitch.json", "--config", options, "--output", report) == 0
+    )
     assert report.read_text(encoding="utf-8").lower().startswith("<!doctype html>")
     history = (model / "history.tsv").read_text().splitlines()
     assert history[0].startswith("step\tlearning_rate\ttrain_loss\tvalidation_loss")
@@ -56,7 +63,18 @@ def test_every_verb_from_files_to_scores(place, capsys):
 
 
 def test_a_mistake_is_one_message_and_exit_code_1(tmp_path):
-    command = [sys.executable, "-m", "unet_pipeline", "ingest", "--stack", "x", "--image", "imag.tif", "--output", "o.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "unet_pipeline",
+        "ingest",
+        "--stack",
+        "x",
+        "--image",
+        "imag.tif",
+        "--output",
+        "o.json",
+    ]
     (tmp_path / "image.tif").write_bytes(b"")
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
@@ -103,7 +121,7 @@ def test_a_finished_model_gives_the_plan_its_geometry(place, tmp_path, capsys):
     config = json.dumps({"model": {"folder": str(model)}, "tile": {"tile_px": 384}})
     arguments = ("--model", model, "--config", config, "--output", tmp_path / "t.json", "--dry-run")
     assert run("tile", "--ingest", ingest, *arguments) == 0
-    assert "stride 16 px, reads 92 px before and 96 px after" in capsys.readouterr().out
+    assert "stride 16 px, reads 92 px before, 96 px after" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", VERBS)

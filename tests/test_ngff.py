@@ -15,6 +15,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from unet_pipeline import ngff
 from unet_pipeline.config import Store
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.pyramid import build_pyramid
 
 SMALL = Store(chunk_px=16, shard_px=48)
 
@@ -59,7 +60,9 @@ def test_metadata_is_valid_ngff(tmp_path, grid):
         datasets = found.attributes.ome.multiscales[0].datasets
         assert len(datasets) == levels
     multiscale = image.attributes.ome.multiscales[0]
-    assert [axis.name for axis in multiscale.axes] == (["c", "z", "y", "x"] if grid.plane_axis == "z" else ["t", "c", "y", "x"])
+    assert [axis.name for axis in multiscale.axes] == (
+        ["c", "z", "y", "x"] if grid.plane_axis == "z" else ["t", "c", "y", "x"]
+    )
     scale = multiscale.datasets[-1].coordinateTransformations[0].scale
     assert scale[-1] == (grid.pixel_um or (1, 1))[1] * 2 ** (levels - 1)
     assert dict(zarr.open_group(path, mode="r").attrs)["mine"] == 1
@@ -72,7 +75,7 @@ def test_napari_opens_image_and_labels(tmp_path):
     image = fill(path, "0", rng)
     label = fill(path, "labels/instances/0", rng)
     for name in ("", "labels/classes", "labels/instances"):
-        ngff.build_pyramid(path, name, "nearest" if name else "mean")
+        build_pyramid(path, name, "nearest" if name else "mean")
     layers = napari_get_reader(str(path))(str(path))
     kinds = {layer[2] for layer in layers}
     assert kinds == {"image", "labels"}
@@ -84,16 +87,14 @@ def test_napari_opens_image_and_labels(tmp_path):
     assert label.any()
 
 
-@given(
-    height=st.integers(1, 90), width=st.integers(1, 90), data=st.data(), channels=st.integers(1, 3)
-)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), data=st.data(), channels=st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
 def test_pyramid_equals_the_definition(tmp_path_factory, height, width, data, channels):
     path = create(tmp_path_factory.mktemp("p") / "a.ome.zarr", ngff.Grid(2, height, width), channels)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     fine, label = fill(path, "0", rng), fill(path, "labels/classes/0", rng)
-    ngff.build_pyramid(path, "", "mean")
-    ngff.build_pyramid(path, "labels/classes", "nearest")
+    build_pyramid(path, "", "mean")
+    build_pyramid(path, "labels/classes", "nearest")
     for level in range(1, ngff.count_levels(path)):
         fine, label = mean_of_existing(fine), label[:, :, ::2, ::2]
         coarse = ngff.open_array(path, str(level))
@@ -125,10 +126,9 @@ def test_every_shard_is_one_file_even_when_empty(tmp_path):
 def test_creating_again_replaces_and_failing_leaves_the_old(tmp_path, monkeypatch):
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
     fill(path, "0", np.random.default_rng(0))
-    with pytest.raises(RuntimeError):
-        with monkeypatch.context() as patch:
-            patch.setattr(ngff, "_create_label", lambda *_: (_ for _ in ()).throw(RuntimeError))
-            create(path, ngff.Grid(1, 80, 80))
+    with pytest.raises(RuntimeError), monkeypatch.context() as patch:
+        patch.setattr(ngff, "_create_label", lambda *_: (_ for _ in ()).throw(RuntimeError))
+        create(path, ngff.Grid(1, 80, 80))
     assert ngff.open_array(path, "0").shape == (1, 2, 40, 40)
     create(path, ngff.Grid(1, 80, 80))
     assert ngff.open_array(path, "0").shape == (1, 2, 80, 80)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from read_page import read_page
 
-from unet_pipeline import page
-from unet_pipeline.page import Markup
+from unet_pipeline.page import page
+from unet_pipeline.page.page import Markup
 
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a & b", "'", "</table></style>", "&lt;b&gt;"]
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=30) | st.sampled_from(NASTY)

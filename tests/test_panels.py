@@ -3,14 +3,15 @@ import pytest
 from made_results import make_ingested, make_model, make_predicted, make_run, make_weighed, settings
 from read_page import decoded, read_page
 
-from unet_pipeline import differences, figures, ngff
+from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Normalise
 from unet_pipeline.config import Report as Options
-from unet_pipeline.differences import Verdict
 from unet_pipeline.normalise import from_statistics
-from unet_pipeline.panels import MEANINGS, Panels, views
-from unet_pipeline.results import ModelResult, open_result
-from unet_pipeline.views import View
+from unet_pipeline.page import differences, figures
+from unet_pipeline.page.differences import Verdict
+from unet_pipeline.page.panels import MEANINGS, Panels, views
+from unet_pipeline.page.results import ModelResult, open_result
+from unet_pipeline.page.views import View
 
 OPTIONS = Options(panel_px=96, planes=1)
 

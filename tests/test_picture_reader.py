@@ -166,7 +166,7 @@ def test_another_kind_of_file(tmp_path, name):
 
 
 def test_bands_decode_the_picture_once(tmp_path, monkeypatch):
-    from unet_pipeline import picture_reader
+    from unet_pipeline.readers import picture_reader
 
     pixels = noise((90, 70))
     Image.fromarray(pixels).save(tmp_path / "a.png")

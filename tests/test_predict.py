@@ -20,7 +20,9 @@ def made(tmp_path_factory):
 def stored(stack_plan):
     planes, height, width = stack_plan.plan.shape
     arrays = stack_plan.probabilities(), stack_plan.labels("classes")
-    return [np.stack([array.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)]) for array in arrays]
+    return [
+        np.stack([array.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)]) for array in arrays
+    ]
 
 
 @pytest.mark.parametrize(

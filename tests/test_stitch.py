@@ -84,7 +84,9 @@ def test_instances_equal_the_definition_across_shards(made, grow_px):
 def test_instances_do_not_depend_on_blocks(made, grow_px):
     stack_plan, _ = made
     rng = np.random.default_rng(1)
-    write_classes(stack_plan, (ndimage.gaussian_filter(rng.normal(size=(2, 100, 130)), (0, 2, 2)) > 0.05).astype(np.uint8))
+    write_classes(
+        stack_plan, (ndimage.gaussian_filter(rng.normal(size=(2, 100, 130)), (0, 2, 2)) > 0.05).astype(np.uint8)
+    )
     found = []
     for block_px in (16, 37, 500):
         write_instances(stack_plan, settings(stitch={"grow_px": grow_px}).stitch, block_px)

@@ -44,9 +44,7 @@ def test_a_dry_run_writes_nothing(stack, tmp_path):
 
 def test_a_tile_the_network_cannot_take_names_the_nearest(stack, tmp_path):
     with pytest.raises(PipelineError, match="nearest legal value: 32"):
-        tile(
-            stack, settings(tile={"tile_px": 28}, model={"folder": "elsewhere"}), 1, tmp_path / "t.json", unpadded(4)
-        )
+        tile(stack, settings(tile={"tile_px": 28}, model={"folder": "elsewhere"}), 1, tmp_path / "t.json", unpadded(4))
 
 
 @pytest.mark.parametrize("change", ["delete", "truncate", "foreign"])

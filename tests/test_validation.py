@@ -7,10 +7,10 @@ from synthetic_training import ARCHITECTURE, discs
 from torch import nn
 
 from unet_pipeline.config import IGNORE
-from unet_pipeline.dataset import validation_tiles
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.models import build
-from unet_pipeline.validation import Validation
+from unet_pipeline.training.dataset import validation_tiles
+from unet_pipeline.training.validation import Validation
 
 STACKS = [discs(1, (2, 37, 50)), discs(2, (1, 20, 16))]
 WEIGHTS = torch.tensor([0.5, 2.0])

@@ -132,7 +132,12 @@ def test_commands_carry_the_row_and_the_machine(finished: Workspace) -> None:
         *((f"results/{name}/tiles.json", "0") for name in "bd"),
     }
     (report,) = lines["report"]
-    assert {"results/a/ingest.json", "results/b/stitch.json", "results/c.1/stitch.json", "results/d/stitch.json"} <= set(report)
+    assert {
+        "results/a/ingest.json",
+        "results/b/stitch.json",
+        "results/c.1/stitch.json",
+        "results/d/stitch.json",
+    } <= set(report)
 
 
 def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:

@@ -34,9 +34,8 @@ for word in rest:
         values += [value] if value else []
     else:
         values.append(word)
-made_from = [verb, rest] + [
-    hashlib.sha256(Path(word).read_bytes()).hexdigest() for word in rest if word.endswith(".json") and Path(word).is_file()
-]
+read = [Path(word) for word in rest if word.endswith(".json") and Path(word).is_file()]
+made_from = [verb, rest] + [hashlib.sha256(path.read_bytes()).hexdigest() for path in read]
 output = Path(options["--output"][0])
 config = json.loads(options.get("--config", ["{}"])[0])
 names = {"demo": [output / name for name in NAMES],
@@ -104,7 +103,7 @@ class Workspace:
 
 
 def snakemake(*arguments: str, cwd: Path) -> Ran:
-    """Run Snakemake in a process of its own, forked from one that has imported it: imports would be most of the time."""
+    """Run Snakemake in a process of its own, forked from one that has imported it: that is most of its time."""
     forkserver = multiprocessing.get_context("forkserver")
     forkserver.set_forkserver_preload(["snakemake.cli", "pandas", "requests", "yte", "docutils.core"])
     with tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,7 @@ def weigh(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train the network; resumes where an interrupted training stopped."""
-    from unet_pipeline.training_run import train_model
+    from unet_pipeline.train import train_model
 
     train_model(options.train, options.validate, _config(options), options.output)
 
@@ -83,7 +83,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def prove(options: argparse.Namespace) -> None:
-    """Show on your own model and image that tiling does not change the result."""
+    """Show on your own model and image that tiling does not change the result; an error if it does."""
     from unet_pipeline.prove import describe, prove
     from unet_pipeline.stack import Stack
 

@@ -213,7 +213,9 @@ def _from_json(text: str) -> Config:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PipelineError("--config", "JSON text, or a YAML file", error, fix="quote the text for the shell") from error
+        raise PipelineError(
+            "--config", "JSON text, or a YAML file", error, fix="quote the text for the shell"
+        ) from error
     return from_dict(value, whole=False)
 
 
@@ -245,7 +247,11 @@ def _check_together(config: Config, given: set[str]) -> None:
         )
     if config.model.folder is None and "model" in given:
         stride = 2**config.model.depth
-        edges = {"train.tile_px": config.train.tile_px, "tile.tile_px": config.tile.tile_px, "store.shard_px": store.shard_px}
+        edges = {
+            "train.tile_px": config.train.tile_px,
+            "tile.tile_px": config.tile.tile_px,
+            "store.shard_px": store.shard_px,
+        }
         for name, edge_px in edges.items():
             if name.split(".")[0] in given:
                 _check_multiple(name, edge_px, stride, "the pooling stride 2^model.depth")

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from unet_pipeline.config import IGNORE, Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.isbi import combine_planes, isbi_scores
 from unet_pipeline.ngff import PlaneArray
-from unet_pipeline.overlaps import OverlapTable
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import provenance, read_json, write_json
-from unet_pipeline.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
+from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
+from unet_pipeline.scoring.overlaps import OverlapTable
+from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 

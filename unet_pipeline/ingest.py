@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.components import ComponentOptions, label_components
 from unet_pipeline.config import Config, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
+from unet_pipeline.objects.components import ComponentOptions, label_components
 from unet_pipeline.progress import Progress
+from unet_pipeline.pyramid import build_pyramid
+from unet_pipeline.readers.zarr_nodes import is_zarr
 from unet_pipeline.record import provenance, write_json
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
-from unet_pipeline.zarr_nodes import is_zarr
 
 Block = tuple[int, slice, slice]
 
@@ -211,6 +212,6 @@ def _instances_of_classes(classes: ngff.PlaneArray, instances: ngff.PlaneArray) 
 
 def _fill_pyramids(store: Path, in_place: bool, labelled: bool) -> None:
     if not in_place:
-        ngff.build_pyramid(store, "", "mean")
+        build_pyramid(store, "", "mean")
     for name in (CLASSES, INSTANCES) if labelled else ():
-        ngff.build_pyramid(store, f"labels/{name}", "nearest")
+        build_pyramid(store, f"labels/{name}", "nearest")

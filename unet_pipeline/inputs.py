@@ -14,14 +14,14 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from unet_pipeline.axes import check_axes, natural_key, parse_planes
-from unet_pipeline.blocks import Array, Reader, StackInfo, Window
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.picture_reader import PictureReader
+from unet_pipeline.readers.axes import check_axes, natural_key, parse_planes
+from unet_pipeline.readers.blocks import Array, Reader, StackInfo, Window
+from unet_pipeline.readers.picture_reader import PictureReader
+from unet_pipeline.readers.tiff_reader import TiffReader
+from unet_pipeline.readers.zarr_nodes import is_zarr
+from unet_pipeline.readers.zarr_reader import ZarrReader
 from unet_pipeline.record import digest
-from unet_pipeline.tiff_reader import TiffReader
-from unet_pipeline.zarr_nodes import is_zarr
-from unet_pipeline.zarr_reader import ZarrReader
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
 SUFFIXES = {

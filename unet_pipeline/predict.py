@@ -115,7 +115,7 @@ def predict_shard(
 
 
 def quantised(logits: torch.Tensor, dtype: np.dtype[Any]) -> Array:
-    """Return the softmax over classes as `dtype`; uint8 is the probability times 255, rounded."""
+    """Return the softmax of logits (n, classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
     shares = torch.softmax(logits, dim=1)
     if dtype == np.uint8:
         return shares.mul(255).round().to(torch.uint8).cpu().numpy()

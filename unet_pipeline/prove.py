@@ -132,7 +132,7 @@ def tiled_pass(crop: Planes, planned: Plan, forward: Forward) -> Logits:
 
 
 def paper_pass(crop: Planes, forward: Forward, output_px: int = 388) -> Logits:
-    """Return the logits of the paper's tiling, which steps by a tile's full output and so changes pooling phase."""
+    """Return the logits (classes, y, x) of the paper's tiling: it steps by a full output and changes pooling phase."""
     geometry, (height, width) = forward.card.geometry, crop.shape[2:]
     step = paper_step(forward, output_px)
     size = step + geometry.lost, step + geometry.lost

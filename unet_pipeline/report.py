@@ -14,9 +14,9 @@ from typing import Any
 from unet_pipeline import __version__
 from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.flow import Stage, flow
 from unet_pipeline.modelcard import CARD_FILE
-from unet_pipeline.page import (
+from unet_pipeline.page.flow import Stage, flow
+from unet_pipeline.page.page import (
     Markup,
     count,
     details,
@@ -32,12 +32,12 @@ from unet_pipeline.page import (
     section,
     tag,
 )
+from unet_pipeline.page.results import ModelResult, StackResult, open_result
+from unet_pipeline.page.score_tables import named, score_tables
+from unet_pipeline.page.stack_section import stack_section, versions
+from unet_pipeline.page.training_section import training_section
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import provenance, sha256_file, write_text
-from unet_pipeline.results import ModelResult, StackResult, open_result
-from unet_pipeline.score_tables import named, score_tables
-from unet_pipeline.stack_section import stack_section, versions
-from unet_pipeline.training_section import training_section
 
 PICTURED = 40
 """Stacks that get pictures; of more the page would be too large to open. The scores of all are shown."""

@@ -35,7 +35,7 @@ class Moments:
 
     @property
     def std(self) -> npt.NDArray[np.float64]:
-        """Population standard deviation per channel."""
+        """Population standard deviation, (channels,)."""
         return np.sqrt(self._squares / max(self.pixels, 1))
 
 

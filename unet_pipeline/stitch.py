@@ -17,12 +17,13 @@ import tifffile
 import zarr
 
 from unet_pipeline import ngff
-from unet_pipeline.components import ComponentOptions, ComponentTable, label_components
 from unet_pipeline.config import Config, Stitch
-from unet_pipeline.distances import grow
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.halo import halo_blocks
+from unet_pipeline.objects.components import ComponentOptions, ComponentTable, label_components
+from unet_pipeline.objects.distances import grow
 from unet_pipeline.progress import Progress
+from unet_pipeline.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.record import atomic_path, provenance, read_json, write_json
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
@@ -181,15 +182,15 @@ def _grow(source: ngff.PlaneArray, target: ngff.PlaneArray, radius_px: int, bloc
 def build_pyramids(stack_plan: StackPlan) -> None:
     """Fill the coarser levels: mean of probabilities, nearest of labels."""
     store = stack_plan.store
-    names: dict[str, ngff.Reduction] = {
+    names: dict[str, Reduction] = {
         "": "mean",
         f"labels/{CLASSES}": "nearest",
         f"labels/{INSTANCES}": "nearest",
     }
-    total = sum(ngff.count_pyramid_blocks(store, name) for name in names)
+    total = sum(count_pyramid_blocks(store, name) for name in names)
     with Progress(total, f"pyramid {stack_plan.stack.name}") as progress:
         for name, reduction in names.items():
-            ngff.build_pyramid(store, name, reduction, progress.advance)
+            build_pyramid(store, name, reduction, progress.advance)
 
 
 def write_tiffs(stack_plan: StackPlan, folder: Path) -> list[str]:

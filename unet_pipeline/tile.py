@@ -142,7 +142,7 @@ def describe(stack: Stack, planned: Plan, config: Config) -> str:
     geometry, keep, read_px, shard = planned.geometry, planned.keep, planned.read, planned.shard
     lines = [
         f"stack      {stack.name}: {planes} plane(s) of {height} x {width} px, {stack.channels} channel(s)",
-        f"network    stride {geometry.stride} px, reads {geometry.before} px before and {geometry.after} px after a tile",
+        f"network    stride {geometry.stride} px, reads {geometry.before} px before, {geometry.after} px after a tile",
         f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read",
         f"cost       reads {read / pixels:.2f} px and computes {kept / pixels:.2f} px per image px",
         f"shards     {planned.shard_count} of {shard[0]} x {shard[1]} px or less, in {planned.regions} region(s)",

@@ -167,7 +167,7 @@ def _even(geometry: Geometry, extent_px: int, tile_px: int) -> int:
 
 
 def mirrored(start: int, size: int, length: int) -> npt.NDArray[np.intp]:
-    """Return the image indices of a window that may leave the image: mirrored, the edge pixel not repeated.
+    """Return the image indices, (size,), of a window that may leave the image: mirrored, the edge pixel not repeated.
 
     Mirroring repeats with period 2 (length - 1), so windows far larger than the image work too.
 

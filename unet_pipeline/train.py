@@ -1,243 +1,112 @@
-"""Train: stochastic gradient descent on the weighted cross-entropy, one visible loop, resumed where it was cut off.
-
-A step depends on nothing but the weights, the momentum and (seed, step): tiles and dropout are functions of the
-step. A resumed training therefore equals an unbroken one bit for bit, on the same machine with the same number of
-threads.
-"""
+"""Train: labelled stacks become a model folder; resumes where an interrupted training stopped."""
 
 from __future__ import annotations
 
-import math
-import shutil
-import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import nn
 
-from unet_pipeline.config import Train
+from unet_pipeline import ngff
+from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.guards import Termination, explain_memory, reproducible
-from unet_pipeline.history import Row, write_history
-from unet_pipeline.learner import Learner, Settings, State, batches, prepare, resume, save
-from unet_pipeline.losses import pixel_weight, weighted_cross_entropy
-from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import autocast, save_model
+from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.progress import Progress
-from unet_pipeline.schema import plain
-from unet_pipeline.training_stack import TrainingStack, check_stacks
-from unet_pipeline.validation import Score
+from unet_pipeline.record import digest, provenance, read_json, sha256_file
+from unet_pipeline.stack import Stack
+from unet_pipeline.training.learner import Settings
+from unet_pipeline.training.loop import TrainResult, train
+from unet_pipeline.training.training_stack import TrainingStack
+from unet_pipeline.weigh import WEIGHTS
+from unet_pipeline.weights import class_weights
 
-ROWS = 500
-"""Rows of the history besides the validations: a row sums up steps / ROWS steps."""
-
-CHECK_EVERY_ON_GPU = 20
-"""Steps between looks at the losses on a GPU: each look waits for it."""
+SECTIONS = ("labels", "normalise", "model", "augment", "train")
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """A finished training.
+class Weighed:
+    """A stack whose targets and boundary weights are computed.
 
     Attributes:
-        card: the model's card as written; `card.training` holds the record.
-        history: the rows of `history.tsv`.
-        resumed_step: steps that an earlier, interrupted run had done; 0 if none.
-        seconds: wall time of this run; not in any file, so that the same training gives the same bytes.
+        record: path of `weigh.json`.
+        facts: its content.
+        stack: the stack.
     """
 
-    card: ModelCard
-    history: tuple[Row, ...]
-    resumed_step: int
-    seconds: float
+    record: Path
+    facts: dict[str, Any]
+    stack: Stack
+
+    @classmethod
+    def open(cls, record: Path) -> Weighed:
+        """Open a stack by the record that weigh wrote."""
+        facts = read_json(record, fix="run weigh for this stack")
+        if not {"ingest", "class_counts"} <= set(facts):
+            raise PipelineError(record, "a record of weigh", f"keys {sorted(facts)[:6]}", fix="run weigh again")
+        return cls(record, facts, Stack.open(record.parent / str(facts["ingest"])))
+
+    def training_stack(self, normaliser: Normaliser) -> TrainingStack:
+        """Return the stack as training sees it."""
+        store = self.record.parent / WEIGHTS
+        target, boundary = ngff.open_array(store, "target"), ngff.open_array(store, "boundary")
+        return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
 
 
-def train(
-    stacks: Sequence[TrainingStack],
-    validation_stacks: Sequence[TrainingStack],
-    card: ModelCard,
-    class_weights: npt.NDArray[np.floating[Any]],
-    settings: Settings,
-    folder: Path,
-    digest: str,
-    progress: Progress,
-) -> TrainResult:
-    """Train a network and write `weights.safetensors`, `model.json` and `history.tsv` into `folder`.
-
-    An interrupted training with the same digest and settings is resumed from `folder/.training`.
+def train_model(training: Sequence[Path], validation: Sequence[Path], config: Config, folder: Path) -> TrainResult:
+    """Train a network on weighed stacks and write the model folder.
 
     Args:
-        stacks: where tiles are drawn from.
-        validation_stacks: where the weights that are kept are chosen; may be empty, then the last are kept.
-        card: architecture, class names and normalisation; what `card.training` holds is kept beside this record.
-        class_weights: (classes,) w_c of the loss, finite, >= 0, not all 0.
-        settings: sections train, augment and compute.
-        folder: the model folder.
-        digest: names the inputs and the configuration; a checkpoint with another one is not used.
-        progress: counts steps.
+        training: `weigh.json` of each training stack.
+        validation: `weigh.json` of each stack on which the kept weights are chosen; may be empty.
+        config: sections labels, normalise, model, augment, train and compute are used.
+        folder: the model folder, `results/model`.
 
     Raises:
-        PipelineError: stacks that do not fit the network, a loss that is not finite, CUDA asked for and absent, a full
-            GPU or disk, or SIGTERM (after a checkpoint).
+        PipelineError: stacks that differ in channels, a class without pixels, or what `train` raises.
     """
-    started = time.monotonic()
-    check_stacks(stacks, card.architecture.in_channels)
-    if validation_stacks:
-        check_stacks(validation_stacks, card.architecture.in_channels)
-    fix = "lower train.tile_px or train.batch, or set train.precision: bfloat16"
-    with (
-        reproducible(settings.compute.threads),
-        explain_memory("train.tile_px", fix),
-        Termination() as termination,
-    ):
-        learner = prepare(stacks, validation_stacks, card, class_weights, settings, folder, digest)
-        if settings.train.select == "best" and not learner.validation.tiles:
-            progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
-        state = resume(learner, progress)
-        resumed_step = state.step
-        _loop(learner, state, progress, termination)
-        _check_weights(state, learner)
-        record = _record(learner, state)
-        learner.network.load_state_dict(state.best or learner.network.state_dict())
-        card = save_model(folder, learner.network, replace(card, training={**record, **card.training}))
-    write_history(folder, state.history, card.classes)
-    shutil.rmtree(learner.checkpoint.parent, ignore_errors=True)
-    return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)
-
-
-def _loop(learner: Learner, state: State, progress: Progress, termination: Termination) -> None:
-    """Learning rate, forward, backward, clip, step, log, validate, checkpoint; until `train.steps`."""
-    options, network, optimiser, scaler = learner.settings.train, learner.network, learner.optimiser, learner.scaler
-    look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
-    row_every = max(1, options.steps // ROWS)
-    with closing(batches(learner, state.step)) as tiles:
-        for image, target, boundary in tiles:
-            rate = learning_rate(options, state.step)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(dropout_seed(options.seed, state.step))
-            with autocast(learner.device, options.precision, "train.precision"):
-                logits = network(image)
-            loss = weighted_cross_entropy(logits, target, pixel_weight(target, boundary, learner.class_weights))
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if options.clip > 0:
-                scaler.unscale_(optimiser)
-                nn.utils.clip_grad_norm_(network.parameters(), options.clip)
-            scaler.step(optimiser)
-            scaler.update()
-            optimiser.zero_grad()
-
-            state.step += 1
-            state.unread.append(loss.detach())
-            last = state.step == options.steps
-            check = bool(learner.validation.tiles) and (last or state.step % options.validate_every == 0)
-            row = last or check or state.step % row_every == 0
-            keep = termination.requested or (not last and state.step % options.checkpoint_every == 0)
-            if row or keep or state.step % look_every == 0:
-                _read_losses(state, options)
-            if row:
-                score = learner.validation.score(network, learner.class_weights) if check else None
-                _add_row(learner, state, rate, score)
-            if keep:
-                _check_weights(state, learner)
-                save(learner, state)
-            if termination.requested:
-                raise _terminated(state.step, options.steps)
-            progress.advance(1, _note(state))
-
-
-def learning_rate(options: Train, step: int) -> float:
-    """Return the learning rate of update `step` (from 0): a linear rise over `warmup` steps, then the schedule."""
-    if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
-    if options.schedule == "constant":
-        return options.learning_rate
-    share = (step - options.warmup) / (options.steps - options.warmup)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def dropout_seed(seed: int, step: int) -> int:
-    """Return the seed of torch's random state for a step."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-
-
-def _read_losses(state: State, options: Train) -> None:
-    """Move the losses off the device, and stop at one that is not finite."""
-    values = torch.stack(state.unread).tolist() if state.unread else []
-    first = state.step - len(values)
-    for step, value in enumerate(values, start=first):
-        if not math.isfinite(value):
-            raise _diverged(f"a loss of {value} at step {step + 1}", learning_rate(options, step), options)
-    state.losses += values
-    state.unread.clear()
-
-
-def _check_weights(state: State, learner: Learner) -> None:
-    """Stop before weights that are not finite replace the last good checkpoint."""
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.network.parameters()):
-        options = learner.settings.train
-        rate = learning_rate(options, state.step - 1)
-        raise _diverged(f"weights that are not finite after step {state.step}", rate, options)
-
-
-def _diverged(what: str, rate: float, options: Train) -> PipelineError:
-    clip = "" if options.clip > 0 else ", set train.clip: 1.0"
-    half = ", or choose train.precision: bfloat16" if options.precision == "float16" else ""
-    return PipelineError(
-        "train.learning_rate", "a finite loss", f"{what}, learning rate {rate:.3g}", f"{options.learning_rate / 3:.2g}",
-        f"lower train.learning_rate or train.momentum{clip}{half}; the last checkpoint was left as it is",
-    )  # fmt: skip
-
-
-def _add_row(learner: Learner, state: State, rate: float, score: Score | None) -> None:
-    """Add a row to the history, and keep the weights if they are the best so far."""
-    options = learner.settings.train
-    mean = math.fsum(state.losses) / len(state.losses)
-    row = Row(state.step, rate, mean)
-    state.losses.clear()
-    if score is not None:
-        if not math.isfinite(score.loss):
-            raise _diverged(f"a validation loss of {score.loss} after step {state.step}", rate, options)
-        row = replace(row, validation_loss=score.loss, dice=score.dice)
-        if options.select == "best" and score.loss < state.best_loss:
-            state.best_loss, state.best_step = score.loss, state.step
-            state.best = {name: tensor.detach().clone() for name, tensor in learner.network.state_dict().items()}
-    state.history.append(row)
-
-
-def _note(state: State) -> str:
-    if not state.history:
-        return ""
-    checked = next((row.validation_loss for row in reversed(state.history) if row.validation_loss is not None), None)
-    return f"loss {state.history[-1].train_loss:.4f}" + ("" if checked is None else f", validation {checked:.4f}")
-
-
-def _terminated(step: int, steps: int) -> PipelineError:
-    fix = f"run the same command again: it goes on after step {step}"
-    return PipelineError("train", f"{steps} steps", f"SIGTERM after step {step}; a checkpoint was written", fix=fix)
-
-
-def _record(learner: Learner, state: State) -> dict[str, Any]:
-    """Return the training record of `model.json`: nothing in it differs when the same training is run again."""
-    options, device = learner.settings.train, learner.device
-    chosen = next(row for row in state.history if row.step == (state.best_step if state.best else options.steps))
-    return {
-        "steps": options.steps,
-        "selected": "best" if state.best else "last",
-        "selected_step": chosen.step,
-        "train_loss": chosen.train_loss,
-        "validation_loss": chosen.validation_loss,
-        "validation_dice": list(chosen.dice),
-        "validation_tiles": len(learner.validation.tiles),
-        "class_weights": learner.class_weights.tolist(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": learner.settings.compute.threads,
-        "settings": {"train": plain(options), "augment": plain(learner.settings.augment)},
-        "digest": learner.digest,
+    weighed, held_out = [Weighed.open(path) for path in training], [Weighed.open(path) for path in validation]
+    classes = config.labels.classes
+    channels = _channels([*weighed, *held_out])
+    common = _common_normaliser(weighed, config)
+    stacks, checks = (
+        [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
+    )
+    counts = np.array([[one.facts["class_counts"][name] for name in classes] for one in weighed]).sum(axis=0)
+    balance = class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
+    options = config.model
+    architecture = Architecture("unet", options.depth, options.base_channels, channels, len(classes), options.dropout)
+    sections = config.section(*SECTIONS)
+    records = [*training, *validation]
+    made_by = {
+        "stacks": [one.stack.name for one in weighed],
+        "validation_stacks": [one.stack.name for one in held_out],
+        "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
+        "provenance": provenance(sections, [one.stack.record for one in weighed + held_out]),
     }
+    card = ModelCard(architecture, classes, config.normalise, common, made_by)
+    key = digest([sections, [sha256_file(path) for path in records]])
+    settings = Settings(config.train, config.augment, config.compute)
+    with Progress(config.train.steps, "train") as progress:
+        return train(stacks, checks, card, balance, settings, folder, key, progress)
+
+
+def _channels(weighed: Sequence[Weighed]) -> int:
+    channels = {one.stack.name: one.stack.channels for one in weighed}
+    if len(set(channels.values())) != 1:
+        raise PipelineError("stacks", "training stacks with the same number of channels", channels)
+    return next(iter(channels.values()))
+
+
+def _common_normaliser(weighed: Sequence[Weighed], config: Config) -> Normaliser | None:
+    """Return the constants of the whole training set with scope "model", None where each stack brings its own."""
+    if config.normalise.scope == "stack":
+        return None
+    merged = merge([one.stack.facts["statistics"] for one in weighed])
+    return from_statistics(config.normalise, merged, weighed[0].stack.dtype)
+
+
+def _own_normaliser(one: Weighed, config: Config) -> Normaliser:
+    return from_statistics(config.normalise, one.stack.facts["statistics"], one.stack.dtype)

@@ -98,12 +98,12 @@ class Tally:
     _after: set[int] = field(default_factory=set)
 
     def add(self, goal: npt.NDArray[np.uint8], term: npt.NDArray[np.float32]) -> None:
-        """Take in the target and boundary term of a shard."""
+        """Take in the target and boundary term of a shard, both (y, x)."""
         self.counts += np.bincount(goal.ravel(), minlength=256)
         self.largest = max(self.largest, float(term.max()))
 
     def add_objects(self, plane: int, ids: npt.NDArray[Any], parted: npt.NDArray[Any]) -> None:
-        """Take in the objects of a block before and after gaps were opened; planes come one after the other."""
+        """Take in the ids (y, x) of a block before and after gaps were opened; planes come one after the other."""
         if plane != self._plane:
             self._close(plane)
         self._before.update(np.unique(ids).tolist())

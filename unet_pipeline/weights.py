@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unet_pipeline.distances import BEYOND_REACH, two_nearest
 from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.objects.distances import BEYOND_REACH, two_nearest
 
 Formula = Literal["paper", "release"]
 """`paper`: exp(−(d1+d2)²/(2σ²)); `release`: exp(−(d1+d2)²/σ²), as createGapWeights.m of the official release."""

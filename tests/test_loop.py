@@ -1,0 +1,380 @@
+import dataclasses
+import io
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from synthetic_training import ARCHITECTURE, CARD, discs, settings
+from torch import nn
+
+from unet_pipeline.config import Augment, Compute, Train
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.models import build, load_model
+from unet_pipeline.progress import Progress
+from unet_pipeline.training.learner import CHECKPOINT
+from unet_pipeline.training.loop import dropout_seed, learning_rate, train
+
+STACKS = [discs(0), discs(1, (1, 40, 90), name="second")]
+VALIDATION = [discs(2, (1, 50, 50), name="held out")]
+FILES = ("weights.safetensors", "model.json", "history.tsv")
+
+
+class Killed(Exception):
+    """Stands for whatever ends a job at any moment."""
+
+
+class Hooked(Progress):
+    """A progress that acts at a step."""
+
+    def __init__(self, at=None, act=None):
+        self.text = io.StringIO()
+        super().__init__(0, "train", self.text)
+        self.at, self.act = at, act
+
+    def advance(self, units=1, note=""):
+        super().advance(units, note)
+        if self.done == self.at:
+            self.act()
+
+
+def kill():
+    raise Killed
+
+
+def run(
+    folder, options=None, at=None, act=kill, digest="d", validation=VALIDATION, stacks=STACKS, card=CARD, weights=(1, 2)
+):
+    progress = Hooked(at, act)
+    result = train(stacks, validation, card, np.array(weights, float), options or settings(), folder, digest, progress)
+    return result, progress.text.getvalue()
+
+
+def content(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    result, _ = run(folder)
+    return content(folder), result
+
+
+def test_the_folder_holds_the_model_and_nothing_else(unbroken, tmp_path):
+    run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    assert content(tmp_path) == unbroken[0]  # the same training gives the same bytes
+    network, card = load_model(tmp_path, torch.device("cpu"))
+    assert card == unbroken[1].card
+    assert card.training["digest"]
+    assert network(torch.zeros(1, 1, 44, 44)).shape == (1, 2, 4, 4)
+
+
+@pytest.mark.parametrize("at", [3, 5, 13, 23])
+def test_a_training_killed_anywhere_and_resumed_equals_an_unbroken_one(unbroken, tmp_path, at):
+    with pytest.raises(Killed):
+        run(tmp_path, at=at)
+    assert not (tmp_path / "model.json").exists()
+    result, text = run(tmp_path)
+    assert content(tmp_path) == unbroken[0]
+    assert result.history == unbroken[1].history
+    assert result.resumed_step == at // 5 * 5
+    assert ("resuming after step" in text) == (at >= 5)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_training_killed_twice_and_in_bfloat16(tmp_path):
+    options = settings(precision="bfloat16", weight_decay=0.01, momentum=0.99)
+    for name, stops in (("once", ()), ("thrice", (8, 17))):
+        for at in stops:
+            with pytest.raises(Killed):
+                run(tmp_path / name, options, at=at)
+        run(tmp_path / name, options)
+    assert content(tmp_path / "once") == content(tmp_path / "thrice")
+
+
+def test_the_scale_of_half_precision_gradients_is_resumed_too(tmp_path, monkeypatch):
+    """Float16 belongs to GPUs and is refused on a CPU; allowed here, its scaler is the same object."""
+
+    def allowed(device, precision, where):
+        return torch.autocast(device.type, torch.float16)
+
+    monkeypatch.setattr("unet_pipeline.training.learner.autocast", allowed)
+    monkeypatch.setattr("unet_pipeline.training.loop.autocast", allowed)
+    scales = []
+    update = torch.amp.GradScaler.update
+    monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (update(self), scales.append(self.get_scale())))
+    options = settings(steps=14, precision="float16", weight_decay=0.01)
+    # the loss is large where the image is: the first scales overflow and are halved
+    bright = [dataclasses.replace(discs(0), normaliser=lambda raw: raw.astype(np.float32) * 20)]
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", options, at=7, stacks=bright, validation=[])
+    assert scales[4] < 2.0**16
+    for name in ("killed", "unbroken"):
+        run(tmp_path / name, options, stacks=bright, validation=[])
+    assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
+
+
+def test_without_momentum_there_is_nothing_of_it_to_resume(tmp_path):
+    options = settings(momentum=0.0)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", options, at=11)
+    for name in ("killed", "unbroken"):
+        run(tmp_path / name, options)
+    assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
+
+
+def test_a_checkpoint_of_other_inputs_or_settings_is_not_used(unbroken, tmp_path):
+    for digest, options in (("other", settings()), ("d", settings(learning_rate=0.02))):
+        with pytest.raises(Killed):
+            run(tmp_path, options, at=12, digest=digest)
+        result, text = run(tmp_path)
+        assert "belongs to another configuration" in text
+        assert result.resumed_step == 0
+        assert content(tmp_path) == unbroken[0]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:-9] + b"123456789"])
+def test_a_damaged_checkpoint_is_noticed_and_the_training_starts_again(unbroken, tmp_path, damage):
+    with pytest.raises(Killed):
+        run(tmp_path, at=12)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    result, text = run(tmp_path)
+    assert "cannot be used" in text
+    assert result.resumed_step == 0
+    assert content(tmp_path) == unbroken[0]
+
+
+def test_sigterm_ends_after_the_step_with_a_checkpoint(unbroken, tmp_path):
+    former = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(PipelineError, match=r"SIGTERM after step 9.*(?s:.*)run the same command again"):
+        run(tmp_path, at=8, act=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) == former
+    result, _ = run(tmp_path)
+    assert result.resumed_step == 9
+    assert content(tmp_path) == unbroken[0]
+
+
+# the course of a training
+
+
+def test_history(unbroken):
+    rows = unbroken[1].history
+    assert [row.step for row in rows] == list(range(1, 25))
+    assert [row.step for row in rows if row.validation_loss is not None] == [7, 14, 21, 24]
+    assert all(len(row.dice) == 2 for row in rows if row.validation_loss is not None)
+    table = unbroken[0]["history.tsv"].decode().splitlines()
+    assert table[0].split("\t")[-1] == "dice_cell"
+    assert len(table) == 25
+
+
+def test_long_trainings_sum_up_their_losses(tmp_path, monkeypatch):
+    single, _ = run(tmp_path / "each", settings(steps=12), validation=[])
+    monkeypatch.setattr("unet_pipeline.training.loop.ROWS", 3)
+    summed, _ = run(tmp_path / "summed", settings(steps=12), validation=[])
+    losses = [row.train_loss for row in single.history]
+    assert [row.step for row in summed.history] == [4, 8, 12]
+    np.testing.assert_allclose([row.train_loss for row in summed.history], np.reshape(losses, (3, 4)).mean(axis=1))
+
+
+def test_it_learns_and_keeps_the_best_weights(tmp_path):
+    options = settings(steps=120, learning_rate=0.05, validate_every=20, warmup=10, checkpoint_every=1000)
+    options = dataclasses.replace(options, augment=dataclasses.replace(Augment(), elastic_std_px=2.0))
+    card = dataclasses.replace(CARD, architecture=dataclasses.replace(ARCHITECTURE, base_channels=4))
+    result, _ = run(tmp_path, options, card=card)
+    losses = [row.validation_loss for row in result.history if row.validation_loss is not None]
+    assert result.card.training["validation_loss"] == min(losses)
+    assert result.card.training["selected"] == "best"
+    best = next(row for row in result.history if row.step == result.card.training["selected_step"])
+    assert best.dice[1] > 0.8
+    assert best.validation_loss < 0.6 * losses[0] or best.validation_loss < 0.25
+
+
+def test_the_kept_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):
+    """Validation losses are made up, so that step 14 is the best; its weights are those of a training of 14 steps."""
+    from unet_pipeline.training.validation import Score, Validation
+
+    made_up = iter([0.9, 0.2, 0.8, 0.7])
+    monkeypatch.setattr(Validation, "score", lambda *_: Score(next(made_up), (0.5, 0.5)))
+    flat = settings(schedule="constant")
+    result, _ = run(tmp_path / "best", flat)
+    assert (result.card.training["selected"], result.card.training["selected_step"]) == ("best", 14)
+    run(tmp_path / "short", settings(schedule="constant", steps=14, select="last"), validation=[])
+    assert (tmp_path / "best" / FILES[0]).read_bytes() == (tmp_path / "short" / FILES[0]).read_bytes()
+
+
+def test_without_validation_stacks_the_last_weights_are_kept_and_it_is_said(tmp_path):
+    result, text = run(tmp_path, validation=[])
+    assert "the last weights are kept" in text
+    assert result.card.training["selected"] == "last"
+    assert result.card.training["selected_step"] == 24
+    assert all(row.validation_loss is None for row in result.history)
+
+
+def test_one_step_is_the_textbooks(tmp_path):
+    """No momentum, dropout, clipping or augmentation: weights - rate * gradient of the loss on the sampler's tile."""
+    from unet_pipeline.training.dataset import Sampler
+    from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
+
+    architecture = dataclasses.replace(ARCHITECTURE, dropout=0.0)
+    options = settings(steps=1, momentum=0.0, clip=0.0, warmup=0, schedule="constant")
+    run(tmp_path, options, validation=[], card=dataclasses.replace(CARD, architecture=architecture))
+    network = build(architecture, seed=3)
+    image, target, boundary = Sampler(tuple(STACKS), network.geometry, 16, Augment(), 3).batch(0, 2)
+    weight = pixel_weight(target.long(), boundary, torch.tensor([1.0, 2.0]))
+    weighted_cross_entropy(network(image), target.long(), weight).backward()
+    written = safetensors.torch.load_file(tmp_path / FILES[0])
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(written[name], parameter.detach() - 0.01 * parameter.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_weight_decay_pulls_kernels_but_not_biases(tmp_path):
+    for name, decay in (("plain", 0.0), ("decayed", 1.0)):
+        options = settings(steps=1, momentum=0.0, warmup=0, schedule="constant", weight_decay=decay, clip=0.0)
+        run(tmp_path / name, options, validation=[])
+    without, with_decay = (safetensors.torch.load_file(tmp_path / name / FILES[0]) for name in ("plain", "decayed"))
+    start = build(ARCHITECTURE, seed=3).state_dict()
+    for name, tensor in without.items():
+        pulled = tensor - 0.01 * start[name] if tensor.ndim > 1 else tensor
+        torch.testing.assert_close(with_decay[name], pulled, atol=1e-6, rtol=1e-5)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    options = settings(steps=1, momentum=0.0, warmup=0, schedule="constant", learning_rate=1.0, clip=1e-3)
+    run(tmp_path, options, validation=[])
+    start, end = build(ARCHITECTURE, seed=3).state_dict(), safetensors.torch.load_file(tmp_path / FILES[0])
+    moved = sum(((end[name] - start[name]) ** 2).sum() for name in start) ** 0.5
+    np.testing.assert_allclose(moved, 1e-3, rtol=1e-2)
+
+
+def test_learning_rate():
+    options = Train(steps=100, warmup=10, learning_rate=0.5, schedule="cosine")
+    rates = [learning_rate(options, step) for step in range(100)]
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) * 0.05)
+    assert rates[10] == 0.5
+    np.testing.assert_allclose(rates[55], 0.25)
+    assert 0 < rates[-1] < 0.001
+    assert (np.diff(rates[10:]) < 0).all()
+    constant = dataclasses.replace(options, schedule="constant")
+    assert {learning_rate(constant, step) for step in range(9, 100)} == {0.5}
+    short = Train(steps=5, warmup=50, learning_rate=0.5)
+    assert learning_rate(short, 4) == 0.05
+
+
+def test_dropout_seeds_differ_by_seed_and_step():
+    assert len({dropout_seed(seed, step) for seed in range(5) for step in range(50)}) == 250
+
+
+# what can go wrong
+
+
+def test_a_loss_that_is_not_finite_ends_early_and_keeps_the_last_checkpoint(tmp_path):
+    class Spoilt:
+        calls = 0
+
+        def __call__(self, raw):
+            self.calls += 1
+            value = np.float32("nan") if self.calls > 30 else np.float32(1)
+            return raw.astype(np.float32) / 100 * value
+
+    stacks = [dataclasses.replace(discs(0), normaliser=Spoilt())]
+    with pytest.raises(PipelineError) as caught:
+        run(tmp_path, settings(batch=1, steps=1000), stacks=stacks, validation=[])
+    message = str(caught.value)
+    assert "a loss of nan at step 31, learning rate 0.00998" in message
+    assert "lower train.learning_rate" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".training"]
+    kept = safetensors.torch.load_file(tmp_path / CHECKPOINT)
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_a_learning_rate_that_is_far_too_high_ends_early(tmp_path):
+    options = settings(steps=500, learning_rate=10.0, clip=0.0, warmup=0, momentum=0.999)
+    wild = dataclasses.replace(STACKS[0], normaliser=lambda raw: raw.astype(np.float32) * 1e6)
+    with pytest.raises(PipelineError, match=r"train\.learning_rate") as caught:
+        run(tmp_path, options, stacks=[wild], validation=[])
+    assert "set train.clip" in str(caught.value)
+
+
+def test_weights_that_are_not_finite_never_become_a_model_or_a_checkpoint(tmp_path, monkeypatch):
+    def spoil(self, *_):
+        with torch.no_grad():
+            next(iter(self.param_groups[0]["params"])).fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    for options in (settings(steps=1), settings(steps=2, checkpoint_every=1)):
+        with pytest.raises(PipelineError, match="not finite after step 1"):
+            run(tmp_path, options, validation=[])
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_full_gpu_says_which_key_to_lower(tmp_path, monkeypatch):
+    def full(self, image):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    monkeypatch.setattr("unet_pipeline.models.UNet.forward", full)
+    with pytest.raises(PipelineError, match=r"lower train\.tile_px or train\.batch"):
+        run(tmp_path)
+
+
+def test_cuda_asked_for_and_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PipelineError, match=r"compute\.device"):
+        run(tmp_path, dataclasses.replace(settings(), compute=Compute("cuda", 1)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
+def test_class_weights_that_mean_nothing_are_refused(tmp_path, weights):
+    with pytest.raises(PipelineError, match="2 finite weights"):
+        run(tmp_path, weights=weights)
+
+
+def test_what_does_not_fit_the_network_is_refused_before_any_work(tmp_path):
+    with pytest.raises(PipelineError, match="stack rgb: expected 1 channels"):
+        run(tmp_path, validation=[discs(channels=3, name="rgb")])
+    with pytest.raises(PipelineError, match="nearest legal value: 16"):
+        run(tmp_path, settings(tile_px=17))
+    with pytest.raises(PipelineError, match="float16"):
+        run(tmp_path, settings(precision="float16"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_given_is_kept_and_completed(unbroken, tmp_path):
+    card = dataclasses.replace(CARD, training={"provenance": {"commit": "abc"}})
+    run(tmp_path, settings(steps=2), card=card, validation=[])
+    written = json.loads((tmp_path / "model.json").read_text())
+    assert written["training"]["provenance"] == {"commit": "abc"}
+    assert written["training"]["settings"]["train"]["steps"] == 2
+    assert written["training"]["class_weights"] == [1, 2]
+    assert written["classes"] == ["background", "cell"]
+    assert "seconds" not in json.dumps(written)
+
+
+def test_the_number_of_reading_threads_does_not_matter(tmp_path, monkeypatch):
+    monkeypatch.setattr("unet_pipeline.training.learner._workers", lambda *_: 3)
+    run(tmp_path / "three", settings(steps=4))
+    monkeypatch.setattr("unet_pipeline.training.learner._workers", lambda *_: 1)
+    run(tmp_path / "one", settings(steps=4))
+    assert content(tmp_path / "three") == content(tmp_path / "one")
+
+
+def test_dropout_is_drawn_anew_each_step(tmp_path, monkeypatch):
+    masks = []
+    original = nn.Dropout.forward
+
+    def seen(self, x):
+        out = original(self, x)
+        if self.training:
+            masks.append((out == 0).float().mean().item())
+        return out
+
+    monkeypatch.setattr(nn.Dropout, "forward", seen)
+    run(tmp_path, settings(steps=3), validation=[])
+    assert len(masks) == 6
+    assert len(set(masks)) > 2

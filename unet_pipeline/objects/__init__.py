@@ -1,0 +1,1 @@
+"""Distances between objects and connected components, exact block by block."""

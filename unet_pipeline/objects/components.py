@@ -1,0 +1,180 @@
+"""Connected components of a class volume of any size, block by block, the same for every block size.
+
+Two passes over the blocks, so that no label of the volume stays in memory between them:
+
+    pass 1  read a block, number its atoms (4-connected pixels of one class), note which atoms touch,
+            inside the block and across its borders
+    middle  a graph of atoms: join them to instances, drop the small ones, fill holes, number what is left
+    pass 2  read the block again, number its atoms again (the same), write the instance of each
+
+Memory: one block, two rows of pixels of the plane (of every plane, where components go across planes), and up to
+200 bytes an atom. Order: the area is checked first, then holes are filled. So a speck inside a cell does not keep its
+hole open, and a thin ring is judged by its own pixels, not by the hole that it surrounds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects.atoms import MAX_ATOMS, Atoms, Block, Keys, Survey, ends, join, number
+
+Read = Callable[[int, slice, slice], NDArray[np.uint8]]
+"""read(plane, rows, columns) → (y, x) uint8 class indices: 0 background, 1..254 foreground, 255 ignored."""
+Write = Callable[[int, slice, slice, NDArray[np.uint32]], object]
+"""write(plane, rows, columns, instances (y, x) uint32), called once per block."""
+
+
+@dataclass(frozen=True)
+class ComponentOptions:
+    """What counts as one instance.
+
+    Attributes:
+        connectivity: neighbours of a pixel in its plane, 4 or 8. Background, for holes, has the other one.
+        across_planes: whether pixels of one class that lie over each other in neighbouring planes are connected.
+        min_area_px: components of fewer pixels (voxels, across planes) become background.
+        fill_holes: whether background (dropped components included) that does not reach the border of the plane, and
+            touches exactly one instance, becomes part of it. Across planes, holes are 3D, and the first and last
+            plane are border too. A hole with an ignored pixel stays open.
+    """
+
+    connectivity: Literal[4, 8] = 4
+    across_planes: bool = False
+    min_area_px: int = 0
+    fill_holes: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.connectivity not in (4, 8):
+            raise PipelineError("connectivity", "4 or 8", self.connectivity, nearest=4 if self.connectivity < 6 else 8)
+        if self.min_area_px < 0:
+            raise PipelineError("min_area_px", "an area of at least 0 px", self.min_area_px, nearest=0)
+
+
+@dataclass(frozen=True)
+class ComponentTable:
+    """The instances, one entry each, in the order of their ids.
+
+    Attributes:
+        id: (n,) uint32, 1..n in the order of the first pixels.
+        area: (n,) int64, px (voxels, across planes), filled holes included.
+        class_index: (n,) uint8, class of the instance.
+        first: (n, 3) int64, (plane, y, x) of the first pixel in raster order.
+        filled_px: pixels that became part of an instance because they were in a hole of it.
+    """
+
+    id: NDArray[np.uint32]
+    area: NDArray[np.int64]
+    class_index: NDArray[np.uint8]
+    first: NDArray[np.int64]
+    filled_px: int
+
+    @property
+    def plane(self) -> NDArray[np.int64]:
+        """Plane of the first pixel, (n,) int64."""
+        return self.first[:, 0]
+
+
+def label_components(
+    read: Read,
+    write: Write,
+    shape: tuple[int, int, int],
+    block_px: tuple[int, int],
+    options: ComponentOptions,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ComponentTable:
+    """Number the connected components of equal class (at least 1) of a volume.
+
+    Args:
+        read: gives the classes of a block; called twice a block.
+        write: takes the instances of a block; called once a block.
+        shape: planes, height, width of the volume.
+        block_px: height and width of the blocks, at least 1; those at the lower and right border are smaller. The
+            result does not depend on it.
+        options: what counts as one instance.
+        on_progress: called after each block with the blocks done and their number; every block counts twice.
+
+    Returns:
+        The table of the instances. Their ids are 1..n over the whole stack, also where planes are separate.
+
+    Raises:
+        PipelineError: `read` gives another shape or type, or something else the second time; too many components.
+    """
+    if min(*shape, *block_px) < 1:
+        raise PipelineError("block_px", "volume and blocks of at least 1 px", f"{shape} in blocks {block_px}")
+    tell = on_progress or (lambda done, total: None)
+    deep = options.across_planes and shape[0] > 1
+    survey = Survey(shape, block_px, deep, options.connectivity == 8 or options.fill_holes, options.fill_holes)
+    blocks = list(survey.blocks())
+    for done, block in enumerate(blocks, 1):
+        survey.add(block, _classes(read, block))
+        tell(done, 2 * len(blocks))
+    atoms = survey.atoms()
+    ids, table = _instances(atoms, shape, options)
+    for index, block in enumerate(blocks):
+        classes = _classes(read, block)
+        if zlib.crc32(classes.data) != atoms.checksums[index]:
+            raise PipelineError(block, "the classes read before", "others", fix="run again, undisturbed")
+        write(*block, ids[number(classes, options.fill_holes, atoms.offsets[index])[0]])
+        tell(len(blocks) + index + 1, 2 * len(blocks))
+    return table
+
+
+def _classes(read: Read, block: Block) -> NDArray[np.uint8]:
+    classes = read(*block)
+    size = (block.y.stop - block.y.start, block.x.stop - block.x.start)
+    if classes.shape != size or classes.dtype != np.uint8:
+        raise PipelineError(block, f"{size} uint8 classes", f"{classes.shape} {classes.dtype}")
+    return np.ascontiguousarray(classes)
+
+
+def _instances(
+    atoms: Atoms, shape: tuple[int, int, int], options: ComponentOptions
+) -> tuple[NDArray[np.uint32], ComponentTable]:
+    """Return the instance of every atom (0 for background) and the table of the instances."""
+    both = np.concatenate([atoms.straight, atoms.diagonal])
+    foreground, background = (atoms.straight, both) if options.connectivity == 4 else (both, atoms.straight)
+    a, b = ends(foreground)
+    root = join(len(atoms.area), foreground[atoms.class_index[a] == atoms.class_index[b]])
+    area, first = np.zeros_like(atoms.area), atoms.first.copy()
+    np.add.at(area, root, atoms.area)
+    np.minimum.at(first, root, atoms.first)
+    kept = (atoms.class_index > 0) & (area[root] >= options.min_area_px)
+    owner = np.where(kept, root, 0)
+    if options.fill_holes:
+        owner = _fill_holes(atoms, owner, background)
+    heads = np.unique(owner[kept])
+    heads = heads[np.argsort(first[heads])]
+    number = np.zeros(len(owner), np.uint32)
+    number[heads] = np.arange(1, len(heads) + 1, dtype=np.uint32)
+    ids = number[owner]
+    total = np.zeros(len(heads) + 1, np.int64)
+    np.add.at(total, ids, atoms.area)
+    places = np.stack(np.unravel_index(first[heads], shape), axis=1).astype(np.int64)
+    filled_px = int(atoms.area[(ids > 0) & ~kept].sum())
+    return ids, ComponentTable(number[heads], total[1:], atoms.class_index[heads], places, filled_px)
+
+
+def _fill_holes(atoms: Atoms, owner: NDArray[Any], contacts: Keys) -> NDArray[Any]:
+    """Return `owner` with the atoms of every hole given to the one instance that the hole touches.
+
+    owner: (atoms,) instance of each atom, 0 for background; contacts: pairs adjacent in the background's connectivity.
+    """
+    a, b = ends(contacts)
+    back = owner == 0
+    hole = join(len(owner), contacts[back[a] & back[b]])
+    is_open = np.zeros(len(owner), np.bool_)
+    is_open[hole[atoms.is_open & back]] = True
+    rim = back[a] != back[b]
+    inside, around = hole[np.where(back[a], a, b)[rim]], owner[np.where(back[a], b, a)[rim]]
+    lowest, highest = np.full_like(owner, MAX_ATOMS), np.zeros_like(owner)
+    np.minimum.at(lowest, inside, around)
+    np.maximum.at(highest, inside, around)
+    fills = ~is_open & (lowest == highest)
+    return np.where(back & fills[hole], lowest[hole], owner)

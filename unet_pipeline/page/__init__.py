@@ -1,0 +1,1 @@
+"""Parts of the report page: figures, tables, sections; no stage logic."""

@@ -1,0 +1,182 @@
+"""The pictures of a stack: what went in, what came out, and where the two differ from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline import ngff
+from unet_pipeline.config import IGNORE, Normalise
+from unet_pipeline.config import Report as ReportOptions
+from unet_pipeline.normalise import Normaliser, from_statistics
+from unet_pipeline.page import differences, figures
+from unet_pipeline.page.differences import Verdict
+from unet_pipeline.page.page import Markup, figure, legend, number, picture, ramp
+from unet_pipeline.page.results import WEIGHTS, StackResult
+from unet_pipeline.page.views import COARSE_PX, View, choose_views, coarse_level, interest
+from unet_pipeline.stack import CLASSES, INSTANCES, Stack
+from unet_pipeline.tile import StackPlan
+
+SHOWN_GREY = Normalise(method="percentile", low=0.3, high=99.8)
+"""Black and white of a stack's pictures, whatever the network sees: the same for all its planes."""
+
+PROBABILITY, WEIGHT = "viridis", "magma"
+
+MEANINGS = {
+    Verdict.AGREED: "agreed",
+    Verdict.MISSED: "missed",
+    Verdict.SPURIOUS: "spurious",
+    Verdict.OTHER: "joined or split",
+}
+
+
+def shown_normaliser(stack: Stack) -> Normaliser:
+    """Return the map from grey values to 0 (black) .. 1 (white), from the statistics of the whole stack."""
+    return from_statistics(SHOWN_GREY, stack.facts["statistics"], stack.dtype)
+
+
+def views(result: StackResult, options: ReportOptions) -> list[View]:
+    """Return the windows to show of a stack: where objects meet, and where result and reference differ."""
+    stack, store = result.stack, None if result.plan is None else result.plan.store
+    found = None if store is None else coarse_level(store, f"labels/{INSTANCES}")
+    reference, classes = (
+        coarse_level(stack.store, f"labels/{name}") if stack.labelled else None for name in (INSTANCES, CLASSES)
+    )
+    levels = [level for level in (found, reference) if level is not None]
+    if not levels:
+        # Neither labels nor a result: the middle of each plane is as good as any other window.
+        factor = -(-max(stack.grid.shape[1:]) // COARSE_PX)
+        nothing = np.zeros([-(-size // factor) for size in stack.grid.shape[1:]], bool)
+        return choose_views(stack.grid.shape, options.planes, options.panel_px, factor, lambda plane: nothing)
+
+    def interesting(plane: int) -> npt.NDArray[np.bool_]:
+        read = [None if level is None else level.read(plane)[0] for level in (found, reference, classes)]
+        return interest(*read)
+
+    return choose_views(stack.grid.shape, options.planes, options.panel_px, levels[0].factor, interesting)
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The panels of one window of a stack, read once.
+
+    Attributes:
+        result: the stack.
+        view: the window.
+    """
+
+    result: StackResult
+    view: View
+
+    def __iter__(self) -> Iterator[Markup]:
+        """Yield the panels there are, in the order of the data."""
+        yield self._raw()
+        if self.result.weigh is not None:
+            yield self._weight(self.result.weigh)
+        if self.result.plan is not None:
+            yield self._probability(self.result.plan)
+            if len(self.result.plan.classes) > 2:
+                yield self._classes(self.result.plan)
+            yield self._found()
+        if self.result.stack.labelled:
+            yield self._reference()
+        if self.result.plan is not None and self.result.stack.labelled:
+            yield self._difference()
+
+    @cached_property
+    def found(self) -> npt.NDArray[Any]:
+        """Ids of the result (y, x); all 0 where the stack is not predicted."""
+        plan = self.result.plan
+        return np.zeros(self.view.shape, np.uint32) if plan is None else self._label(plan.labels(INSTANCES))
+
+    @cached_property
+    def reference(self) -> npt.NDArray[Any]:
+        """Ids of the reference (y, x)."""
+        return self._label(self.result.stack.reference(INSTANCES))
+
+    @cached_property
+    def reference_classes(self) -> npt.NDArray[Any]:
+        """Classes of the reference (y, x), `IGNORE` where nobody annotated."""
+        return self._label(self.result.stack.reference(CLASSES))
+
+    @cached_property
+    def verdict(self) -> npt.NDArray[np.uint8]:
+        """What became of each pixel (y, x)."""
+        plan, truth = self.result.plan, self.reference_classes
+        # Objects grow, and holes are filled, into pixels the network calls background: those are of any class.
+        given = truth if plan is None else self._label(plan.labels(CLASSES))
+        same = (given == truth) | (given == 0)
+        return differences.verdicts(self.reference, self.found, truth != IGNORE, same)
+
+    def _label(self, array: ngff.PlaneArray) -> npt.NDArray[Any]:
+        return array.read_label(self.view.plane, self.view.rows, self.view.columns)
+
+    def _shown(self, rgb: figures.Rgb, title: str, *caption: object, ids: npt.NDArray[Any] | None = None) -> Markup:
+        large, factor = figures.enlarged(rgb, ids)
+        pixel = self.result.stack.grid.pixel_um
+        bar = figures.scale_bar(rgb.shape[1], pixel[1] if pixel else None)
+        with_bar = figures.with_scale_bar(large, bar, factor)
+        alt = f"{title} of stack {self.result.name}, plane {self.view.plane}; the scale bar is {bar.label}"
+        return figure(picture(figures.png(with_bar), with_bar.shape[:2], alt), title, *caption)
+
+    def _raw(self) -> Markup:
+        stack = self.result.stack
+        values = stack.image.read(self.view.plane, self.view.rows, self.view.columns)
+        rgb = figures.as_grey(shown_normaliser(stack)(values))
+        names = {1: "", 2: "The two channels in magenta and green.", 3: "The three channels as red, green and blue."}
+        words = names.get(stack.channels, f"The {stack.channels} channels in different colours, added up.")
+        limits = f"Black and white: {SHOWN_GREY.low:g} % and {SHOWN_GREY.high:g} % of the stack's pixels are darker."
+        return self._shown(rgb, "Raw", words, limits)
+
+    def _weight(self, weigh: dict[str, Any]) -> Markup:
+        term = self._label(ngff.open_array(self.result.folder / WEIGHTS, "boundary"))
+        height = float(weigh["largest_boundary_term"]) or 1.0
+        key = ramp(figures.scale_colours(WEIGHT), "0", number(height, 1))
+        rgb = figures.as_scale(term / height, WEIGHT)
+        return self._shown(rgb, "Boundary weight", "added where objects nearly touch.", key)
+
+    def _probability(self, plan: StackPlan) -> Markup:
+        array = plan.probabilities()
+        background = array.read(self.view.plane, self.view.rows, self.view.columns)[0].astype(np.float32)
+        whole = 255 if array.dtype == np.uint8 else 1
+        rgb = figures.as_scale(1 - background / whole, PROBABILITY)
+        names = " or ".join(plan.classes[1:])
+        return self._shown(rgb, "Probability", f"of {names}", ramp(figures.scale_colours(PROBABILITY), "0", "1"))
+
+    def _classes(self, plan: StackPlan) -> Markup:
+        rgb = figures.as_classes(self._label(plan.labels(CLASSES)), IGNORE)
+        key = legend((figures.css(figures.class_colour(index)), name) for index, name in enumerate(plan.classes))
+        return self._shown(rgb, "Classes", key)
+
+    def _found(self) -> Markup:
+        count = _objects(self.found)
+        return self._shown(figures.as_instances(self.found), "Labels", f"{count} found in view.", ids=self.found)
+
+    def _reference(self) -> Markup:
+        ids, words = self.reference, f"{_objects(self.reference)} objects in view."
+        if self.result.plan is None:
+            return self._shown(figures.as_instances(ids), "Reference labels", words, ids=ids)
+        known = self.reference_classes != IGNORE
+        names = differences.partners(np.where(known, ids, 0), np.where(known, self.found, 0))
+        partner = differences.translated(ids, names)
+        rgb = figures.as_instances(partner)
+        rgb[(ids > 0) & (partner == 0)] = figures.UNMATCHED
+        key = legend([(figures.css(figures.UNMATCHED), "no match")])
+        return self._shown(rgb, "Reference", words, "Colour of the object found for it;", key, ids=ids)
+
+    def _difference(self) -> Markup:
+        parts = differences.shares(self.verdict)
+        keys = [(figures.css(differences.COLOURS[one]), f"{text} {parts[one]:.1%}") for one, text in MEANINGS.items()]
+        more = "" if len(self.result.model.card.classes) == 2 else "Another class counts as joined or split."
+        if (self.verdict == Verdict.UNKNOWN).any():
+            keys.append((figures.css(differences.COLOURS[Verdict.UNKNOWN]), "not annotated"))
+        return self._shown(differences.as_verdicts(self.verdict), "Difference", "to the reference:", legend(keys), more)
+
+
+def _objects(ids: npt.NDArray[Any]) -> int:
+    return int((np.unique(ids) > 0).sum())

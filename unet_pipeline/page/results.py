@@ -1,0 +1,229 @@
+"""What lies on disk for the page: the model and the records of each stack, checked to belong together.
+
+A record that was made from another state of its inputs is left out and named: the page never mixes two runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import WEIGHTS_FILE, ModelCard, read_card
+from unet_pipeline.page.curves import History, read_history
+from unet_pipeline.record import read_json, sha256_file
+from unet_pipeline.stack import Stack
+from unet_pipeline.tile import StackPlan
+from unet_pipeline.training.history import HISTORY_FILE
+
+LARGEST_HEADER = 100_000_000
+"""Bytes; the format's own limit. A safetensors file begins with the length of its header, then the header as JSON."""
+
+WEIGHTS = "weights.zarr"
+
+KEYS = {
+    "stitch": ("stack", "tiles", "coverage", "objects", "area_px", "filled_px", "provenance"),
+    "metrics": ("stack", "instances", "classes", "pixels", "isbi", "provenance"),
+    "weigh": ("stack", "ingest", "largest_boundary_term", "sigma_px", "provenance"),
+    "prove": ("stack", "crop", "seamless", "tolerance_std", "rows", "paper_step", "compute", "provenance"),
+    "region": ("plan", "region", "shards", "tiles", "seconds", "compute", "provenance"),
+}
+"""Keys without which a record is not what its name says."""
+
+WRITERS = {"metrics": "evaluate", "region": "predict"}
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """A model folder.
+
+    Attributes:
+        folder: where it lies.
+        card: its `model.json`.
+        history: its `history.tsv`; None where there is none, as of a model trained elsewhere.
+    """
+
+    folder: Path
+    card: ModelCard
+    history: History | None
+
+    @classmethod
+    def open(cls, folder: Path) -> ModelResult:
+        """Read a model folder; the weights are not looked at."""
+        path = folder / HISTORY_FILE
+        return cls(folder, read_card(folder), read_history(path) if path.exists() else None)
+
+    @cached_property
+    def parameters(self) -> int | None:
+        """Number of weights, from the header of the weights file; None where it cannot be read."""
+        try:
+            with (self.folder / WEIGHTS_FILE).open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(length, LARGEST_HEADER)))
+            return int(sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class StackResult:
+    """The records of one stack.
+
+    Attributes:
+        stack: what ingest wrote.
+        model: the model of the run.
+        plan: what tile wrote; None for a stack that is not predicted.
+        stitch: the record of stitch; None likewise.
+        regions: the records of predict.
+        metrics, weigh, prove: records of those stages, where there are any.
+        notes: what was left out, and why.
+    """
+
+    stack: Stack
+    model: ModelResult
+    plan: StackPlan | None = None
+    stitch: dict[str, Any] | None = None
+    regions: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] | None = None
+    weigh: dict[str, Any] | None = None
+    prove: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the stack."""
+        return self.stack.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its records lie."""
+        return self.stack.record.parent
+
+    @property
+    def role(self) -> str | None:
+        """What training took the stack for, "training" or "validation": then its scores are no test. None otherwise."""
+        # A model trained elsewhere may name stacks of its own; those of this run have weights.
+        taken = self.model.card.training if self.weigh is not None else {}
+        roles = (("stacks", "training"), ("validation_stacks", "validation"))
+        return next((role for key, role in roles if self.name in (taken.get(key) or ())), None)
+
+    @property
+    def seg(self) -> float | None:
+        """CTC SEG; None where the stack is not scored, or the reference has no object."""
+        return None if self.metrics is None else self.metrics["instances"]["seg"]
+
+
+@dataclass
+class _Beside:
+    """Optional records beside a stack's, each shown only if it was made from what lies there now."""
+
+    folder: Path
+    notes: list[str] = field(default_factory=list)
+
+    def read(self, name: str, sources: Sequence[Path]) -> dict[str, Any] | None:
+        """Return `{name}.json`, or None where it is missing, or was made from other files than `sources`."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
+        facts = read_facts(path, name)
+        stale = [source.name for source in sources if not _made_from(facts, source)]
+        if stale:
+            self.notes.append(
+                f"{path.name} was made from another {stale[0]} and is left out: run {WRITERS.get(name, name)} again."
+            )
+        return None if stale else facts
+
+
+def read_facts(path: Path, name: str) -> dict[str, Any]:
+    """Read a record and check that it is one of its kind, a key of `KEYS`.
+
+    Raises:
+        PipelineError: naming the file.
+    """
+    step = WRITERS.get(name, name)
+    facts = read_json(path, fix=f"run {step}")
+    if missing := [key for key in KEYS[name] if key not in facts]:
+        got = f"none named {', '.join(missing)}"
+        raise PipelineError(path, f"a record of {step} with its keys", got, fix=f"run {step} again")
+    if not isinstance(facts["provenance"], dict) or not isinstance(facts["provenance"].get("inputs"), dict):
+        raise PipelineError(path, f"a record of {step} with its provenance", "none", fix=f"run {step} again")
+    return facts
+
+
+def _made_from(facts: dict[str, Any], source: Path) -> bool:
+    return bool(facts["provenance"]["inputs"].get(source.name) == sha256_file(source))
+
+
+def open_result(path: Path, model: ModelResult) -> StackResult:
+    """Read all records of a stack.
+
+    Args:
+        path: its `stitch.json`, or `ingest.json` of a stack that is not predicted.
+        model: the model of the run.
+
+    Raises:
+        PipelineError: if a record is missing or foreign, or the volume was predicted by another model.
+    """
+    facts = read_json(path, fix="run the workflow for this stack")
+    if "coverage" in facts:
+        return _predicted(path, model)
+    if "grid" in facts:
+        return _ingested(path, model)
+    raise PipelineError(path, "stitch.json or ingest.json of a stack", f"keys {sorted(facts)[:6]}", fix="name another")
+
+
+def _ingested(path: Path, model: ModelResult) -> StackResult:
+    stack, beside = _open_stack(path), _Beside(path.parent)
+    weigh = beside.read("weigh", [path])
+    return StackResult(stack, model, weigh=weigh, notes=tuple(beside.notes))
+
+
+def _predicted(path: Path, model: ModelResult) -> StackResult:
+    facts = read_facts(path, "stitch")
+    plan = StackPlan.open(path.parent / facts["tiles"])
+    if not _made_from(facts, plan.record):
+        raise PipelineError(path, f"a record made from {plan.record}", "one of an older plan", fix="run stitch again")
+    _check_model(path, facts, plan, model)
+    ingested, card = plan.stack.record, model.folder / "model.json"
+    beside = _Beside(path.parent)
+    return StackResult(
+        _open_stack(ingested),
+        model,
+        plan,
+        facts,
+        _regions(plan),
+        beside.read("metrics", [path]),
+        beside.read("weigh", [ingested]),
+        beside.read("prove", [ingested, card]),
+        tuple(beside.notes),
+    )
+
+
+def _open_stack(path: Path) -> Stack:
+    stack = Stack.open(path)
+    needed = ("grid", "channels", "dtype", "labels", "statistics", "fingerprints", "provenance")
+    if missing := [key for key in needed if key not in stack.facts]:
+        got = f"none named {missing[0]}"
+        raise PipelineError(path, "a record of ingest with its keys", got, fix="run ingest again")
+    return stack
+
+
+def _check_model(path: Path, facts: dict[str, Any], plan: StackPlan, model: ModelResult) -> None:
+    used, given = facts["coverage"].get("model"), model.card.weights_sha256
+    if used is not None and used != given:
+        fix = "give the model folder that predicted it, or predict again"
+        raise PipelineError(path, f"a volume predicted by {model.folder} ({given[:12]})", used[:12], fix=fix)
+    if plan.classes != model.card.classes:
+        raise PipelineError(plan.record, f"the model's classes {list(model.card.classes)}", list(plan.classes))
+
+
+def _regions(plan: StackPlan) -> tuple[dict[str, Any], ...]:
+    """Return the region records of this plan; stitch has proved that they cover it."""
+    paths = [plan.record.parent / "regions" / f"{region}.json" for region in range(plan.plan.regions)]
+    found = [read_facts(path, "region") for path in paths if path.exists()]
+    return tuple(facts for facts in found if facts["plan"] == plan.digest)

@@ -1,0 +1,156 @@
+"""The scores of a run as tables, instances first, and what each of them means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unet_pipeline.page.page import Markup, count, explained, joined, link, number, paragraph, table
+from unet_pipeline.page.results import StackResult
+
+ISBI = {
+    "v_rand": "V_rand, thinned",
+    "v_info": "V_info, thinned",
+    "rand_error": "Rand error",
+    "pixel_error": "pixel error",
+    "warping_error": "warping error",
+    "splits_mergers_error": "splits and mergers",
+}
+
+INSTANCE_TERMS = (
+    (
+        "SEG",
+        "of the Cell Tracking Challenge: the mean Jaccard index over all objects of the reference; an object no result "
+        "covers by more than half counts 0. Objects found in excess cost nothing.",
+    ),
+    (
+        "AP at an IoU threshold",
+        "true positives / (true positives + false positives + false negatives), where a pair counts from that overlap "
+        "on. Missed and excess objects both cost. The mean is over 0.50, 0.55 … 0.95.",
+    ),
+)
+
+PARTITION_TERMS = (
+    (
+        "V_rand",
+        "how likely two pixels of the reference's foreground are together in both, with large objects counting more. "
+        "The split part falls when objects are cut, the merge part when they are joined.",
+    ),
+    (
+        "V_info",
+        "the information that result and reference share, over the foreground of the reference; less swayed by large "
+        "objects. Split and merge as for V_rand. Borders are not thinned here: do not compare with ISBI's.",
+    ),
+)
+
+CLASS_TERMS = (
+    (
+        "Dice and IoU",
+        "overlap of the pixels of a class, 2|A∩B| / (|A|+|B|) and |A∩B| / |A∪B|. They cannot tell one object from two "
+        "that touch: a good value does not mean that objects are told apart.",
+    ),
+)
+
+ISBI_TERMS = (
+    ("V_rand and V_info, thinned", "the scores ranked today; 1 is best. Borders are thinned before they are taken."),
+    (
+        "Rand, pixel and warping error",
+        "the older errors; 0 is best. Warping counts the pixels that differ after borders may move without a change "
+        "of topology; splits and mergers are those of them that cut or join cells.",
+    ),
+    (
+        "Threshold",
+        "the probability of cell interior above which a pixel is interior; the best of 0.0, 0.1 … 0.9 for each score.",
+    ),
+)
+
+SEEN = (
+    "Stacks marked training or validation had a part in making the model: "
+    "their scores do not tell how it does on images it has not seen."
+)
+
+OWN_SPLIT = (
+    "Scores of the ISBI and Cell Tracking challenges are those of their hidden test sets. The same formulas on a split "
+    "of one's own, as here, give other values: do not put them in one table."
+)
+
+
+def score_tables(results: Sequence[StackResult], anchors: dict[str, str]) -> Markup:
+    """Return all tables of scores.
+
+    Args:
+        results: all stacks; those without metrics are left out.
+        anchors: where on the page a stack is, by its name.
+    """
+    scored = [result for result in results if result.metrics is not None]
+    if not scored:
+        return paragraph("No stack of this run was scored: none that was predicted has labels.")
+    links = {result.name: named(result, anchors[result.name]) for result in scored}
+    metrics = {links[result.name]: result.metrics for result in scored if result.metrics is not None}
+    parts = [_instances(metrics), explained(INSTANCE_TERMS), _partitions(metrics), explained(PARTITION_TERMS)]
+    parts += [_classes(metrics), explained(CLASS_TERMS), *_isbi(metrics), paragraph(OWN_SPLIT, kind="note")]
+    if any(result.role for result in scored):
+        parts.insert(1, paragraph(SEEN, kind="note"))
+    return joined(parts)
+
+
+def named(result: StackResult, anchor: str) -> Markup:
+    """Return the name of a stack as a link, and whether training has seen it."""
+    seen = "" if result.role is None else f" ({result.role})"
+    return joined([link(anchor, result.name), seen], "")
+
+
+def mean_average_precision(instances: dict[str, Any]) -> float | None:
+    """Return the mean of average precision over all IoU thresholds; None where one has no value."""
+    values = [score["average_precision"] for score in instances["ap"].values()]
+    return None if not values or None in values else sum(values) / len(values)
+
+
+def _instances(metrics: dict[Markup, dict[str, Any]]) -> Markup:
+    rows = []
+    for name, facts in metrics.items():
+        one = facts["instances"]
+        precisions = [one["ap"][threshold]["average_precision"] for threshold in ("0.50", "0.75")]
+        counts = [count(one[key]) for key in ("objects", "matched", "found")]
+        rows.append([name, *map(number, (one["seg"], *precisions, mean_average_precision(one))), *counts])
+    head = ["Stack", "SEG", "AP50", "AP75", "mean AP", "objects", "matched", "found"]
+    return table("Instances", head, rows)
+
+
+def _partitions(metrics: dict[Markup, dict[str, Any]]) -> Markup:
+    parts = ("value", "split", "merge")
+    rows = [
+        [name, *(number(facts["instances"][score][part]) for score in ("v_rand", "v_info") for part in parts)]
+        for name, facts in metrics.items()
+    ]
+    head = ["Stack", "V_rand", "split", "merge", "V_info", "split", "merge"]
+    return table("Partition of the foreground", head, rows)
+
+
+def _classes(metrics: dict[Markup, dict[str, Any]]) -> Markup:
+    scores = ("dice", "iou", "precision", "recall")
+    rows = [
+        [name, one["name"], *(number(one[score]) for score in scores), count(one["reference_pixels"])]
+        for name, facts in metrics.items()
+        for one in facts["classes"]
+    ]
+    head = ["Stack", "Class", "Dice", "IoU", "precision", "recall", "pixels of reference"]
+    return table("Pixels of each class", head, rows, names=2)
+
+
+def _isbi(metrics: dict[Markup, dict[str, Any]]) -> list[Markup]:
+    rows, skipped = [], []
+    for name, facts in metrics.items():
+        if (one := facts["isbi"]) is None:
+            continue
+        if "skipped" in one:
+            skipped.append(paragraph(name, f": no ISBI scores, {one['skipped']}."))
+            continue
+        for key, title in ISBI.items():
+            best = one[key]
+            values = [number(best["value"], 4), number(best["threshold"], 1)]
+            rows.append([name, title, *values, number(best["split"], 4), number(best["merge"], 4)])
+    if not rows:
+        return skipped
+    head = ["Stack", "Score", "value", "best threshold", "split", "merge"]
+    return [table("As in ISBI 2012", head, rows, names=2), *skipped, explained(ISBI_TERMS)]

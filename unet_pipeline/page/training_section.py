@@ -1,0 +1,117 @@
+"""What the page says of the model: the network, how it was trained, and the curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unet_pipeline.page.curves import TRAINING, VALIDATION, colour, dice_curve, image_size, loss_curve, rate_curve
+from unet_pipeline.page.page import (
+    Markup,
+    count,
+    details,
+    facts,
+    figure,
+    flattened,
+    grid,
+    joined,
+    legend,
+    number,
+    paragraph,
+    picture,
+)
+from unet_pipeline.page.results import ModelResult
+
+FAMILIES = {"unet": "U-Net of Ronneberger et al. 2015, unpadded"}
+
+
+def training_section(model: ModelResult) -> Markup:
+    """Return the facts of the model and its training, and the curves where there is a history."""
+    tables = [facts("Network", _network(model))]
+    if rows := _training(model):
+        tables.append(facts("Training", rows))
+    parts: list[object] = [grid(tables, "pair")]
+    if model.history is None:
+        parts.append(paragraph("The model folder holds no history.tsv: it was trained elsewhere, without curves here."))
+    else:
+        parts.append(grid(_curves(model), "curves"))
+    # What made the model stands with the provenance of the page.
+    record = {key: value for key, value in model.card.training.items() if key != "provenance"}
+    if record:
+        parts.append(details("Record of the training", facts("Record", flattened(record))))
+    return joined(parts)
+
+
+def kept_step(model: ModelResult) -> int | None:
+    """Return the step whose weights were kept, where the training record names it."""
+    step = model.card.training.get("selected_step")
+    return step if isinstance(step, int) else None
+
+
+def _network(model: ModelResult) -> list[tuple[object, object]]:
+    card, network = model.card, model.card.architecture
+    geometry = card.geometry
+    scope = "each stack by its own" if card.normalise.scope == "stack" else "all stacks by those of the training stacks"
+    grey = f", {card.normalise.low:g} % to {card.normalise.high:g} %" if card.normalise.method == "percentile" else ""
+    return [
+        ("Architecture", FAMILIES.get(network.family, network.family)),
+        ("Size", f"depth {network.depth}, {network.base_channels} channels at the first level"),
+        ("Parameters", count(model.parameters)),
+        ("Channels in", network.in_channels),
+        ("Classes", ", ".join(card.classes)),
+        ("Grey values", f"{card.normalise.method}{grey}; {scope}"),
+        (
+            "Sees",
+            f"{geometry.before} px before and {geometry.after} px after a tile; pooling stride {geometry.stride} px",
+        ),
+    ]
+
+
+def _training(model: ModelResult) -> list[tuple[object, object]]:
+    """Return what the training record says of the most asked; each row only where it is there."""
+    record = dict(model.card.training)
+    settings = _mapping(_mapping(record.get("settings")).get("train"))
+    rows: list[tuple[object, object]] = []
+    if "steps" in record:
+        known = {"batch", "tile_px"} <= set(settings)
+        batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if known else ""
+        rows.append(("Steps", f"{count(record['steps'])}{batch}"))
+    for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
+        if names := record.get(key):
+            rows.append((name, ", ".join(map(str, names)) if isinstance(names, list) else names))
+    if kept_step(model) is not None:
+        rows.append(("Weights kept", f"{record.get('selected', 'those')} (step {count(kept_step(model))})"))
+    for key, name in (("train_loss", "Training loss"), ("validation_loss", "Validation loss")):
+        if isinstance(record.get(key), float):
+            rows.append((name, number(record[key], 4)))
+    if isinstance(dice := record.get("validation_dice"), list) and len(dice) == len(model.card.classes):
+        words = [f"{name} {number(value)}" for name, value in zip(model.card.classes, dice, strict=True)]
+        rows.append(("Validation Dice", ", ".join(words)))
+    if settings:
+        rows.append(("Precision", settings.get("precision")))
+    if "device" in record:
+        rows.append(("Device", f"{record['device']}, {record.get('threads', '?')} thread(s)"))
+    return rows
+
+
+def _curves(model: ModelResult) -> list[Markup]:
+    history = model.history
+    if history is None:
+        return []
+    kept = history.kept(kept_step(model))
+    keys = [(TRAINING, "training"), (VALIDATION, "validation")] if history.column("validation_loss") else []
+    circle = f"The circle marks the weights that were kept, of step {kept[0]:,.0f}." if kept else ""
+    shown = [_curve(loss_curve(history, kept), "Loss over the steps of training", legend(keys), circle)]
+    if history.dice:
+        names = [(colour(index), name) for index, name in enumerate(history.dice)]
+        shown.append(_curve(dice_curve(history), "Dice on validation tiles over the steps of training", legend(names)))
+    if history.column("learning_rate"):
+        shown.append(_curve(rate_curve(history), "Learning rate over the steps of training"))
+    return shown
+
+
+def _curve(png: bytes, alt: str, *caption: object) -> Markup:
+    return figure(picture(png, image_size(), alt), None, *caption)
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,1 @@
+"""Readers of image files, one module per format; `inputs` is their front door."""

@@ -1,0 +1,177 @@
+"""Read PNG and JPEG: one plane, decoded whole.
+
+Resolutions in these files are for printing, so they say nothing about the size of a pixel.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imagecodecs
+import numpy as np
+from PIL import JpegImagePlugin, PngImagePlugin
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.readers.axes import Layout, find_layout
+from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, refuse_transparency
+from unet_pipeline.readers.tiff_structure import COPY_AGAIN
+from unet_pipeline.record import sha256_file
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+# Deflate cannot exceed 1032. An optimal JPEG takes 12 bits for 768 bytes (4:2:0, one grey), a progressive one less.
+MAX_RATIO = {"PNG": 1033, "JPEG": 8192}
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 1, RGB_ALPHA: 3}
+
+
+class _Header(NamedTuple):
+    """What a picture says; `colour` and `bits` as in the IHDR chunk of PNG."""
+
+    kind: str
+    width: int
+    height: int
+    bits: int
+    colour: int
+
+    @property
+    def alpha(self) -> bool:
+        return self.colour in (GREY_ALPHA, RGB_ALPHA)
+
+
+class PictureReader:
+    """One PNG or JPEG file."""
+
+    def __init__(self, path: Path, axes: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+        """Read and check the header; no pixels.
+
+        Palette PNGs give their indices, grey PNGs of 1, 2 or 4 bits the numbers 0 to 1, 3 or 15. An alpha channel
+        is dropped, and must be opaque; where the user's axes are given it counts as a channel.
+
+        Raises:
+            PipelineError: for a file that is no PNG or JPEG, forged, or CMYK.
+        """
+        self._path, self._cache = path, BlockCache(cache_bytes)
+        self._header = header = _read_header(path)
+        self._channels = CHANNELS[header.colour] + (header.alpha and axes is not None)
+        shape = (header.height, header.width, self._channels)
+        layout = find_layout(path, shape, "yxc", axes) if shape[2] > 1 else find_layout(path, shape[:2], "yx", axes)
+        _refuse_turned(path, axes, layout)
+        self.info = StackInfo(
+            shape=layout.shape,
+            dtype=np.dtype(np.uint16 if header.bits == 16 else np.uint8),
+            plane_axis=layout.plane_axis,
+            pixel_um=None,
+            step=None,
+            channel_names=(),
+            block_px=(header.height, header.width),
+            files=(path,),
+        )
+
+    def read(self, plane: int, window: Window) -> Array:
+        """Return (channels, rows, columns).
+
+        Raises:
+            PipelineError: naming the file, if it cannot be decoded, or is not opaque.
+        """
+        image = self._cache.get(plane)
+        if image is None:
+            image = self._decode()
+            self._cache.put(plane, image)
+        part = image[window.top : window.bottom, window.left : window.right]
+        return np.array(np.moveaxis(part, -1, 0), order="C")
+
+    def _decode(self) -> Array:
+        """Return (height, width, channels)."""
+        try:
+            image = _decode(self._path, self._header)
+        except MemoryError:
+            raise
+        # Decoders raise errors of many kinds, and all of them mean a damaged file.
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise PipelineError(self._path, "a picture that can be decoded", what, fix=COPY_AGAIN) from error
+        expected = (self._header.height, self._header.width)
+        if image.shape[:2] != expected:
+            raise PipelineError(self._path, f"{expected} pixels as declared", image.shape[:2], fix=COPY_AGAIN)
+        image = image.reshape(*expected, -1).astype(self.info.dtype, copy=False)
+        if self._header.alpha and self._channels == CHANNELS[self._header.colour]:
+            refuse_transparency(self._path, bool((image[..., -1] == np.iinfo(image.dtype).max).all()))
+        return image[..., : self._channels]
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the file."""
+        return sha256_file(self._path)
+
+    def close(self) -> None:
+        """Forget the decoded picture."""
+        self._cache.clear()
+
+
+def _refuse_turned(path: Path, axes: str | None, layout: Layout) -> None:
+    if (layout.y, layout.x, layout.plane) != (0, 1, None):
+        raise PipelineError(f"{path}: axes", "y, x and perhaps channels", repr(axes), nearest="yxc")
+
+
+def _read_header(path: Path) -> _Header:
+    with path.open("rb") as file:
+        head = file.read(26)
+    if head.startswith(PNG) and len(head) == 26:
+        width, height, bits, colour = struct.unpack(">IIBB", head[16:])
+        header = _Header("PNG", width, height, bits, colour)
+        _walk_chunks(path)
+    elif head.startswith(JPEG):
+        header = _jpeg_header(path)
+    else:
+        what = "an empty file" if not head else f"a file that starts with {head[:8]!r}"
+        raise PipelineError(path, "a PNG or JPEG file", what, fix=COPY_AGAIN)
+    if header.colour not in CHANNELS or min(header.width, header.height) < 1:
+        raise PipelineError(path, f"a {header.kind} header", str(header), fix=COPY_AGAIN)
+    samples = CHANNELS[header.colour] + header.alpha
+    claim, size = header.height * (-(-header.width * samples * header.bits // 8)), path.stat().st_size
+    if claim > 2**20 + size * MAX_RATIO[header.kind]:
+        got = f"{header.height} × {header.width} pixels in {size} bytes: the header is damaged or forged"
+        raise PipelineError(path, "a declared size that the file can hold", got, fix=COPY_AGAIN)
+    return header
+
+
+def _walk_chunks(path: Path) -> None:
+    """Check that all chunks of a PNG, up to IEND, lie inside the file."""
+    size, offset, kind = path.stat().st_size, len(PNG), b""
+    with path.open("rb") as file:
+        while kind != b"IEND":
+            file.seek(offset)
+            head = file.read(8)
+            # After its 8 byte head, a chunk has its data and a checksum of 4 bytes.
+            offset += 12 + int.from_bytes(head[:4], "big")
+            kind = head[4:]
+            if len(head) < 8 or offset > size:
+                got = f"a chunk up to byte {offset} in a file of {size} bytes: truncated"
+                raise PipelineError(path, "a whole PNG file", got, fix=COPY_AGAIN)
+
+
+def _jpeg_header(path: Path) -> _Header:
+    try:
+        # The class itself, because Image.open refuses more than 179 Mpx whatever the size of the file.
+        with JpegImagePlugin.JpegImageFile(path) as image:
+            mode, (width, height) = image.mode, image.size
+    # Pillow raises errors of many kinds on damaged headers.
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise PipelineError(path, "a JPEG that can be read", what, fix=COPY_AGAIN) from error
+    if mode not in ("L", "RGB"):
+        raise PipelineError(path, "grey or RGB pixels", f"{mode} pixels", fix="convert the image to grey or RGB")
+    return _Header("JPEG", width, height, 8, GREY if mode == "L" else RGB)
+
+
+def _decode(path: Path, header: _Header) -> Array:
+    if header.bits == 16 and header.colour != GREY:
+        # Pillow reduces these to 8 bits.
+        wide: Array = imagecodecs.png_decode(path.read_bytes())
+        return wide[..., : CHANNELS[header.colour] + header.alpha]
+    opener: Any = PngImagePlugin.PngImageFile if header.kind == "PNG" else JpegImagePlugin.JpegImageFile
+    with opener(path) as image:
+        values = np.asarray(image)
+    # Pillow stretches 2 and 4 bit grey to 0..255.
+    return values // (255 // (2**header.bits - 1)) if header.colour == GREY and header.bits in (2, 4) else values

@@ -1,0 +1,166 @@
+"""Read TIFF, BigTIFF, OME-TIFF and ImageJ TIFF window by window.
+
+tifffile reads the metadata and decodes strips and tiles; this module decides which ones a window needs and remembers
+the last ones. The file is open only while it is read, so threads and forked processes may share a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, refuse_transparency
+from unet_pipeline.readers.tiff_series import open_series
+from unet_pipeline.readers.tiff_structure import COPY_AGAIN, PageData
+from unet_pipeline.record import digest, sha256_file
+
+# Uncompressed pixels read in one go.
+READ_BYTES = 2**20
+
+
+class TiffReader:
+    """One image of a TIFF file (for OME-TIFF perhaps of several files)."""
+
+    def __init__(
+        self, path: Path, axes: str | None = None, series: int | None = None, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        """Read and check the metadata; see `tiff_series.open_series`."""
+        self._series = open_series(path, axes, series)
+        self._cache = BlockCache(cache_bytes)
+        layout, scale = self._series.layout, self._series.scale
+        planes, channels, height, width = layout.shape
+        self.info = StackInfo(
+            shape=(planes, channels - self._series.alpha, height, width),
+            dtype=self._series.dtype,
+            plane_axis=layout.plane_axis,
+            pixel_um=scale.pixel_um,
+            step=scale.step(layout.plane_axis),
+            channel_names=scale.channel_names if len(scale.channel_names) == channels else (),
+            block_px=self._block_px(),
+            files=tuple(dict.fromkeys(page.path for page in self._series.pages)),
+        )
+
+    def _block_px(self) -> tuple[int, int]:
+        grid = self._series.grid
+        rows = grid.rows
+        if all(self._lies_in_rows(page) for page in self._series.pages[:1]):
+            rows = max(1, READ_BYTES // grid.stored_bytes(1))
+        return min(rows, grid.height), min(grid.columns, grid.width)
+
+    def read(self, plane: int, window: Window) -> Array:
+        """Return (channels, rows, columns) of a plane, native byte order.
+
+        Raises:
+            PipelineError: naming file and plane, if the pixels cannot be decoded, or are not opaque.
+        """
+        out = np.full((self._series.layout.shape[1], *window.shape), self._series.nodata, self.info.dtype)
+        for page, sample, taken, target in self._parts(plane, out):
+            where = f"{self._series.pages[page].path}, plane {plane}"
+            self._read_page(where, page, sample, taken, window, target)
+        if not self._series.alpha:
+            return out
+        opaque = np.iinfo(out.dtype).max if out.dtype.kind in "ui" else 1
+        refuse_transparency(f"{self.info.files[0]}, plane {plane}", bool((out[-1] == opaque).all()))
+        return out[:-1]
+
+    def _parts(self, plane: int, out: Array) -> Iterator[tuple[int, int, list[int], Array]]:
+        """Yield (page, separate sample, contiguous samples, target): what is stored together is read together."""
+        places = [self._series.locate(plane, channel) for channel in range(len(out))]
+        if self._series.grid.separate > 1 or len({page for page, _ in places}) == len(places):
+            contiguous = self._series.grid.contiguous
+            for channel, (page, sample) in enumerate(places):
+                yield page, sample // contiguous, [sample % contiguous], out[channel : channel + 1]
+        else:
+            yield places[0][0], 0, [sample for _, sample in places], out
+
+    def _read_page(
+        self, where: str, number: int, sample: int, taken: Sequence[int], window: Window, out: Array
+    ) -> None:
+        """Fill `out`, (samples, rows, columns)."""
+        page = self._series.pages[number]
+        try:
+            with page.path.open("rb", buffering=0) as file:
+                if self._lies_in_rows(page):
+                    self._read_rows(file, page, sample, taken, window, out)
+                else:
+                    self._read_blocks(file, number, sample, taken, window, out)
+        except MemoryError:
+            raise
+        # Decoders raise errors of many kinds, and all of them mean damaged or unsupported data.
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise PipelineError(where, "pixel data that can be decoded", what, fix=COPY_AGAIN) from error
+
+    def _lies_in_rows(self, page: PageData) -> bool:
+        """Tell whether the pixels of a page are uncompressed and lie row after row without gaps."""
+        if not self._series.plain:
+            return False
+        grid = self._series.grid
+        rows = np.minimum(grid.rows, grid.height - np.arange(grid.down) * grid.rows)
+        expected = np.tile(rows * grid.stored_bytes(1), (grid.separate, 1))
+        gaps = np.diff(page.offsets.reshape(expected.shape), axis=1) - expected[:, :-1]
+        return bool((page.sizes == expected.ravel()).all() and not gaps.any())
+
+    def _read_rows(
+        self, file: FileIO, page: PageData, sample: int, taken: Sequence[int], window: Window, out: Array
+    ) -> None:
+        grid, stored = self._series.grid, self._series.stored
+        row = grid.stored_bytes(1)
+        pixel = grid.contiguous * stored.itemsize
+        start = int(page.offsets[sample * grid.down]) + window.top * row + window.left * pixel
+        width = window.shape[1] * pixel
+        step = max(1, READ_BYTES // max(1, width))
+        for top in range(0, window.shape[0], step):
+            count = min(step, window.shape[0] - top)
+            data = _read_strided(file, start + top * row, count, width, row)
+            values = data.view(stored).reshape(count, window.shape[1], grid.contiguous)
+            out[:, top : top + count] = np.moveaxis(values[..., taken], -1, 0)
+
+    def _read_blocks(
+        self, file: FileIO, number: int, sample: int, taken: Sequence[int], window: Window, out: Array
+    ) -> None:
+        """Paste the strips or tiles that the window touches; absent ones stay as they are."""
+        grid = self._series.grid
+        for y in range(window.top // grid.rows, -(-window.bottom // grid.rows)):
+            for x in range(window.left // grid.columns, -(-window.right // grid.columns)):
+                block = self._block(file, number, (sample * grid.down + y) * grid.across + x)
+                if block is not None:
+                    paste(out, (0, window.top, window.left), block[taken], (0, y * grid.rows, x * grid.columns))
+
+    def _block(self, file: FileIO, number: int, index: int) -> Array | None:
+        """Return strip or tile `index` of a page as (contiguous samples, rows, columns), or None if it is absent."""
+        page, cached = self._series.pages[number], self._cache.get((number, index))
+        if cached is not None or page.sizes[index] == 0 or page.offsets[index] == 0:
+            return cached
+        size = int(page.sizes[index])
+        data = _read_strided(file, int(page.offsets[index]), 1, size, size)
+        options = self._series.jpeg | ({"jpegtables": page.tables} if self._series.jpeg else {})
+        decoded = self._series.decode(data.tobytes(), index, **options)[0]
+        block: Array = np.moveaxis(decoded[0], -1, 0).astype(self.info.dtype)
+        self._cache.put((number, index), block)
+        return block
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the file, or a digest of those of all files."""
+        sums = [sha256_file(path) for path in self.info.files]
+        return sums[0] if len(sums) == 1 else digest(sums)
+
+    def close(self) -> None:
+        """Forget the decoded blocks."""
+        self._cache.clear()
+
+
+def _read_strided(file: FileIO, offset: int, count: int, size: int, stride: int) -> Array:
+    """Return `count` runs of `size` bytes that start `stride` bytes apart, as uint8 (count, size)."""
+    data = np.empty((count, size), np.uint8)
+    runs: Any = [data.reshape(-1)] if size == stride else data
+    for i, run in enumerate(runs):
+        file.seek(offset + i * stride)
+        if file.readinto(run) != run.size:
+            raise OSError("the file ends before its pixels do")
+    return data

@@ -1,0 +1,260 @@
+"""What a TIFF says about one of its images: axes, scale, and where the pixels of every page lie; no pixels are read."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.readers import calibration
+from unet_pipeline.readers.axes import LETTERS, UNKNOWN, Layout, find_layout
+from unet_pipeline.readers.blocks import pixel_dtype
+from unet_pipeline.readers.calibration import Calibration
+from unet_pipeline.readers.tiff_pages import read_pages
+from unet_pipeline.readers.tiff_structure import COPY_AGAIN, Grid, PageData, read_chain
+
+RGB = 2
+YCBCR = 6
+JPEG = (6, 7, 34892, 33007)
+REFUSED_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
+ALPHA = (1, 2)
+REDUCED = 1
+# tifffile makes a list entry for every plane that OME-XML declares, before it looks for them.
+MAX_OME_PLANES = 10**7
+
+
+@dataclass(frozen=True)
+class TiffSeries:
+    """One image of a TIFF (for OME-TIFF perhaps spread over several files).
+
+    Attributes:
+        shape: of the image, one number per dimension; all but y, x and the samples count pages.
+        layout: which dimension is what.
+        dtype: of the pixels as read. stored: as in the file, where it is plain.
+        grid: strips or tiles of every page.
+        pages: where the pixels of every page lie.
+        plain: pixels are uncompressed, whole bytes, without predictor.
+        alpha: the last channel is transparency.
+        nodata: value of absent tiles.
+        scale: pixel size and the like.
+        decode: tifffile's function (bytes, index of strip or tile) to (array, ...).
+        jpeg: keyword arguments that `decode` needs besides.
+    """
+
+    shape: tuple[int, ...]
+    layout: Layout
+    dtype: np.dtype[Any]
+    stored: np.dtype[Any]
+    grid: Grid
+    pages: tuple[PageData, ...]
+    plain: bool
+    alpha: bool
+    nodata: float
+    scale: Calibration
+    decode: Callable[..., tuple[Any, ...]]
+    jpeg: dict[str, Any]
+
+    def locate(self, plane: int, channel: int) -> tuple[int, int]:
+        """Return (page, sample within the page) of a channel of a plane."""
+        layout, index = self.layout, [0] * len(self.shape)
+        for dimension, value in ((layout.plane, plane), (layout.channel, channel)):
+            if dimension is not None:
+                index[dimension] = value
+        rest = [i for i in range(len(index)) if i not in (layout.y, layout.x)]
+        flat = 0
+        for i in rest:
+            flat = flat * self.shape[i] + index[i]
+        return divmod(flat, self.grid.separate * self.grid.contiguous)
+
+
+def open_series(path: Path, axes: str | None, series: int | None) -> TiffSeries:
+    """Read and check the metadata of a TIFF.
+
+    Args:
+        path: the file.
+        axes: the user's axes, or None to believe the file.
+        series: which image of the file; None means the only one.
+
+    Raises:
+        PipelineError: for a file that is no TIFF, truncated, forged, or of a kind that cannot be read.
+    """
+    pages = len(read_chain(path))
+    with _opened(path, pages) as tiff:
+        chosen = _choose(path, tiff, series)
+        return _describe(path, tiff, chosen, axes)
+
+
+@contextmanager
+def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
+    """Open with tifffile; what it logs as errors goes into the message if anything then fails."""
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    passed_on, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if len(tiff.pages) < pages:
+                raise PipelineError(path, f"{pages} readable pages", f"{len(tiff.pages)}: truncated", fix=COPY_AGAIN)
+            yield tiff
+    except (PipelineError, MemoryError):
+        raise
+    # tifffile raises errors of many kinds on damaged metadata.
+    except Exception as error:
+        what = "; ".join([f"{type(error).__name__}: {error}", *said[:1]])
+        raise PipelineError(path, "a TIFF that can be read", what, fix=COPY_AGAIN) from error
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = passed_on
+
+
+def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile.TiffPageSeries:
+    _refuse_forged_ome(path, tiff)
+    found = _merge_single_pages(tiff)
+    if wanted is None:
+        others = [one for one in found[1:] if not one.keyframe.subfiletype & REDUCED]
+        if others and not found[0].is_pyramidal:
+            names = ", ".join(f"{i}: {_name(one)}" for i, one in enumerate(found[:6]))
+            fix = "set series, or save one image per file"
+            raise PipelineError(path, "one image in the file", f"{len(found)} images ({names})", fix=fix)
+        wanted = 0
+    if not 0 <= wanted < len(found):
+        raise PipelineError(f"{path}: series", f"a number from 0 to {len(found) - 1}", wanted, nearest=len(found) - 1)
+    if tiff.is_imagej and found[wanted].kind in ("uniform", "generic"):
+        raise PipelineError(path, "as many images as ImageJ's description says", "fewer: truncated", fix=COPY_AGAIN)
+    return found[wanted]
+
+
+def _refuse_forged_ome(path: Path, tiff: tifffile.TiffFile) -> None:
+    text = tiff.ome_metadata if tiff.is_ome else None
+    for element in re.findall(r"<[^>]*>", text or ""):
+        named = dict(re.findall(r'(Size[CZT]|PlaneCount|NumPlanes|First[CZT]|IFD)="([0-9]+)"', element))
+        counts = [max(1, int(value)) for value in named.values()]
+        declared = math.prod(counts) if "SizeZ" in named else max(counts, default=0)
+        if declared > MAX_OME_PLANES:
+            got = f"{declared} in {element[:120]}"
+            raise PipelineError(path, f"at most {MAX_OME_PLANES} planes in OME-XML", got, fix=COPY_AGAIN)
+
+
+def _merge_single_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
+    """Return the series; pages that tifffile wrote one by one, each with a shape of its own, are one stack."""
+    found = tiff.series
+    alike = {(one.shape, one.dtype) for one in found}
+    if len(found) > 1 and len(alike) == 1 and all(one.kind == "shaped" and len(one) == 1 for one in found):
+        tiff.is_shaped = False  # type: ignore[attr-defined]
+        del tiff.series
+        return tiff.series
+    return found
+
+
+def _name(series: tifffile.TiffPageSeries) -> str:
+    return f"{'×'.join(map(str, series.shape))} {series.dtype} {series.name}".strip()
+
+
+def _describe(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str | None) -> TiffSeries:
+    frame = series.keyframe
+    dtype = pixel_dtype(path, frame.dtype)
+    _refuse_kinds(path, series)
+    grid = _grid(frame)
+    shape, letters, row_axis = _shape(path, series, grid)
+    layout = find_layout(path, shape, letters, axes)
+    if (layout.y, layout.x) != (row_axis, row_axis + 1):
+        got = f"{axes or letters} for pages of {grid.height} × {grid.width}"
+        raise PipelineError(f"{path}: axes", "y and x where the pages of the file have them", got)
+    bits = 8 * int(np.dtype(frame.dtype).itemsize)
+    plain = (frame.compression, frame.predictor, frame.fillorder, frame.is_tiled) == (1, 1, 1, False)
+    return TiffSeries(
+        shape=shape,
+        layout=layout,
+        dtype=dtype,
+        stored=dtype.newbyteorder(tiff.byteorder),
+        grid=grid,
+        pages=tuple(read_pages(path, series, grid, math.prod(shape[:row_axis]) // grid.separate)),
+        plain=plain and grid.sample_bits == bits and not frame.is_subsampled,
+        alpha=axes is None and _has_alpha(frame) and layout.shape[1] == 4,
+        nodata=frame.nodata,
+        scale=_scale(tiff, series),
+        decode=frame.decode,
+        jpeg={"jpegheader": frame.jpegheader} if frame.compression in JPEG else {},
+    )
+
+
+def _refuse_kinds(path: Path, series: tifffile.TiffPageSeries) -> None:
+    frame = series.keyframe
+    colour = REFUSED_COLOURS.get(frame.photometric)
+    if frame.photometric == YCBCR and frame.compression not in JPEG:
+        colour = "YCbCr"
+    if colour:
+        raise PipelineError(path, "grey or RGB pixels", f"{colour} pixels", fix="convert the image to grey or RGB")
+    if frame.imagedepth > 1 or series.transform is not None:
+        raise PipelineError(
+            path, "a TIFF of plain 2D pages", f"{series.kind} with volumes in a page", fix="save it anew"
+        )
+
+
+def _has_alpha(frame: tifffile.TiffPage) -> bool:
+    """Tell whether an RGB page declares its last sample to be transparency."""
+    return frame.photometric == RGB and len(frame.extrasamples) == 1 and frame.extrasamples[0] in ALPHA
+
+
+def _grid(frame: tifffile.TiffPage) -> Grid:
+    separate, _, height, width, contiguous = frame.shaped
+    bits = frame.bitspersample
+    return Grid(
+        height=height,
+        width=width,
+        rows=frame.tilelength if frame.is_tiled else max(1, frame.rowsperstrip),
+        columns=frame.tilewidth if frame.is_tiled else width,
+        separate=separate,
+        contiguous=contiguous,
+        # Unequal bits, as in RGB 565, are packed; their sum over the samples is what a pixel takes.
+        sample_bits=bits if isinstance(bits, int) else sum(bits) // max(1, len(bits)),
+        compression=int(frame.compression),
+        tiled=bool(frame.is_tiled),
+    )
+
+
+def _shape(path: Path, series: tifffile.TiffPageSeries, grid: Grid) -> tuple[tuple[int, ...], str, int]:
+    """Return shape, letters and index of y, such that pages are (separate samples, y, x, contiguous samples)."""
+    shape, letters = tuple(series.get_shape(False)), series.get_axes(False).lower().replace("s", "c")
+    if grid.contiguous == 1 and shape[-3:] == (grid.height, grid.width, 1):
+        shape, letters = shape[:-1], letters[:-1]
+    row_axis = len(shape) - (3 if grid.contiguous > 1 else 2)
+    page = (grid.height, grid.width, grid.contiguous)[: len(shape) - row_axis]
+    if row_axis < 0 or shape[row_axis:] != page or (grid.separate > 1 and shape[:row_axis][-1:] != (grid.separate,)):
+        got = f"an image of {shape} ({letters})"
+        raise PipelineError(path, f"an image made of pages of {grid.height} × {grid.width}", got, fix="save it anew")
+    return shape, "".join(letter if letter in LETTERS else UNKNOWN for letter in letters), row_axis
+
+
+def _scale(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Calibration:
+    frame = series.keyframe
+    per_unit = _per_unit(frame)
+    if series.kind == "ome" and tiff.ome_metadata:
+        return calibration.from_ome_xml(tiff.ome_metadata, _ome_index(tiff, series))
+    if series.kind == "imagej" and tiff.imagej_metadata:
+        return calibration.from_imagej(tiff.imagej_metadata, per_unit)
+    return calibration.from_resolution(per_unit, int(frame.tags.valueof(296, 1)))
+
+
+def _ome_index(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> int:
+    return next(i for i, one in enumerate(tiff.series) if one is series)
+
+
+def _per_unit(frame: tifffile.TiffPage) -> tuple[float, float] | None:
+    """Return (y, x) pixels per unit of the resolution tags."""
+    pairs = [frame.tags.valueof(code) for code in (283, 282)]
+    if not all(isinstance(pair, tuple) and len(pair) == 2 and pair[1] for pair in pairs):
+        return None
+    y, x = (pair[0] / pair[1] for pair in pairs)
+    return y, x

@@ -1,0 +1,326 @@
+"""Scores of labels against a reference, from counts alone: who overlaps whom, and which class became which.
+
+The counts add up, so a volume of any size is scored block by block: `OverlapTable` for objects, `confusion`
+for classes. A value that has no meaning (a mean over no objects) is None, never NaN.
+
+What each score forgives differs, and scores of different kinds must not share an axis. CTC SEG does not punish
+objects that are not in the reference; average precision does; V_rand and V_info look at the reference's foreground
+only; Dice and IoU of classes cannot tell one object from two that touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.scoring.overlaps import OverlapTable, areas, check_same_shape, integers
+
+AP_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
+"""IoU thresholds 0.50, 0.55 .. 0.95, each the float nearest to its decimal."""
+
+Background = Literal["segment", "singletons"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A record of plain numbers, ready for JSON."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, nested ones included, as a plain dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SegScore(Score):
+    """The segmentation accuracy SEG of the Cell Tracking Challenge."""
+
+    seg: float | None
+    """mean Jaccard index over all reference objects, 0..1; None without reference objects"""
+    objects: int
+    """reference objects"""
+    matched: int
+    """those more than half covered by one result object"""
+
+
+def seg_score(table: OverlapTable) -> SegScore:
+    """Return CTC SEG (Maška et al. 2014, Bioinformatics 30:1609; Ulman et al. 2017, Nature Methods 14:1141).
+
+    A reference object R is matched with the result object S where |R ∩ S| > ½|R| (there is at most one) and then
+    scores J = |R ∩ S| / |R ∪ S|, otherwise 0; SEG is the mean over all reference objects of all planes. S counts
+    with its whole area, also outside reference objects. Result objects that match nothing cost nothing.
+    """
+    pairs = _Pairs.of(table)
+    covered = 2 * pairs.overlap > pairs.reference_areas[pairs.reference]
+    objects = len(pairs.reference_areas)
+    return SegScore(
+        seg=float(pairs.iou()[covered].sum() / objects) if objects else None,
+        objects=objects,
+        matched=int(covered.sum()),
+    )
+
+
+@dataclass(frozen=True)
+class MatchScore(Score):
+    """How many objects were found, at one IoU threshold; a ratio of nothing to nothing is None."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    average_precision: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+def average_precision(table: OverlapTable, thresholds: Sequence[float] = AP_THRESHOLDS) -> dict[float, MatchScore]:
+    """Return AP = TP / (TP + FP + FN), precision, recall and F1 at each IoU threshold.
+
+    The definition of the 2018 Data Science Bowl, StarDist and Cellpose (which is not the area under a
+    precision-recall curve). A pair counts where IoU ≥ threshold; each object is in at most one pair, and as many pairs
+    are made as possible. Above 0.5 an object has at most one possible partner, so nothing is left to choose; at
+    exactly 0.5 it may have two (an object cut into equal halves), and of those one counts.
+
+    Raises:
+        PipelineError: a threshold outside (0, 1].
+    """
+    for threshold in thresholds:
+        if not 0 < threshold <= 1:
+            raise PipelineError("IoU threshold", "above 0 and at most 1", threshold)
+    pairs = _Pairs.of(table)
+    iou = pairs.iou()
+    return {float(threshold): _match_score(pairs, iou >= threshold, float(threshold)) for threshold in thresholds}
+
+
+def _match_score(pairs: _Pairs, admitted: NDArray[np.bool_], threshold: float) -> MatchScore:
+    references, results = len(pairs.reference_areas), len(pairs.result_areas)
+    graph = csr_array(
+        (np.ones(admitted.sum(), np.uint8), (pairs.reference[admitted], pairs.result[admitted])),
+        shape=(references, results),
+    )
+    found = int((maximum_bipartite_matching(graph) >= 0).sum()) if admitted.any() else 0
+    return MatchScore(
+        threshold=threshold,
+        true_positives=found,
+        false_positives=results - found,
+        false_negatives=references - found,
+        average_precision=_ratio(found, references + results - found),
+        precision=_ratio(found, results),
+        recall=_ratio(found, references),
+        f1=_ratio(2 * found, references + results),
+    )
+
+
+@dataclass(frozen=True)
+class PartitionScore(Score):
+    """How well the result divides the reference's foreground, 0..1, 1 is best; None without foreground."""
+
+    value: float | None
+    """split and merge together, weighted by alpha"""
+    split: float | None
+    """alpha = 0: falls when the result cuts reference objects apart"""
+    merge: float | None
+    """alpha = 1: falls when the result joins reference objects"""
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Ordered pairs of foreground pixels, a pixel with itself included, that lie in one segment; they add up."""
+
+    joint: float
+    """in one segment of the reference and of the result: Σ n_ij², px²"""
+    result: float
+    """in one segment of the result: Σ s_k², px²"""
+    reference: float
+    """in one segment of the reference: Σ t_l², px²"""
+
+    def __add__(self, other: PairSums) -> PairSums:
+        """Return the sums over two images whose segments have nothing in common."""
+        return PairSums(self.joint + other.joint, self.result + other.result, self.reference + other.reference)
+
+    def v_rand(self, alpha: float) -> float | None:
+        """Return eq. 3 of Arganda-Carreras et al. 2015; None without foreground."""
+        return self.joint / (alpha * self.result + (1 - alpha) * self.reference) if self.reference else None
+
+
+def pair_sums(table: OverlapTable, background: Background = "segment") -> PairSums:
+    """Return the sums behind `v_rand`; `background` as there."""
+    parts = _Partition.of(table, background)
+    joint, result, reference = (float(part @ part) for part in (parts.joint, parts.result, parts.reference))
+    return PairSums(joint + parts.singletons, result + parts.singletons, reference)
+
+
+def v_rand(table: OverlapTable, alpha: float = 0.5, background: Background = "segment") -> PartitionScore:
+    """Return the foreground-restricted Rand score V_rand, and its split and merge parts.
+
+    Arganda-Carreras et al. 2015 (Front. Neuroanat. 9:142), eq. 3: Σ p_ij² / (α Σ s_k² + (1 - α) Σ t_l²), where p_ij is
+    the share of the pixels that lie in result segment i and reference segment j, s and t its margins, all over the
+    pixels where the reference is not 0. This is 1 - the "adapted Rand error" of skimage, but that counts n(n - 1) where
+    this counts n², and its alpha is 1 - α. With borders that were not thinned the score depends on how the pixels
+    that the result calls background (0) count:
+
+    * "segment": they are one more segment of the result, as in skimage with `ignore_labels=(0,)`;
+    * "singletons": each is a segment of its own, as in the ISBI 2012 Rand error and CREMI's adapted Rand error.
+
+    Raises:
+        PipelineError: alpha outside 0..1.
+    """
+    _check_alpha(alpha)
+    sums = pair_sums(table, background)
+    return PartitionScore(value=sums.v_rand(alpha), split=sums.v_rand(0), merge=sums.v_rand(1))
+
+
+def v_info(table: OverlapTable, alpha: float = 0.5, background: Background = "segment") -> PartitionScore:
+    """Return the foreground-restricted information theoretic score V_info, and its split and merge parts.
+
+    Arganda-Carreras et al. 2015, eq. 6: I(S; T) / ((1 - α) H(S) + α H(T)), S the result, T the reference, over the
+    pixels where the reference is not 0; `background` as in `v_rand`. 0 / 0 is 1: with a single segment there is
+    nothing to tell, so nothing was lost.
+
+    Raises:
+        PipelineError: alpha outside 0..1.
+    """
+    _check_alpha(alpha)
+    parts = _Partition.of(table, background)
+    if not parts.pixels:
+        return PartitionScore(None, None, None)
+    alone = parts.singletons / parts.pixels * float(np.log(parts.pixels))
+    result, reference = parts.entropy(parts.result) + alone, parts.entropy(parts.reference)
+    information = result + reference - parts.entropy(parts.joint) - alone
+
+    def score(weight: float) -> float:
+        most = (1 - weight) * result + weight * reference
+        return min(1.0, max(0.0, information / most)) if most > 0 else 1.0
+
+    return PartitionScore(value=score(alpha), split=score(0), merge=score(1))
+
+
+def confusion(reference: ArrayLike, result: ArrayLike, classes: int, ignore: int | None = None) -> NDArray[np.int64]:
+    """Count which class became which; the matrices of the blocks of an image add up.
+
+    Args:
+        reference: integers of any shape in 0..classes - 1, or `ignore`.
+        result: integers of the same shape in 0..classes - 1.
+        classes: number of classes, the background included.
+        ignore: the reference's value of pixels nobody annotated; they are left out.
+
+    Returns:
+        (classes, classes) int64: pixels of reference class [row] that the result calls [column].
+
+    Raises:
+        PipelineError: shapes differ, or a value is no class.
+    """
+    rows, columns = integers(reference, "reference classes"), integers(result, "result classes")
+    check_same_shape(rows, columns)
+    if ignore is not None:
+        known = rows != ignore
+        rows, columns = rows[known], columns[known]
+    for what, values in (("reference classes", rows), ("result classes", columns)):
+        if values.size and values.max() >= classes:
+            raise PipelineError(what, f"0 to {classes - 1}, or the ignored value {ignore}", values.max())
+    cell = rows.ravel().astype(np.int64) * classes + columns.ravel().astype(np.int64)
+    return np.bincount(cell, minlength=classes * classes).astype(np.int64).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ClassScore(Score):
+    """Pixel scores of one class, 0..1; None where the class is in neither, or the ratio has no denominator."""
+
+    index: int
+    reference_pixels: int
+    result_pixels: int
+    dice: float | None
+    """2 |A ∩ B| / (|A| + |B|), the F1 of pixels"""
+    iou: float | None
+    """|A ∩ B| / |A ∪ B|"""
+    precision: float | None
+    recall: float | None
+
+
+def dice_iou(confusion: NDArray[np.int64]) -> tuple[ClassScore, ...]:
+    """Return the scores of each class from a (classes, classes) matrix of `confusion`, in class order."""
+    counts = zip(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0), strict=True)
+    return tuple(
+        ClassScore(
+            index=index,
+            reference_pixels=reference,
+            result_pixels=result,
+            dice=_ratio(2 * shared, reference + result),
+            iou=_ratio(shared, reference + result - shared),
+            precision=_ratio(shared, result),
+            recall=_ratio(shared, reference),
+        )
+        for index, (shared, reference, result) in enumerate(tuple(map(int, row)) for row in counts)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The objects of a table and the pairs of them that overlap; background is left out."""
+
+    reference_areas: NDArray[np.int64]
+    result_areas: NDArray[np.int64]
+    reference: NDArray[np.intp]  # of each pair: index into reference_areas
+    result: NDArray[np.intp]  # of each pair: index into result_areas
+    overlap: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: OverlapTable) -> _Pairs:
+        both = (table.reference > 0) & (table.result > 0)
+        references, reference_areas = table.reference_areas()
+        results, result_areas = table.result_areas()
+        return cls(
+            reference_areas,
+            result_areas,
+            np.searchsorted(references, table.reference[both]),
+            np.searchsorted(results, table.result[both]),
+            table.pixels[both],
+        )
+
+    def iou(self) -> NDArray[np.float64]:
+        union = self.reference_areas[self.reference] + self.result_areas[self.result] - self.overlap
+        return self.overlap / union
+
+
+@dataclass(frozen=True, eq=False)
+class _Partition:
+    """Sizes in px of the segments into which result, reference and both divide the reference's foreground."""
+
+    joint: NDArray[np.float64]
+    result: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    singletons: int  # further segments of one pixel, of joint and of result
+    pixels: int
+
+    @classmethod
+    def of(cls, table: OverlapTable, background: Background) -> _Partition:
+        inside = table.reference > 0
+        alone = inside & (table.result == 0) if background == "singletons" else np.zeros_like(inside)
+        counted = inside & ~alone
+        return cls(
+            table.pixels[counted].astype(np.float64),
+            areas(table.result[counted] + np.uint64(1), table.pixels[counted])[1].astype(np.float64),
+            table.reference_areas()[1].astype(np.float64),
+            int(table.pixels[alone].sum()),
+            int(table.pixels[inside].sum()),
+        )
+
+    def entropy(self, sizes: NDArray[np.float64]) -> float:
+        share = sizes / self.pixels
+        return float(-(share * np.log(share)).sum())
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise PipelineError("alpha", "0 to 1", alpha)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

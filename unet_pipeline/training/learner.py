@@ -1,0 +1,222 @@
+"""What a training works with: network, optimiser, tiles; and how its state goes to the checkpoint and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from unet_pipeline.config import Augment, Compute, Train
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.models import autocast, build, choose_device
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import digest as digest_of
+from unet_pipeline.schema import plain
+from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from unet_pipeline.training.dataset import Sampler, Tile, prefetch, validation_tiles
+from unet_pipeline.training.history import Row
+from unet_pipeline.training.training_stack import TrainingStack, in_memory
+from unet_pipeline.training.validation import Validation
+
+CHECKPOINT = Path(".training") / "state.safetensors"
+"""Where in the model folder an unfinished training is kept; removed when it is finished."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections of the configuration that training uses."""
+
+    train: Train = Train()
+    augment: Augment = Augment()
+    compute: Compute = Compute()
+
+
+@dataclass
+class State:
+    """What a step changes besides weights and momentum; all of it is in the checkpoint.
+
+    Attributes:
+        step: weight updates done.
+        history: rows so far.
+        losses: of the updates since the last row.
+        unread: losses still on the device, after those of `losses`.
+        best_loss, best_step: lowest validation loss and its step.
+        best: weights of that step, by name; empty if the last weights are to be kept.
+    """
+
+    step: int = 0
+    history: list[Row] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    unread: list[torch.Tensor] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_step: int = 0
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The parts of a training that stay the same objects throughout."""
+
+    settings: Settings
+    device: torch.device
+    network: nn.Module
+    optimiser: torch.optim.SGD
+    scaler: torch.amp.GradScaler
+    class_weights: torch.Tensor
+    sampler: Sampler
+    validation: Validation
+    checkpoint: Path
+    digest: str
+
+
+def prepare(
+    stacks: Sequence[TrainingStack],
+    validation_stacks: Sequence[TrainingStack],
+    card: ModelCard,
+    class_weights: npt.NDArray[np.floating[Any]],
+    settings: Settings,
+    folder: Path,
+    digest: str,
+) -> Learner:
+    """Build the network and everything around it.
+
+    The arguments are those of `train.train`; `class_weights` is (classes,).
+
+    Raises:
+        PipelineError: a device, precision, tile size or class weights that do not fit.
+    """
+    options, device = settings.train, choose_device(settings.compute)
+    autocast(device, options.precision, "train.precision")  # refuses what the device cannot do, before any work
+    card.geometry.check_keep(options.tile_px, "train.tile_px")
+    weights = _checked_weights(class_weights, card)
+    network = build(card.architecture, options.seed).to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tiles = validation_tiles(validation_stacks, options.tile_px, options.validate_tiles)
+    content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
+    return Learner(
+        settings,
+        device,
+        network.train(),
+        _optimiser(network, options),
+        torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
+        weights.to(device),
+        Sampler(in_memory(stacks), card.geometry, options.tile_px, settings.augment, options.seed),
+        Validation(tiles, card.geometry, options.tile_px, options.batch, options.precision, _workers(settings, device)),
+        folder / CHECKPOINT,
+        digest_of(content),
+    )
+
+
+def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCard) -> torch.Tensor:
+    weights = np.asarray(class_weights, dtype=np.float32)
+    classes = card.architecture.classes
+    if weights.shape != (classes,) or not np.isfinite(weights).all() or weights.min() < 0 or weights.max() == 0:
+        raise PipelineError("train.class_weights", f"{classes} finite weights >= 0, not all 0", weights.tolist())
+    return torch.from_numpy(weights.copy())
+
+
+def _optimiser(network: nn.Module, options: Train) -> torch.optim.SGD:
+    """Return SGD that decays kernels, but not biases."""
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    biases = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
+
+
+def _workers(settings: Settings, device: torch.device) -> int:
+    """Return the number of reading threads; on a CPU they share the cores with the network."""
+    return settings.compute.threads if device.type == "cuda" else max(1, settings.compute.threads // 2)
+
+
+def batches(learner: Learner, first: int) -> Generator[tuple[torch.Tensor, torch.Tensor, torch.Tensor], None, None]:
+    """Yield the batches of steps `first`, `first` + 1, ... on the device.
+
+    Yields:
+        image: (n, channels, y, x) float32; target: (n, y', x') int64; boundary: (n, y', x') float32, where y' and x'
+        are the size that the network returns.
+    """
+    options, device = learner.settings.train, learner.device
+
+    def read(step: int) -> Tile:
+        batch = learner.sampler.batch(step, options.batch)
+        return Tile(*(part.pin_memory() for part in batch)) if device.type == "cuda" else batch
+
+    with closing(prefetch(read, range(first, options.steps), learner.validation.workers)) as tiles:
+        for batch in tiles:
+            image = batch.image.to(device, non_blocking=True, memory_format=torch.channels_last)
+            target = batch.target.to(device, non_blocking=True).long()
+            yield image, target, batch.boundary.to(device, non_blocking=True)
+
+
+def save(learner: Learner, state: State) -> None:
+    """Write the checkpoint of a state whose losses have been read."""
+    momentum = {name: buffer for name, _, buffer in _momentum(learner) if buffer is not None}
+    parts = {"model": learner.network.state_dict(), "momentum": momentum, "best": state.best}
+    tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    values = {
+        "digest": learner.digest,
+        "step": state.step,
+        "history": [asdict(row) for row in state.history],
+        "losses": state.losses,
+        "best_loss": state.best_loss if state.best else None,
+        "best_step": state.best_step,
+        "scaler": learner.scaler.state_dict(),
+    }
+    write_checkpoint(learner.checkpoint, Checkpoint(tensors, values))
+
+
+def resume(learner: Learner, progress: Progress) -> State:
+    """Return the state of an interrupted training, with its weights and momentum in place, or the state at step 0.
+
+    A checkpoint that is damaged or belongs to something else is not used, and `progress` says so.
+    """
+    if not learner.checkpoint.exists():
+        return State()
+    try:
+        checkpoint = read_checkpoint(learner.checkpoint)
+    except PipelineError as error:
+        progress.say(f"starting from step 0, the checkpoint cannot be used: {error}")
+        return State()
+    shapes = {f"model.{name}": tensor.shape for name, tensor in learner.network.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if name.startswith("model.")}
+    if checkpoint.state["digest"] != learner.digest or found != shapes:
+        progress.say("starting from step 0, the checkpoint belongs to another configuration or to other inputs")
+        return State()
+    state = _restore(learner, checkpoint)
+    progress.say(f"resuming after step {state.step} of {learner.settings.train.steps}")
+    progress.skip(state.step)
+    return state
+
+
+def _restore(learner: Learner, checkpoint: Checkpoint) -> State:
+    values = checkpoint.state
+    learner.network.load_state_dict(_named(checkpoint, "model"))
+    momentum = _named(checkpoint, "momentum")
+    for name, parameter, _ in _momentum(learner):
+        if name in momentum:
+            # like the parameter in memory format too: sums over another order of elements would differ in the last bit
+            learner.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
+    learner.scaler.load_state_dict(values["scaler"])
+    best = {name: tensor.to(learner.device, copy=True) for name, tensor in _named(checkpoint, "best").items()}
+    history = [Row(**{**row, "dice": tuple(row["dice"])}) for row in values["history"]]
+    best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
+    return State(values["step"], history, values["losses"], [], best_loss, values["best_step"], best)
+
+
+def _named(checkpoint: Checkpoint, part: str) -> dict[str, torch.Tensor]:
+    head = f"{part}."
+    return {name.removeprefix(head): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(head)}
+
+
+def _momentum(learner: Learner) -> Iterator[tuple[str, nn.Parameter, torch.Tensor | None]]:
+    for name, parameter in learner.network.named_parameters():
+        yield name, parameter, learner.optimiser.state[parameter].get("momentum_buffer")

@@ -1,0 +1,104 @@
+"""The score of a network on the validation tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from unet_pipeline.config import IGNORE
+from unet_pipeline.geometry import Geometry
+from unet_pipeline.models import autocast
+from unet_pipeline.training.dataset import ValidationTile, prefetch, stack_tiles
+from unet_pipeline.training.losses import pixel_weight, weighted_sums
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss and overlap over all validation tiles together.
+
+    Attributes:
+        loss: the training loss, sums of all tiles divided once, so that pixels count alike whatever their tile.
+        dice: per class 2 |P and T| / (|P| + |T|) over annotated pixels; None if the class is in neither.
+    """
+
+    loss: float
+    dice: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation tiles and how they are seen.
+
+    Attributes:
+        tiles: from `dataset.validation_tiles`; empty if there are none.
+        geometry: size arithmetic of the network.
+        tile_px: kept output of a tile, px.
+        batch: tiles per pass.
+        precision: number format of the convolutions.
+        workers: threads that read ahead.
+    """
+
+    tiles: Sequence[ValidationTile]
+    geometry: Geometry
+    tile_px: int
+    batch: int
+    precision: str
+    workers: int
+
+    @torch.inference_mode()
+    def score(self, network: nn.Module, class_weights: torch.Tensor) -> Score:
+        """Run the network in evaluation mode, without dropout, and leave it in training mode.
+
+        Args:
+            network: on the device of `class_weights`.
+            class_weights: (classes,) float32.
+        """
+        network.eval()
+        device, classes = class_weights.device, len(class_weights)
+        loss = torch.zeros(2, dtype=torch.float64, device=device)
+        overlap = torch.zeros((3, classes), dtype=torch.float64, device=device)
+        for image, target, boundary in self._batches(device):
+            with autocast(device, self.precision, "train.precision"):
+                logits = network(image)
+            first = self.geometry.crop_px
+            logits = logits[..., first : first + self.tile_px, first : first + self.tile_px]
+            loss += torch.stack(weighted_sums(logits, target, pixel_weight(target, boundary, class_weights))).double()
+            overlap += _overlap(logits.argmax(dim=1), target, classes)
+        network.train()
+        total, weights = loss.tolist()
+        return Score(total / weights if weights > 0 else 0.0, _dice(overlap))
+
+    def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        with closing(prefetch(lambda tile: tile.read(self.geometry, self.tile_px), self.tiles, self.workers)) as tiles:
+            waiting = []
+            for number, tile in enumerate(tiles, start=1):
+                waiting.append(tile)
+                if len(waiting) == self.batch or number == len(self.tiles):
+                    batch, waiting = stack_tiles(waiting), []
+                    yield batch.image.to(device), batch.target.to(device).long(), batch.boundary.to(device)
+
+
+def _overlap(predicted: torch.Tensor, target: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return (3, classes): annotated pixels in both, in the prediction, in the target."""
+    annotated = target != IGNORE
+    rows = [
+        torch.stack(
+            [
+                ((predicted == one) & (target == one)).sum(),
+                ((predicted == one) & annotated).sum(),
+                (target == one).sum(),
+            ]
+        )
+        for one in range(classes)
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def _dice(overlap: torch.Tensor) -> tuple[float | None, ...]:
+    both, predicted, target = overlap.tolist()
+    sizes = [p + t for p, t in zip(predicted, target, strict=True)]
+    return tuple(2 * b / size if size else None for b, size in zip(both, sizes, strict=True))
