@@ -102,3 +102,16 @@ def test_a_moved_results_folder_still_opens(tmp_path):
     again = Stack.open(moved / "cells" / "ingest.json")
     assert again.image.read(0, slice(0, 5), slice(0, 5)).shape == (1, 5, 5)
     assert json.loads((moved / "cells" / "ingest.json").read_text())["stack"] == stack.name
+
+
+def test_one_of_several_series_is_chosen(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as writer:
+        for value in (1, 2):
+            writer.write(np.full((2, 40, 50), value, np.uint8), metadata={"axes": "ZYX"})
+    record = tmp_path / "ingest.json"
+    ingest(Source("two", str(tmp_path / "two.ome.tif"), series=1), settings(), record)
+    assert Stack.open(record).facts["statistics"]["min"] == [2]
+    record.unlink()
+    with pytest.raises(PipelineError, match="series"):
+        ingest(Source("two", str(tmp_path / "two.ome.tif")), settings(), record)
+    assert not record.exists()

@@ -29,7 +29,7 @@ def ingest(options: argparse.Namespace) -> None:
     """Read a stack of any format into OME-Zarr, check it, measure its statistics."""
     from unet_pipeline.ingest import Source, ingest
 
-    names = ("stack", "image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes")
+    names = ("stack", "image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "series")
     ingest(Source(**{name: getattr(options, name) for name in names}), _config(options), options.output)
 
 
@@ -127,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--labels", default="", help="label file, folder, glob or Zarr store")
     for name in ("--axes", "--label-axes", "--planes", "--label-planes"):
         one.add_argument(name, default="", help="as the column of that name in the table of stacks")
+    one.add_argument("--series", type=int, default=None, help="which series of a file that holds several, from 0")
     one.add_argument("--pixel-um", type=_positive, default=None, help="pixel size, micrometres")
     one.add_argument("--step", type=_positive, default=None, help="distance of planes, micrometres or seconds")
 

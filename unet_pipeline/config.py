@@ -199,6 +199,9 @@ def load(source: str) -> Config:
 
     Args:
         source: a YAML file; or JSON text that starts with `{`, as a rule passes its own sections.
+
+    Raises:
+        PipelineError: unreadable, or for the reasons of `from_dict`.
     """
     if source.lstrip().startswith("{"):
         return _from_json(source)

@@ -40,6 +40,7 @@ class Source:
         pixel_um: pixel size in the plane, micrometres.
         step: distance between planes, micrometres or seconds.
         planes, label_planes: which planes, e.g. "0-17,20".
+        series: which series of a file that holds several images, from 0; None where there is one.
     """
 
     stack: str
@@ -51,6 +52,7 @@ class Source:
     step: float | None = None
     planes: str = ""
     label_planes: str = ""
+    series: int | None = None
 
 
 def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
     """
-    image = open_planes(source.image, source.axes or None, planes=source.planes or None)
+    image = open_planes(source.image, source.axes or None, planes=source.planes or None, series=source.series)
     labels = _open_labels(source, image) if source.labels else None
     grid = _grid(source, image)
     in_place = is_zarr(Path(source.image))
@@ -104,7 +106,7 @@ def _open_labels(source: Source, image: Planes) -> Planes:
         source.labels, source.label_axes or None, planes=(source.label_planes or source.planes) or None
     )
     if labels.shape[1] != 1:
-        fix = "save the labels as one channel of integers, one value per object or class"
+        fix = "save labels as one channel of integers; if these are 3 or 4 planes, set label_axes: zyx"
         raise PipelineError(source.labels, "labels with one channel", f"{labels.shape[1]} channels (RGB?)", fix=fix)
     expected, got = _size(image), _size(labels)
     if expected != got:

@@ -32,6 +32,7 @@ class StackRow:
     step: str = key("", "distance between planes: micrometres for z, seconds for t; empty: from the file")
     planes: str = key("", "planes of the image to use, from 0, e.g. 0-17,20; empty: all")
     label_planes: str = key("", "the matching planes of the label image; empty: as `planes`")
+    series: str = key("", "which series of an image file that holds several, from 0; empty: there is one")
     regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
 
 
@@ -95,6 +96,8 @@ def _row(cells: Mapping[str | None, Any], where: str) -> StackRow:
         raise PipelineError(f"{where}, column labels", f"labels for a stack with role {row.role}", "none", fix=fix)
     _check_number(row.pixel_um, f"{where}, column pixel_um")
     _check_number(row.step, f"{where}, column step")
+    if row.series and not row.series.isdecimal():
+        raise PipelineError(f"{where}, column series", "a whole number from 0", row.series)
     if row.regions and not (row.regions.isdecimal() and 1 <= int(row.regions) <= 100_000):
         raise PipelineError(f"{where}, column regions", "a whole number from 1 to 100000", row.regions)
     return row

@@ -94,10 +94,11 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
 
 
 def _channels(weighed: Sequence[Weighed]) -> int:
-    channels = {one.stack.name: one.stack.channels for one in weighed}
-    if len(set(channels.values())) != 1:
-        raise PipelineError("stacks", "training stacks with the same number of channels", channels)
-    return next(iter(channels.values()))
+    channels = [one.stack.channels for one in weighed]
+    if len(set(channels)) != 1:
+        got = ", ".join(f"{one.stack.name}: {one.stack.channels}" for one in weighed)
+        raise PipelineError("stacks", "training stacks with the same number of channels", got)
+    return channels[0]
 
 
 def _common_normaliser(weighed: Sequence[Weighed], config: Config) -> Normaliser | None:

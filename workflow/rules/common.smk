@@ -123,7 +123,7 @@ def sources(wildcards):
 def source_options(wildcards):
     """The cells of a stack's row that say how it is read, as options."""
     row = STACKS[wildcards.stack]
-    names = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes")
+    names = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "series")
     return [f"--{name.replace('_', '-')}={getattr(row, name)}" for name in names if getattr(row, name)]
 
 

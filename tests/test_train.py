@@ -1,0 +1,77 @@
+import json
+
+import numpy as np
+import pytest
+from chain import draw, make_stack, settings
+from safetensors.numpy import load_file
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import read_card
+from unet_pipeline.train import Weighed, train_model
+from unet_pipeline.weigh import weigh
+
+
+def weighed(folder, config=None, **source):
+    stack = make_stack(folder, config, **source)
+    record = stack.record.with_name("weigh.json")
+    weigh(stack, config or settings(), record)
+    return record
+
+
+def test_the_model_knows_what_made_it(tmp_path):
+    records = [weighed(tmp_path / name) for name in ("a", "b")]
+    train_model(records[:1], records[1:], settings(), tmp_path / "model")
+    card = read_card(tmp_path / "model")
+    assert card.classes == ("background", "cell")
+    assert card.architecture.base_channels == 4
+    counts = json.loads(records[0].read_text())["class_counts"]
+    balance = card.training["class_weights"]
+    assert balance["background"] * counts["background"] == pytest.approx(balance["cell"] * counts["cell"])
+    assert card.training["stacks"] == ["cells"]
+    assert card.training["provenance"]["config"]["train"]["steps"] == 4
+
+
+def test_the_same_inputs_give_the_same_bytes_and_another_seed_others(tmp_path):
+    record = weighed(tmp_path / "a")
+    files = ("weights.safetensors", "history.tsv", "model.json")
+    made = []
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        train_model([record], [], settings(train={"seed": seed}), tmp_path / name)
+        made.append([(tmp_path / name / file).read_bytes() for file in files])
+    assert made[0] == made[1]
+    assert made[0][0] != made[2][0]
+
+
+def test_the_boundary_weights_reach_the_loss(tmp_path):
+    """Two weight maps, one training: if w0 did not count, the weights would be the same."""
+    made = []
+    for w0 in (0.0, 10.0):
+        config = settings(weigh={"w0": w0})
+        record = weighed(tmp_path / str(w0), config)
+        train_model([record], [], config, tmp_path / f"model{w0}")
+        made.append(load_file(tmp_path / f"model{w0}" / "weights.safetensors"))
+    assert any(not np.array_equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_normalisation_of_the_model_is_that_of_the_training_set(tmp_path):
+    config = settings(normalise={"method": "zscore", "scope": "model"})
+    train_model([weighed(tmp_path / "a", config)], [], config, tmp_path / "model")
+    normaliser = read_card(tmp_path / "model").normaliser
+    image = draw()[0].astype(float)
+    assert normaliser.offset[0] == pytest.approx(image.mean())
+    assert normaliser.scale[0] == pytest.approx(1 / image.std())
+
+
+def test_stacks_with_other_channels_do_not_mix(tmp_path):
+    image, labels = draw()
+    two = np.stack([image, image], axis=1)
+    records = [weighed(tmp_path / "one"), weighed(tmp_path / "two", image=two, labels=labels, axes="zcyx")]
+    with pytest.raises(PipelineError, match="same number of channels"):
+        train_model(records, [], settings(), tmp_path / "model")
+    assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_foreign_record_is_named(tmp_path):
+    record = weighed(tmp_path / "a")
+    with pytest.raises(PipelineError, match=r"ingest\.json"):
+        Weighed.open(record.with_name("ingest.json"))
