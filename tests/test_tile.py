@@ -7,6 +7,7 @@ from chain import make_plan, make_stack, settings
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import unpadded
+from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.tile import StackPlan, tile
 
 
@@ -42,9 +43,24 @@ def test_a_dry_run_writes_nothing(stack, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def card(depth=4, channels=1, classes=("background", "cell")):
+    return ModelCard(Architecture("unet", depth, 4, channels, len(classes)), classes)
+
+
 def test_a_tile_the_network_cannot_take_names_the_nearest(stack, tmp_path):
+    config = settings(tile={"tile_px": 28}, model={"folder": "elsewhere"})
     with pytest.raises(PipelineError, match="nearest legal value: 32"):
-        tile(stack, settings(tile={"tile_px": 28}, model={"folder": "elsewhere"}), 1, tmp_path / "t.json", unpadded(4))
+        tile(stack, config, 1, tmp_path / "t.json", card())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(card(channels=3), "3 channels"), (card(classes=("background", "cell", "dirt")), "dirt")],
+)
+def test_a_model_for_other_images_is_refused_before_any_job(stack, tmp_path, model, message):
+    with pytest.raises(PipelineError, match=message):
+        tile(stack, settings(), 1, tmp_path / "t.json", model)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("change", ["delete", "truncate", "foreign"])

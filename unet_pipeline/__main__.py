@@ -54,9 +54,9 @@ def tile(options: argparse.Namespace) -> None:
     from unet_pipeline.stack import Stack
     from unet_pipeline.tile import tile
 
-    geometry = read_card(options.model).geometry if options.model else None
+    card = read_card(options.model) if options.model else None
     stack, config = Stack.open(options.ingest), _config(options)
-    _say(tile(stack, config, options.regions, options.output, geometry, options.dry_run))
+    _say(tile(stack, config, options.regions, options.output, card, options.dry_run))
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ the SHA-256 of the first).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -92,6 +92,18 @@ class ModelCard:
                 where, f"{self.architecture.in_channels} channels, as the model has", f"{channels} channels",
                 fix="choose another model, or images with the channels it was trained on",
             )  # fmt: skip
+
+    def check_classes(self, names: Sequence[str]) -> None:
+        """Refuse a configuration whose classes are not the model's.
+
+        Raises:
+            PipelineError: naming both.
+        """
+        if tuple(names) != self.classes:
+            fix = "set labels.classes as the model has them, or train a model for these classes"
+            raise PipelineError(
+                "labels.classes", f"the model's classes {list(self.classes)}", list(names), list(self.classes), fix
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain values of `model.json`, with the digest by which a changed card is found."""

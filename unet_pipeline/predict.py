@@ -170,11 +170,7 @@ def _check_fit(stack_plan: StackPlan, forward: Forward, config: Config) -> None:
         raise PipelineError(
             where, f"a plan for the model's geometry {card.geometry}", stack_plan.plan.geometry, fix=fix
         )
-    if card.classes != stack_plan.classes:
-        fix = "set labels.classes as the model has them"
-        raise PipelineError(
-            "labels.classes", f"the model's classes {list(card.classes)}", list(stack_plan.classes), fix=fix
-        )
+    card.check_classes(stack_plan.classes)
     wanted, stored = np.dtype(config.predict.probabilities), stack_plan.probabilities().dtype
     if wanted != stored:
         raise PipelineError("predict.probabilities", f"{stored}, as the store has it", wanted, fix="rerun tile")

@@ -17,6 +17,7 @@ from unet_pipeline import ngff
 from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry, unpadded
+from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.record import digest, provenance, read_json, write_json
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import Plan, plan
@@ -70,7 +71,7 @@ class StackPlan:
 
 
 def tile(
-    stack: Stack, config: Config, regions: int, output: Path, geometry: Geometry | None = None, dry_run: bool = False
+    stack: Stack, config: Config, regions: int, output: Path, card: ModelCard | None = None, dry_run: bool = False
 ) -> str:
     """Plan a stack, create its segmentation store, and write `tiles.json`.
 
@@ -79,18 +80,22 @@ def tile(
         config: sections labels, store, model, tile and predict are used.
         regions: number of prediction jobs.
         output: `results/{stack}/tiles.json`; the store lies beside it.
-        geometry: of a finished model; None takes the paper's network with model.depth.
+        card: of a finished model; None takes the paper's network with model.depth.
         dry_run: only describe, write nothing.
 
     Returns:
         A description for people.
 
     Raises:
-        PipelineError: a tile or shard size the network cannot take; names the nearest that it can.
+        PipelineError: a tile or shard size the network cannot take (names the nearest that it can), or a model for
+            other channels or classes.
     """
-    grid = stack.grid
+    if card:
+        card.check_image(stack.channels, f"stack {stack.name}")
+        card.check_classes(config.labels.classes)
+    grid, geometry = stack.grid, card.geometry if card else unpadded(config.model.depth)
     _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
-    planned = plan(grid.shape, geometry or unpadded(config.model.depth), config.tile.tile_px, shard, regions)
+    planned = plan(grid.shape, geometry, config.tile.tile_px, shard, regions)
     text = describe(stack, planned, config)
     if dry_run:
         return text
