@@ -18,7 +18,6 @@ from unet_pipeline.config import Config, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
-from unet_pipeline.objects.components import ComponentOptions, label_components
 from unet_pipeline.progress import Progress
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr
@@ -205,6 +204,9 @@ def _copy_labels(labels: Planes, source: Source, config: Config, store: Path, pr
 
 def _instances_of_classes(classes: ngff.PlaneArray, instances: ngff.PlaneArray) -> int:
     """Number the connected components of every class but the background, plane by plane."""
+    # Imported here: compiled loops take half a second to load, and most stacks bring instances.
+    from unet_pipeline.objects.components import ComponentOptions, label_components
+
     planes, _, height, width = classes.shape
     table = label_components(
         classes.read_label, instances.write, (planes, height, width), classes.shard_px, ComponentOptions()
