@@ -10,7 +10,7 @@ WORKERS ?= 2
 PYTHON ?= >=3.11,<3.14
 LOCK := envs/requirements-dev.txt
 UV := .tools/uv
-COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-strategy fewest --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -23,7 +23,7 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
 
 test: environment ## all tests, on WORKERS processes (2)
-	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist worksteal
+	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

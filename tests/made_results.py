@@ -15,7 +15,7 @@ from unet_pipeline.config import Config, from_dict
 from unet_pipeline.demo import cells
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.ingest import Source, ingest
-from unet_pipeline.modelcard import Architecture, ModelCard, geometry, write_card
+from unet_pipeline.modelcard import Architecture, ModelCard, write_card
 from unet_pipeline.record import provenance, write_json
 from unet_pipeline.stack import CLASSES, Stack
 from unet_pipeline.stitch import stitch
@@ -104,10 +104,16 @@ def make_weighed(record: Path, config: Config) -> Path:
     return record
 
 
+def _card(stack, config):
+    """The card of a network that fits the stack and the configuration."""
+    classes = config.labels.classes
+    return ModelCard(Architecture("unet", config.model.depth, 4, stack.channels, len(classes)), classes)
+
+
 def make_predicted(record: Path, config: Config, regions: int = 2, truth: bool = True) -> Path:
     """Shards like those of a network that errs here and there, stitched; returns `stitch.json`."""
     stack = Stack.open(record)
-    tile(stack, config, regions, record.with_name("tiles.json"), geometry(Architecture("unet", config.model.depth)))
+    tile(stack, config, regions, record.with_name("tiles.json"), _card(stack, config))
     plan = StackPlan.open(record.with_name("tiles.json"))
     paths = []
     for region in range(regions):

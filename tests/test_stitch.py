@@ -147,6 +147,22 @@ def test_a_lost_shard_names_the_region(made):
         again(stack_plan)
 
 
+def test_a_damaged_shard_is_mended_as_the_message_says(made):
+    """Also at the image edge, where zarr would read the damaged shard before it writes."""
+    stack_plan, model = made
+    run(stack_plan, model)
+    folder = stack_plan.record.parent
+    before = (folder / "regions" / "1.json").read_text()
+    file = stack_plan.probabilities().shard_file(1, 64, 128)
+    file.write_bytes(file.read_bytes()[:-9] + b"\0" * 9)
+    with pytest.raises(PipelineError, match=r"delete .*regions.1\.json"):
+        again(stack_plan)
+    (folder / "regions" / "1.json").unlink()
+    predict(stack_plan, 1, model, settings(), folder / "regions" / "1.json")
+    assert again(stack_plan)["coverage"]["covered_once"]
+    assert json.loads((folder / "regions" / "1.json").read_text())["shards"] == json.loads(before)["shards"]
+
+
 def test_a_missing_region_is_told(made):
     stack_plan, model = made
     run(stack_plan, model)

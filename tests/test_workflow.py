@@ -6,11 +6,14 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 from workspace import ROOT, Workspace, fake_checkout, snakemake
+
+from unet_pipeline.stacks import StackRow
 
 TABLE = (
     "stack | image          | labels        | role    | regions | pixel_um",
@@ -138,6 +141,24 @@ def test_commands_carry_the_row_and_the_machine(finished: Workspace) -> None:
         "results/c.1/stitch.json",
         "results/d/stitch.json",
     } <= set(report)
+
+
+def test_every_column_of_the_table_reaches_its_stage(fresh: Workspace, tmp_path: Path) -> None:
+    columns = [field.name for field in fields(StackRow)]
+    space = project(tmp_path / "p", fresh.checkout)
+    cells = {"stack": "e", "image": "my images/e.tif", "labels": "my images/el.tif", "role": "test", "axes": "tyx"}
+    cells |= {"pixel_um": "0.5", "step": "2", "planes": "0-3", "label_planes": "1-4", "label_axes": "zyx"}
+    cells |= {"series": "1", "regions": "2"}
+    assert set(cells) == set(columns)
+    train = {"stack": "a", "image": "my images/a.tif", "labels": "my images/al.tif", "role": "train"}
+    rows = (" | ".join(row.get(name, "") for name in columns) for row in (cells, train))
+    space.table(" | ".join(columns), *rows)
+    assert space.run("results/e/tiles.json").code == 0
+    lines = commands(space)
+    (told,) = lines["ingest"]
+    for name in set(columns) - {"stack", "role", "regions"}:
+        assert f"--{name.replace('_', '-')}={cells[name]}" in told
+    assert option(lines["tile"][0], "--regions") == "2"
 
 
 def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:

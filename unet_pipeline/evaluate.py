@@ -33,6 +33,9 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
 
     Returns:
         stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels; isbi or null.
+
+    Raises:
+        PipelineError: not a record of stitch, or a stack without reference.
     """
     facts = read_json(stitched, fix="run stitch for this stack")
     if "tiles" not in facts or "provenance" not in facts:

@@ -87,6 +87,9 @@ def unpadded(depth: int) -> Geometry:
 
     Args:
         depth: number of poolings, 1 or more.
+
+    Raises:
+        PipelineError: if the depth is less than 1.
     """
     if depth < 1:
         raise PipelineError("model.depth", "1 or more", depth, nearest=1)

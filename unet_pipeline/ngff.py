@@ -24,6 +24,9 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.record import sha256_file
 
 VERSION = "0.5"
+EDGE_PX = 64
+"""Small images are stored in chunks rounded up to this: a multiple of every pooling stride up to depth 6."""
+
 Array = npt.NDArray[Any]
 
 
@@ -131,10 +134,20 @@ class PlaneArray:
         index = self._index(plane, rows, columns)
         one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
         try:
-            self.array[index] = one_plane
+            self._replace(index, one_plane, self.shard_file(plane, rows.start, columns.start))
         except OSError as error:
             fix = "free space or choose another disk (--directory), then rerun: finished shards are kept"
             raise PipelineError(self.path, "room to write a shard", error, fix=fix) from error
+
+    def _replace(self, index: tuple[Any, ...], values: Array, shard: Path) -> None:
+        try:
+            self.array[index] = values
+        except (ValueError, RuntimeError):
+            # zarr reads a shard that the image edge clips before it writes it; a damaged one is in the way.
+            if not shard.is_file():
+                raise
+            shard.unlink()
+            self.array[index] = values
 
     @property
     def path(self) -> Path:
@@ -178,7 +191,7 @@ def open_array(store: Path, name: str, writable: bool = False) -> PlaneArray:
 
 def clipped_edges(height: int, width: int, store: Store) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return chunk and shard edges (height, width), clipped for images smaller than a chunk or a shard."""
-    chunk = tuple(min(store.chunk_px, -(-size // 16) * 16) for size in (height, width))
+    chunk = tuple(min(store.chunk_px, -(-size // EDGE_PX) * EDGE_PX) for size in (height, width))
     shard = tuple(
         min(store.shard_px // edge * edge, -(-size // edge) * edge)
         for size, edge in zip((height, width), chunk, strict=True)

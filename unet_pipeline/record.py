@@ -24,7 +24,11 @@ PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torc
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise."""
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    Raises:
+        PipelineError: if the disk is full or the place cannot be written; `path` is then as it was.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

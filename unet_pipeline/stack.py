@@ -95,7 +95,11 @@ class Stack:
         return open_planes(place["source"], axes=place["axes"] or None, planes=place["planes"] or None)
 
     def reference(self, name: str) -> ngff.PlaneArray:
-        """Open the reference: "instances" (uint32) or "classes" (uint8, 255 where nobody annotated)."""
+        """Open the reference: "instances" (uint32) or "classes" (uint8, 255 where nobody annotated).
+
+        Raises:
+            PipelineError: if the stack has no labels.
+        """
         if not self.labelled:
             raise PipelineError(
                 self.record, "a labelled stack", f"{self.name} without labels", fix="fill column labels"

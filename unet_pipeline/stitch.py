@@ -67,7 +67,11 @@ def stitch(stack_plan: StackPlan, records: Sequence[Path], config: Config, outpu
 
 
 def check_coverage(stack_plan: StackPlan, records: Sequence[Path]) -> dict[str, Any]:
-    """Prove that the records cover the volume exactly once and that every file still is what was written."""
+    """Prove that the records cover the volume exactly once and that every file still is what was written.
+
+    Raises:
+        PipelineError: if they do not; names the record to delete so that its region is made again.
+    """
     seen: dict[int, Path] = {}
     arrays = {"probabilities": stack_plan.probabilities(), "classes": stack_plan.labels(CLASSES)}
     models = set()

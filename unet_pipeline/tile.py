@@ -45,7 +45,11 @@ class StackPlan:
 
     @classmethod
     def open(cls, record: Path) -> StackPlan:
-        """Open a plan by the record that `tile` wrote."""
+        """Open a plan by the record that `tile` wrote.
+
+        Raises:
+            PipelineError: if the record is missing or is not one of tile's.
+        """
         facts = read_json(record, fix="run tile for this stack")
         try:
             stack = Stack.open(record.parent / facts["ingest"])

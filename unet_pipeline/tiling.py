@@ -107,7 +107,7 @@ class Plan:
         return self.geometry.read_px(self.keep[0]), self.geometry.read_px(self.keep[1])
 
     def region(self, index: int) -> range:
-        """Return the shard numbers of region `index`; the regions divide the shards evenly and in order."""
+        """Return the shard numbers of region `index`; the regions divide the shards evenly; refuses other numbers."""
         if not 0 <= index < self.regions:
             raise PipelineError("region", f"0 to {self.regions - 1}", index, min(max(index, 0), self.regions - 1))
         return range(self.shard_count * index // self.regions, self.shard_count * (index + 1) // self.regions)
@@ -167,7 +167,7 @@ def _even(geometry: Geometry, extent_px: int, tile_px: int) -> int:
 
 
 def mirrored(start: int, size: int, length: int) -> npt.NDArray[np.intp]:
-    """Return the image indices, (size,), of a window that may leave the image: mirrored, the edge pixel not repeated.
+    """Return the image indices of a window that may leave the image, mirrored with the edge pixel not repeated: (n,).
 
     Mirroring repeats with period 2 (length - 1), so windows far larger than the image work too.
 

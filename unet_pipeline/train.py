@@ -42,7 +42,11 @@ class Weighed:
 
     @classmethod
     def open(cls, record: Path) -> Weighed:
-        """Open a stack by the record that weigh wrote."""
+        """Open a stack by the record that weigh wrote.
+
+        Raises:
+            PipelineError: if the record is missing or is not one of weigh's.
+        """
         facts = read_json(record, fix="run weigh for this stack")
         if not {"ingest", "class_counts"} <= set(facts):
             raise PipelineError(record, "a record of weigh", f"keys {sorted(facts)[:6]}", fix="run weigh again")

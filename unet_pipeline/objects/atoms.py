@@ -106,7 +106,7 @@ class Survey:
         return (Block(plane, *place) for plane in range(planes) for place in places)
 
     def add(self, block: Block, classes: NDArray[np.uint8]) -> None:
-        """Take the classes (y, x) of the next block."""
+        """Take the classes (y, x) of the next block; raises PipelineError beyond MAX_ATOMS components."""
         labels, count = number(classes, self.whole, self.count)
         if self.count + count > MAX_ATOMS:
             raise PipelineError(block, f"at most {MAX_ATOMS} components", "more", fix="label the stack in parts")

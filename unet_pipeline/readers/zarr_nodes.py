@@ -76,7 +76,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def find_array(path: Path) -> tuple[Node, Node | None]:
-    """Return the array that `path` means, and the OME-Zarr image it is a level of."""
+    """Return the array that `path` means, and the OME-Zarr image it is a level of.
+
+    Raises:
+        PipelineError: if the path leads to no array, or to several.
+    """
     node = read_node(path)
     if node is None:
         raise PipelineError(path, "a Zarr array or group", "a folder without zarr.json, .zarray or .zgroup")
@@ -118,7 +122,11 @@ def refuse_pickle(node: Node) -> None:
 
 
 def meaning(node: Node, image: Node | None, ndim: int) -> tuple[str, Calibration]:
-    """Return what each dimension is, "?" where the store does not say, and the scale."""
+    """Return what each dimension is, "?" where the store does not say, and the scale.
+
+    Raises:
+        PipelineError: if the axes of the store do not fit its dimensions.
+    """
     if image is None:
         names = node.metadata.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
         lower = [str(name).lower() for name in names] if isinstance(names, list) else []
