@@ -185,7 +185,11 @@ def _letters(names: Sequence[str]) -> str:
 
 
 def guess(path: Path, shape: Sequence[int]) -> str:
-    """Take two dimensions as y, x and three as z, y, x, unless the last may be colours."""
+    """Take two dimensions as y, x and three as z, y, x, unless the last may be colours.
+
+    Raises:
+        PipelineError: if the axes cannot be told; says how to give them.
+    """
     if len(shape) == 2 or (len(shape) == 3 and shape[-1] not in (3, 4)):
         return "zyx"[-len(shape) :]
     got = f"shape {' × '.join(map(str, shape))} without names"
