@@ -101,7 +101,7 @@ class Augment:
 class Train:
     """Stochastic gradient descent on the weighted pixel-wise cross-entropy."""
 
-    steps: int = key(900, "number of weight updates", 1, 10_000_000)
+    steps: int = key(1600, "number of weight updates", 1, 10_000_000)
     batch: int = key(1, "tiles per update; the paper takes one large tile", 1, 1024)
     tile_px: int = key(160, "output tile, px; a multiple of 2^depth", 2, 16384)
     learning_rate: float = key(0.005, "peak learning rate", 1e-9, 10)
