@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config import Normalise
 from unet_pipeline.errors import PipelineError
-
-LEVELS = np.linspace(0, 100, 1001)
-"""Percentiles of a stack's statistics: 0.0, 0.1, ... 100.0 %."""
+from unet_pipeline.statistics import QUANTILES as LEVELS
 
 BISECTIONS = 64
 """Halvings that narrow a quantile down to the last bit of a float64."""

@@ -103,14 +103,14 @@ def tile(
     text = describe(stack, planned, config)
     if dry_run:
         return text
-    facts = _plain(planned) | {"classes": list(config.labels.classes)}
+    facts = asdict(planned) | {"classes": list(config.labels.classes)}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
     _create_store(output.parent / SEGMENTATION, grid, config, key)
     sections = config.section("labels", "store", "model", "tile")
     record = {
         "stack": stack.name,
         "ingest": stack.record.name,
-        "plan": _plain(planned),
+        "plan": asdict(planned),
         "classes": list(config.labels.classes),
         "digest": key,
         "tiles": planned.tile_count(range(planned.shard_count)),
@@ -118,10 +118,6 @@ def tile(
     }
     write_json(output, record)
     return text
-
-
-def _plain(planned: Plan) -> dict[str, Any]:
-    return asdict(planned)
 
 
 def _create_store(path: Path, grid: ngff.Grid, config: Config, key: str) -> None:
