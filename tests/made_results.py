@@ -138,7 +138,7 @@ def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> dict[s
         sums = {"probabilities": probabilities.shard_sha256(*place), "classes": classes.shard_sha256(*place)}
         shards.append({"shard": number, **sums})
     return {
-        "stack": plan.stack.name, "plan": plan.digest, "region": region, "model": "", "shards": shards,
+        "stack": plan.stack.name, "plan": plan.digest, "region": region, "model": "", "made_by": "", "shards": shards,
         "tiles": plan.plan.tile_count(plan.plan.region(region)), "seconds": 1.25, "compute": COMPUTE,
         "provenance": provenance(config.section("predict"), [plan.record]),
     }  # fmt: skip

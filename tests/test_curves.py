@@ -9,7 +9,7 @@ from PIL import Image
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.page import curves
 from unet_pipeline.page.curves import read_history
-from unet_pipeline.training.history import Row, write_history
+from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
 
 
 def written(tmp_path, text):
@@ -29,7 +29,7 @@ def count(png, colour):
 
 def test_what_training_writes_is_read(tmp_path):
     rows = [Row(10, 0.1, 0.9), Row(20, 0.05, 0.5, 0.6, (0.9, None)), Row(30, 0.0, 0.4, 0.7, (0.95, 0.8))]
-    write_history(tmp_path, rows, ("background", "cell"))
+    (tmp_path / HISTORY_FILE).write_text(history_text(rows, ("background", "cell")))
     history = read_history(tmp_path / "history.tsv")
     assert history.steps == 30
     assert history.column("learning_rate") == [(10, 0.1), (20, 0.05), (30, 0.0)]

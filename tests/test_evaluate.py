@@ -6,6 +6,8 @@ from chain import draw, make_model, make_plan, make_stack, run, settings
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
+from unet_pipeline.filelist import write_list
+from unet_pipeline.record import read_json, write_json
 
 
 @pytest.fixture
@@ -18,7 +20,13 @@ def perfect(tmp_path):
         source, target = stack.reference(name), stack_plan.labels(name, writable=True)
         for plane, rows, columns in target.blocks():
             target.write(plane, rows, columns, source.read_label(plane, rows, columns))
+    vouch(stitched, stack_plan)
     return stitched, stack_plan
+
+
+def vouch(stitched, stack_plan):
+    """Let the record vouch for what now lies in the store."""
+    write_json(stitched, read_json(stitched) | {"files": write_list(stitched, [stack_plan.store])})
 
 
 def scores(stitched, **sections):
@@ -41,6 +49,7 @@ def test_a_lost_object_costs_its_share(perfect):
     for plane, rows, columns in instances.blocks():
         values = instances.read_label(plane, rows, columns)
         instances.write(plane, rows, columns, np.where(values == 1, 0, values) if plane == 0 else values)
+    vouch(stitched, stack_plan)
     found = scores(stitched)
     assert found["instances"]["seg"] == pytest.approx(1 - 1 / found["instances"]["objects"])
     assert found["instances"]["matched"] == found["instances"]["objects"] - 1
@@ -53,6 +62,7 @@ def test_isbi_scores_on_request(perfect):
     for plane, rows, columns in probabilities.blocks():
         share = inside[plane, rows, columns] * 255
         probabilities.write(plane, rows, columns, np.stack([255 - share, share]).astype(np.uint8))
+    vouch(stitched, stack_plan)
     assert scores(stitched)["isbi"] is None
     found = scores(stitched, evaluate={"isbi": True})["isbi"]
     assert found["pixel_error"]["value"] == 0

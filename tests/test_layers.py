@@ -17,15 +17,15 @@ MODULES = {
 }
 
 LAYERS = """
-errors record schema config stacks progress geometry
+errors record publish filelist schema config stacks progress geometry
 readers.axes readers.blocks readers.calibration readers.tiff_structure readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_nodes readers.zarr_reader inputs
-ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
+plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
 statistics labels stack normalise modelcard demo ingest
-tiling tile weights weigh
+tiling tile journal weights weigh
 training.augment training.training_stack training.dataset models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
-forward predict stitch
+forward predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
 page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
 page.results page.panels page.score_tables page.training_section page.stack_section report
@@ -34,7 +34,7 @@ __main__
 """Every module, in the order imports may point: a module imports only what stands before it."""
 
 ORDER = LAYERS.split()
-WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "report", "__main__")
+WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "verify", "report", "__main__")
 WITH_TORCH = ("train", "predict", "prove")
 
 

@@ -15,6 +15,7 @@ from unet_pipeline.config import Augment, Compute, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.models import build, load_model
 from unet_pipeline.progress import Progress
+from unet_pipeline.publish import unclaimed
 from unet_pipeline.training.learner import CHECKPOINT
 from unet_pipeline.training.loop import dropout_seed, learning_rate, train
 
@@ -46,10 +47,20 @@ def kill():
 
 
 def run(
-    folder, options=None, at=None, act=kill, digest="d", validation=VALIDATION, stacks=STACKS, card=CARD, weights=(1, 2)
+    folder,
+    options=None,
+    at=None,
+    act=kill,
+    digest="d",
+    validation=VALIDATION,
+    stacks=STACKS,
+    card=CARD,
+    weights=(1, 2),
+    check=unclaimed,
 ):
     progress = Hooked(at, act)
-    result = train(stacks, validation, card, np.array(weights, float), options or settings(), folder, digest, progress)
+    weights, options = np.array(weights, float), options or settings()
+    result = train(stacks, validation, card, weights, options, folder, digest, progress, check)
     return result, progress.text.getvalue()
 
 
@@ -66,12 +77,31 @@ def unbroken(tmp_path_factory):
 
 def test_the_folder_holds_the_model_and_nothing_else(unbroken, tmp_path):
     run(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CHECKPOINT.parent.name, *FILES])
     assert content(tmp_path) == unbroken[0]  # the same training gives the same bytes
     network, card = load_model(tmp_path, torch.device("cpu"))
     assert card == unbroken[1].card
     assert card.training["digest"]
     assert network(torch.zeros(1, 1, 44, 44)).shape == (1, 2, 4, 4)
+
+
+def test_a_finished_model_that_was_lost_is_restored_without_a_step(unbroken, tmp_path, monkeypatch):
+    run(tmp_path)
+    for name in FILES:
+        (tmp_path / name).unlink()
+    monkeypatch.setattr(torch.optim.SGD, "step", None)
+    result, _ = run(tmp_path)
+    assert content(tmp_path) == unbroken[0]
+    assert result.resumed_step == 24
+
+
+def test_a_training_that_was_taken_over_stops_before_it_writes(tmp_path):
+    def taken():
+        raise PipelineError("model.json", "no other job", "one")
+
+    with pytest.raises(PipelineError, match="no other job"):
+        run(tmp_path, check=taken)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("at", [3, 5, 13, 23])
@@ -84,7 +114,6 @@ def test_a_training_killed_anywhere_and_resumed_equals_an_unbroken_one(unbroken,
     assert result.history == unbroken[1].history
     assert result.resumed_step == at // 5 * 5
     assert ("resuming after step" in text) == (at >= 5)
-    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_a_training_killed_twice_and_in_bfloat16(tmp_path):

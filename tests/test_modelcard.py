@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ from unet_pipeline.config import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import Architecture, ModelCard, geometry, read_card, write_card
 from unet_pipeline.normalise import Normaliser, from_statistics
+from unet_pipeline.record import write_json
 
 CARD = ModelCard(
     Architecture("unet", 3, 8, 2, 3, 0.25),
@@ -88,7 +88,7 @@ def change(*path, to=None, remove=False):
 def test_a_malformed_card_is_refused_and_the_fault_named(tmp_path, damage, named):
     value = CARD.to_json()
     damage(value)
-    (tmp_path / "model.json").write_text(json.dumps(value))
+    write_json(tmp_path / "model.json", value)  # with a right checksum: forged, not damaged
     with pytest.raises(PipelineError) as caught:
         read_card(tmp_path)
     assert named in str(caught.value)

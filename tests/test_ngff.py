@@ -1,4 +1,5 @@
 import itertools
+import re
 import resource
 import signal
 from contextlib import contextmanager
@@ -15,19 +16,23 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from unet_pipeline import ngff
 from unet_pipeline.config import Store
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.plane_array import open_array
+from unet_pipeline.publish import replacing, unclaimed
 from unet_pipeline.pyramid import build_pyramid
 
 SMALL = Store(chunk_px=16, shard_px=48)
 
 
 def create(path, grid, channels=2, store=SMALL, dtype=np.uint8):
-    ngff.create_image(path, grid, channels, dtype, store, {"classes": np.uint8, "instances": np.uint32}, {"mine": 1})
+    with replacing(path, unclaimed) as partial:
+        labels = {"classes": np.uint8, "instances": np.uint32}
+        ngff.create_image(partial, "a", grid, channels, dtype, store, labels)
     return path
 
 
 def fill(path, name, rng):
     """Write every shard with random values and return them, `(planes, channels, y, x)`."""
-    array = ngff.open_array(path, name, writable=True)
+    array = open_array(path, name, writable=True)
     planes, channels, height, width = array.shape
     values = rng.integers(0, np.iinfo(array.dtype).max, (planes, channels, height, width)).astype(array.dtype)
     for plane, rows, columns in array.blocks():
@@ -65,7 +70,17 @@ def test_metadata_is_valid_ngff(tmp_path, grid):
     )
     scale = multiscale.datasets[-1].coordinateTransformations[0].scale
     assert scale[-1] == (grid.pixel_um or (1, 1))[1] * 2 ** (levels - 1)
-    assert dict(zarr.open_group(path, mode="r").attrs)["mine"] == 1
+
+
+def test_a_store_is_bound_to_its_record(tmp_path):
+    path = create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
+    assert not ngff.belongs(path, "mine")
+    ngff.mark(path, "mine")
+    assert ngff.belongs(path, "mine")
+    assert not ngff.belongs(path, "another")
+    Image.from_zarr(zarr.open_group(path, mode="r"))
+    (path / "zarr.json").write_text("{")
+    assert not ngff.belongs(path, "mine")
 
 
 def test_napari_opens_image_and_labels(tmp_path):
@@ -97,10 +112,10 @@ def test_pyramid_equals_the_definition(tmp_path_factory, height, width, data, ch
     build_pyramid(path, "labels/classes", "nearest")
     for level in range(1, ngff.count_levels(path)):
         fine, label = mean_of_existing(fine), label[:, :, ::2, ::2]
-        coarse = ngff.open_array(path, str(level))
+        coarse = open_array(path, str(level))
         whole = [coarse.read(plane, slice(None), slice(None)) for plane in range(2)]
         np.testing.assert_array_equal(np.stack(whole), fine)
-        coarse = ngff.open_array(path, f"labels/classes/{level}")
+        coarse = open_array(path, f"labels/classes/{level}")
         np.testing.assert_array_equal(coarse.read_label(1, slice(None), slice(None)), label[1, 0])
 
 
@@ -114,7 +129,7 @@ def mean_of_existing(fine):
 
 def test_every_shard_is_one_file_even_when_empty(tmp_path):
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(2, 70, 101))
-    array = ngff.open_array(path, "0", writable=True)
+    array = open_array(path, "0", writable=True)
     for plane, rows, columns in array.blocks():
         assert not array.shard_file(plane, rows.start, columns.start).exists()
         array.write(plane, rows, columns, np.zeros((2, rows.stop - rows.start, columns.stop - columns.start), np.uint8))
@@ -129,26 +144,31 @@ def test_creating_again_replaces_and_failing_leaves_the_old(tmp_path, monkeypatc
     with pytest.raises(RuntimeError), monkeypatch.context() as patch:
         patch.setattr(ngff, "_create_label", lambda *_: (_ for _ in ()).throw(RuntimeError))
         create(path, ngff.Grid(1, 80, 80))
-    assert ngff.open_array(path, "0").shape == (1, 2, 40, 40)
+    assert open_array(path, "0").shape == (1, 2, 40, 40)
     create(path, ngff.Grid(1, 80, 80))
-    assert ngff.open_array(path, "0").shape == (1, 2, 80, 80)
+    assert open_array(path, "0").shape == (1, 2, 80, 80)
     assert [file.name for file in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
-def test_a_damaged_chunk_is_named(tmp_path):
-    path = create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
-    fill(path, "0", np.random.default_rng(0))
-    file = ngff.open_array(path, "0").shard_file(0, 0, 0)
-    content = bytearray(file.read_bytes())
-    content[-20:] = bytes(20)
+@pytest.mark.parametrize("name", ["0", "labels/instances/0"])
+def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_the_shard_named(tmp_path, name):
+    path = create(tmp_path / "a.ome.zarr", ngff.Grid(2, 70, 101), channels=1)
+    fill(path, name, np.random.default_rng(0))
+    array = open_array(path, name, repair=lambda plane, row, column: f"mend {plane} {row} {column}")
+    file = array.shard_file(1, 48, 96)
+    content = file.read_bytes()
+    for place in np.linspace(0, len(content) - 1, 60).astype(int):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << int(place) % 8]) + content[place + 1 :])
+        with pytest.raises(PipelineError, match=re.escape(str(file))) as caught:
+            array.read(1, slice(0, 70), slice(0, 101))
+        assert "mend 1 48 96" in str(caught.value)
     file.write_bytes(content)
-    with pytest.raises(PipelineError, match=r"a\.ome\.zarr"):
-        ngff.open_array(path, "0").read(0, slice(0, 40), slice(0, 40))
+    array.read(1, slice(0, 70), slice(0, 101))
 
 
 def test_a_missing_array_is_named(tmp_path):
     with pytest.raises(PipelineError, match=r"gone\.ome\.zarr"):
-        ngff.open_array(tmp_path / "gone.ome.zarr", "0")
+        open_array(tmp_path / "gone.ome.zarr", "0")
 
 
 @contextmanager
@@ -166,7 +186,7 @@ def room_for(size):
 
 def test_a_full_disk_leaves_no_half_shard(tmp_path):
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
-    array = ngff.open_array(path, "0", writable=True)
+    array = open_array(path, "0", writable=True)
     before = fill(path, "0", np.random.default_rng(0))
     noise = np.random.default_rng(1).integers(0, 255, (2, 40, 40)).astype(np.uint8)
     with room_for(500), pytest.raises(PipelineError, match="room to write a shard"):
@@ -180,7 +200,7 @@ def test_writing_a_shard_again_gives_the_same_bytes(tmp_path):
     sums = []
     for seed in (5, 6, 5):
         fill(path, "0", np.random.default_rng(seed))
-        array = ngff.open_array(path, "0")
+        array = open_array(path, "0")
         sums.append([array.shard_sha256(plane, rows.start, columns.start) for plane, rows, columns in array.blocks()])
     assert sums[0] == sums[2] != sums[1]
 

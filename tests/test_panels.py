@@ -3,7 +3,6 @@ import pytest
 from made_results import make_ingested, make_model, make_predicted, make_run, make_weighed, settings
 from read_page import decoded, read_page
 
-from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Normalise
 from unet_pipeline.config import Report as Options
 from unet_pipeline.normalise import from_statistics
@@ -12,6 +11,7 @@ from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.panels import MEANINGS, Panels, views
 from unet_pipeline.page.results import ModelResult, open_result
 from unet_pipeline.page.views import View
+from unet_pipeline.plane_array import open_array
 
 OPTIONS = Options(panel_px=96, planes=1)
 
@@ -82,7 +82,7 @@ def test_probability_is_that_of_the_foreground(run):
 def test_weights_are_those_of_weigh(run):
     result, view = run["train_a"], View(0, slice(0, 96), slice(30, 126))
     _, (_, rgb, caption), _ = shown(result, view)
-    term = ngff.open_array(result.folder / "weights.zarr", "boundary").read_label(0, view.rows, view.columns)
+    term = open_array(result.folder / "weights.zarr", "boundary").read_label(0, view.rows, view.columns)
     expected = figures.as_scale(term / result.weigh["largest_boundary_term"], "magma")
     small, free = without_bar(rgb, view.shape)
     np.testing.assert_array_equal(small[free], expected[free])

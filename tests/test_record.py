@@ -14,7 +14,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), record.atomic_path(path) as partial:
         partial.write_text("half")
         raise RuntimeError
-    assert json.loads(path.read_text()) == {"old": 1}
+    assert record.read_json(path) == {"old": 1}
     assert [file.name for file in path.parent.iterdir()] == ["file.json"]
 
 

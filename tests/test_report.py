@@ -18,12 +18,12 @@ from made_results import (
 )
 from read_page import decoded, read_page
 
-from unet_pipeline import ngff
 from unet_pipeline import report as module
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.page import views
 from unet_pipeline.page.plan_drawing import STRIP_PX
+from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.record import read_json, write_json
 from unet_pipeline.report import report
 
@@ -237,14 +237,14 @@ def test_only_crops_and_coarse_levels_are_read(tmp_path, monkeypatch):
     stitched = make_predicted(make_ingested(tmp_path, "large", (1, 700, 800), config), config)
     make_scored(stitched, config)
     sizes = []
-    read = ngff.PlaneArray.read
+    read = PlaneArray.read
 
     def watched(self, plane, rows, columns):
         values = read(self, plane, rows, columns)
         sizes.append(values[0].size)
         return values
 
-    monkeypatch.setattr(ngff.PlaneArray, "read", watched)
+    monkeypatch.setattr(PlaneArray, "read", watched)
     report(model, [stitched], config, tmp_path / "report.html")
     assert len(sizes) > 10
     assert max(sizes) <= STRIP_PX * 600 < 700 * 800 / 3

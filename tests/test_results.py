@@ -1,4 +1,3 @@
-import json
 import shutil
 from dataclasses import replace
 
@@ -171,7 +170,7 @@ def test_unreadable_weights_are_no_reason_to_fail(tmp_path, data):
 def test_a_record_needs_its_provenance(tmp_path):
     config = settings()
     stitched = make_scored(make_predicted(make_ingested(tmp_path, "a", (1, 64, 64), config), config), config)
-    facts = json.loads(stitched.with_name("metrics.json").read_text())
+    facts = read_json(stitched.with_name("metrics.json"))
     write_json(stitched.with_name("metrics.json"), facts | {"provenance": None})
-    with pytest.raises(PipelineError, match="run evaluate again"):
+    with pytest.raises(PipelineError, match=r"--forcerun .*metrics\.json"):
         read_facts(stitched.with_name("metrics.json"), "metrics")

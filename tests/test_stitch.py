@@ -12,7 +12,9 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import read_card
 from unet_pipeline.predict import predict
+from unet_pipeline.record import read_json, write_json
 from unet_pipeline.stitch import stitch, write_instances
 
 
@@ -134,7 +136,7 @@ def test_a_store_changed_behind_the_workflows_back_names_the_region(made, name):
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 4
     file.write_bytes(content)
-    with pytest.raises(PipelineError, match=r"delete .*regions.1\.json") as caught:
+    with pytest.raises(PipelineError, match=r"--forcerun .*regions.1\.json") as caught:
         again(stack_plan)
     assert str(file) in str(caught.value)
 
@@ -155,7 +157,7 @@ def test_a_damaged_shard_is_mended_as_the_message_says(made):
     before = (folder / "regions" / "1.json").read_text()
     file = stack_plan.probabilities().shard_file(1, 64, 128)
     file.write_bytes(file.read_bytes()[:-9] + b"\0" * 9)
-    with pytest.raises(PipelineError, match=r"delete .*regions.1\.json"):
+    with pytest.raises(PipelineError, match=r"--forcerun .*regions.1\.json"):
         again(stack_plan)
     (folder / "regions" / "1.json").unlink()
     predict(stack_plan, 1, model, settings(), folder / "regions" / "1.json")
@@ -171,22 +173,41 @@ def test_a_missing_region_is_told(made):
         stitch(stack_plan, [folder / "regions" / "0.json"], settings(), folder / "stitch.json")
 
 
-@pytest.mark.parametrize("forge", ["plan", "twice", "model"])
-def test_records_that_do_not_belong_together_are_refused(made, forge):
+@pytest.mark.parametrize(
+    ("forge", "named"), [("plan", "record of plan"), ("twice", "region"), ("model", "2 models"), ("bit", "altered")]
+)
+def test_records_that_do_not_belong_together_are_refused(made, forge, named):
     stack_plan, model = made
     run(stack_plan, model)
     folder = stack_plan.record.parent
     record = folder / "regions" / "1.json"
-    facts = json.loads(record.read_text())
+    facts = read_json(record)
     if forge == "plan":
         facts["plan"] = "0" * 16
     elif forge == "twice":
-        facts = json.loads((folder / "regions" / "0.json").read_text())
+        facts = read_json(folder / "regions" / "0.json")
     else:
         facts["model"] = "another"
-    record.write_text(json.dumps(facts))
-    with pytest.raises(PipelineError):
+    if forge == "bit":
+        record.write_text(record.read_text().replace('"model": "', '"model": "0'))
+    else:
+        write_json(record, facts)
+    with pytest.raises(PipelineError, match=named):
         again(stack_plan)
+
+
+def test_regions_of_another_model_or_precision_are_refused(made, tmp_path):
+    """An orphan of an earlier run may end after the regions of a later one: all records then agree, and are wrong."""
+    stack_plan, model = made
+    run(stack_plan, model)
+    folder = stack_plan.record.parent
+    records, output = sorted((folder / "regions").glob("*.json")), folder / "stitch.json"
+    other = read_card(make_model(tmp_path / "other", seed=4))
+    bfloat16 = settings(predict={"precision": "bfloat16"})
+    for card, config in ((other, settings()), (read_card(model), bfloat16)):
+        with pytest.raises(PipelineError, match=r"--forcerun .*regions.0\.json"):
+            stitch(stack_plan, records, config, output, card)
+    assert stitch(stack_plan, records, settings(), output, read_card(model))["coverage"]["covered_once"]
 
 
 def test_records_of_two_plans_do_not_mix(made):

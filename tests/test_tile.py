@@ -5,6 +5,7 @@ import pytest
 import zarr
 from chain import make_plan, make_stack, settings
 
+from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import unpadded
 from unet_pipeline.modelcard import Architecture, ModelCard
@@ -32,8 +33,8 @@ def test_repeating_keeps_the_store_and_another_plan_replaces_it(stack):
     planned.probabilities(writable=True).write(0, slice(0, 64), slice(0, 64), values)
     make_plan(stack)
     assert planned.probabilities().read(0, slice(0, 64), slice(0, 64)).all()
-    make_plan(stack, settings(tile={"tile_px": 16}))
-    assert not planned.probabilities().read(0, slice(0, 64), slice(0, 64)).any()
+    replaced = make_plan(stack, settings(tile={"tile_px": 16}))
+    assert not replaced.probabilities().read(0, slice(0, 64), slice(0, 64)).any()
 
 
 def test_a_dry_run_writes_nothing(stack, tmp_path):
@@ -78,4 +79,21 @@ def test_a_spoilt_record_is_named(stack, change):
 
 def test_the_store_names_its_plan(stack):
     planned = make_plan(stack)
-    assert zarr.open_group(planned.store, mode="r").attrs["unet_pipeline"] == {"plan": planned.digest}
+    assert zarr.open_group(planned.store, mode="r").attrs["unet_pipeline"] == {"record": planned.digest}
+    ngff.mark(planned.store, "another plan")
+    with pytest.raises(PipelineError, match=r"--forcerun .*tiles\.json"):
+        planned.probabilities()
+
+
+def test_damaged_metadata_are_mended_and_shards_kept(stack):
+    planned = make_plan(stack)
+    values = np.ones((2, 64, 64), np.uint8)
+    planned.probabilities(writable=True).write(0, slice(0, 64), slice(0, 64), values)
+    files = {path: path.read_bytes() for path in planned.store.rglob("zarr.json")}
+    assert len(files) > 6
+    for path, content in files.items():
+        path.write_bytes(content.replace(b"{", b"[", 1))
+    next(iter(files)).unlink()
+    make_plan(stack)
+    assert {path: path.read_bytes() for path in files} == files
+    assert planned.probabilities().read(0, slice(0, 64), slice(0, 64)).all()

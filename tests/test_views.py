@@ -99,7 +99,7 @@ def test_alike_planes_show_the_middle_one():
 def test_a_coarse_level_is_read(tmp_path, size, chunk, side, factor):
     grid = ngff.Grid(1, 64, size)
     path = tmp_path / "a.ome.zarr"
-    ngff.create_image(path, grid, 1, np.uint8, Store(chunk_px=chunk, shard_px=2 * chunk), {"instances": np.uint32})
+    ngff.create_image(path, "a", grid, 1, np.uint8, Store(chunk_px=chunk, shard_px=2 * chunk), {"instances": np.uint32})
     for name in ("", "labels/instances"):
         level = views.coarse_level(path, name)
         assert (level.array.shape[3], level.factor) == (side, factor)

@@ -3,8 +3,8 @@ import pytest
 from chain import draw, make_stack, settings
 from scipy import ndimage
 
-from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.plane_array import open_array
 from unet_pipeline.weigh import weigh
 
 
@@ -24,7 +24,7 @@ def brute_force(labels, w0, sigma, gap):
 
 def arrays(stack, config, block_px=1024):
     weigh(stack, config, stack.record.with_name("weigh.json"), block_px)
-    found = [ngff.open_array(stack.record.parent / "weights.zarr", name) for name in ("target", "boundary")]
+    found = [open_array(stack.record.parent / "weights.zarr", name) for name in ("target", "boundary")]
     return [np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(2)]) for array in found]
 
 

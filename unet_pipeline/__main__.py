@@ -69,10 +69,12 @@ def predict(options: argparse.Namespace) -> None:
 
 def stitch(options: argparse.Namespace) -> None:
     """Prove the coverage, then make objects and pyramids."""
+    from unet_pipeline.modelcard import read_card
     from unet_pipeline.stitch import stitch
     from unet_pipeline.tile import StackPlan
 
-    stitch(StackPlan.open(options.tiles), options.regions, _config(options), options.output)
+    card = read_card(options.model) if options.model else None
+    stitch(StackPlan.open(options.tiles), options.regions, _config(options), options.output, card)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -100,6 +102,13 @@ def report(options: argparse.Namespace) -> None:
     from unet_pipeline.report import report
 
     report(options.model, options.stacks, _config(options), options.output)
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Read all results again and name every file that is not what was written, and what mends it."""
+    from unet_pipeline.verify import verify
+
+    verify(options.results, _say)
 
 
 def record(options: argparse.Namespace) -> None:
@@ -152,6 +161,7 @@ def parser() -> argparse.ArgumentParser:
     one = _add(verbs, stitch, "--config", "--output")
     one.add_argument("--tiles", type=Path, required=True, help="tiles.json of the stack")
     one.add_argument("--regions", type=Path, nargs="+", required=True, help="record of every region")
+    one.add_argument("--model", type=Path, default=None, help="the model folder that the regions must come from")
 
     one = _add(verbs, evaluate, "--config", "--output")
     one.add_argument("--stitch", type=Path, required=True, help="stitch.json of the stack")
@@ -166,6 +176,9 @@ def parser() -> argparse.ArgumentParser:
     one = _add(verbs, report, "--config", "--output")
     one.add_argument("--model", type=Path, required=True, help="model folder")
     one.add_argument("--stacks", type=Path, nargs="+", required=True, help="stitch.json or ingest.json of each stack")
+
+    one = _add(verbs, verify)
+    one.add_argument("results", type=Path, help="a results folder, the folder of one stack, or a model folder")
 
     one = _add(verbs, record)
     one.add_argument("file", type=Path, help="any record (JSON) of the pipeline")

@@ -10,14 +10,16 @@ import numpy.typing as npt
 
 from unet_pipeline.config import IGNORE, Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.ngff import PlaneArray
+from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
-from unet_pipeline.record import provenance, read_json, write_json
+from unet_pipeline.publish import claim
+from unet_pipeline.record import again, provenance, read_json
 from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
+from unet_pipeline.verify import check_stitched
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""
@@ -35,15 +37,23 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
         stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels; isbi or null.
 
     Raises:
-        PipelineError: not a record of stitch, or a stack without reference.
+        PipelineError: not a record of stitch, a volume that is not what it vouches for, or a stack without reference.
     """
-    facts = read_json(stitched, fix="run stitch for this stack")
+    facts = read_json(stitched, fix=again(stitched))
     if "tiles" not in facts or "provenance" not in facts:
-        raise PipelineError(stitched, "a record of stitch", f"keys {sorted(facts)[:6]}", fix="run stitch again")
+        raise PipelineError(stitched, "a record of stitch", f"keys {sorted(facts)[:6]}", fix=again(stitched))
     stack_plan = StackPlan.open(stitched.parent / facts["tiles"])
+    with claim(output) as mine:
+        check_stitched(stitched, facts, stack_plan)
+        record = _scored(stack_plan, stitched, facts, config)
+        mine.write(record)
+    return record
+
+
+def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config: Config) -> dict[str, Any]:
     in_volume = facts["provenance"]["config"]["stitch"]["connect"] == "volume"
     table, counts = _overlaps(stack_plan, in_volume)
-    record = {
+    return {
         "stack": stack_plan.stack.name,
         "instances": _instances(table),
         "classes": _classes(counts, stack_plan.classes),
@@ -51,8 +61,6 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
         "isbi": _isbi(stack_plan) if config.evaluate.isbi else None,
         "provenance": provenance(config.section("labels", "evaluate"), [stitched]),
     }
-    write_json(output, record)
-    return record
 
 
 def _overlaps(stack_plan: StackPlan, in_volume: bool) -> tuple[OverlapTable, npt.NDArray[np.int64]]:

@@ -5,6 +5,7 @@ An image that is a Zarr store already is used in place; only its reference and s
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ import numpy.typing as npt
 from unet_pipeline import ngff
 from unet_pipeline.config import Config, Store
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
+from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
+from unet_pipeline.publish import Check, claim, replacing
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr
-from unet_pipeline.record import provenance, write_json
+from unet_pipeline.record import digest, provenance
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
 
@@ -63,41 +67,58 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
         output: the record to write, `results/{stack}/ingest.json`.
 
     Returns:
-        The record: stack, grid, channels, dtype, image, labels, statistics, class_counts, fingerprints, provenance.
+        The record: stack, grid, channels, dtype, image, labels, statistics, fingerprints, id, files, provenance.
 
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
     """
     image = open_planes(source.image, source.axes or None, planes=source.planes or None, series=source.series)
     labels = _open_labels(source, image) if source.labels else None
-    grid = _grid(source, image)
-    in_place = is_zarr(Path(source.image))
     store = output.parent / IMAGE
-    _create(store, grid, image, config.store, in_place, labels is not None)
+    with claim(output, store, list_path(output)) as mine:
+        with replacing(store, mine.check) as partial:
+            content = _fill(partial, source, config, image, labels, mine.check)
+            found = {
+                "stack": source.stack,
+                "grid": asdict(_grid(source, image)),
+                "channels": image.shape[1],
+                "dtype": image.dtype.name,
+                "image": _place(source),
+                **content,
+                "fingerprints": {"image": image.fingerprint(), "labels": labels.fingerprint() if labels else None},
+            }
+            if partial.exists():
+                ngff.mark(partial, digest(found))
+            else:
+                shutil.rmtree(store, ignore_errors=True)  # of a time when the stack was no Zarr, or had labels
+        made_by = provenance(config.section("labels", "store") | {"source": asdict(source)})
+        record = {**found, "id": digest(found), "files": write_list(output, [store]), "provenance": made_by}
+        mine.write(record)
+    return record
+
+
+def _fill(
+    store: Path, source: Source, config: Config, image: Planes, labels: Planes | None, check: Check
+) -> dict[str, Any]:
+    """Write the store, unless the image is used in place and has no labels; return what was counted."""
+    grid, in_place = _grid(source, image), is_zarr(Path(source.image))
+    _create(store, source.stack, grid, image, config.store, in_place, labels is not None)
     total = _count_blocks(grid, config.store) * (1 + (labels is not None))
     with Progress(total, f"ingest {source.stack}") as progress:
-        target = None if in_place else ngff.open_array(store, "0", True)
+        target = None if in_place else open_array(store, "0", True, check)
         statistics = _copy_image(image, grid, config.store, target, source.image, progress)
-        counts = _copy_labels(labels, source, config, store, progress) if labels else None
-    _fill_pyramids(store, in_place, labels is not None)
-    record = {
-        "stack": source.stack,
-        "grid": asdict(grid),
-        "channels": image.shape[1],
-        "dtype": image.dtype.name,
-        "image": {
-            "in_place": in_place,
-            "source": _absolute(source.image),
-            "axes": source.axes,
-            "planes": source.planes,
-        },
-        "labels": counts,
-        "statistics": statistics,
-        "fingerprints": {"image": image.fingerprint(), "labels": labels.fingerprint() if labels else None},
-        "provenance": provenance(config.section("labels", "store") | {"source": asdict(source)}),
+        counts = _copy_labels(labels, source, config, store, progress, check) if labels else None
+    _fill_pyramids(store, in_place, labels is not None, check)
+    return {"labels": counts, "statistics": statistics}
+
+
+def _place(source: Source) -> dict[str, Any]:
+    return {
+        "in_place": is_zarr(Path(source.image)),
+        "source": _absolute(source.image),
+        "axes": source.axes,
+        "planes": source.planes,
     }
-    write_json(output, record)
-    return record
 
 
 def _open_labels(source: Source, image: Planes) -> Planes:
@@ -128,10 +149,12 @@ def _absolute(image: str) -> str:
     return str(Path(image).absolute())
 
 
-def _create(store: Path, grid: ngff.Grid, image: Planes, options: Store, in_place: bool, labelled: bool) -> None:
+def _create(
+    store: Path, name: str, grid: ngff.Grid, image: Planes, options: Store, in_place: bool, labelled: bool
+) -> None:
     labels: dict[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32} if labelled else {}
     if not in_place:
-        ngff.create_image(store, grid, image.shape[1], image.dtype, options, labels)
+        ngff.create_image(store, name, grid, image.shape[1], image.dtype, options, labels)
     elif labelled:
         ngff.create_labels(store, grid, options, labels)
 
@@ -149,7 +172,7 @@ def _count_blocks(grid: ngff.Grid, options: Store) -> int:
 
 
 def _copy_image(
-    image: Planes, grid: ngff.Grid, options: Store, target: ngff.PlaneArray | None, where: str, progress: Progress
+    image: Planes, grid: ngff.Grid, options: Store, target: PlaneArray | None, where: str, progress: Progress
 ) -> dict[str, Any]:
     """Copy every block to `target` (if any) and return the statistics."""
     moments, histogram = Moments(image.shape[1]), None
@@ -179,9 +202,11 @@ def _refuse_nan(values: npt.NDArray[Any], where: str) -> None:
         raise PipelineError(where, "finite grey values", f"{count} NaN or infinite", fix="replace them before ingest")
 
 
-def _copy_labels(labels: Planes, source: Source, config: Config, store: Path, progress: Progress) -> dict[str, Any]:
+def _copy_labels(
+    labels: Planes, source: Source, config: Config, store: Path, progress: Progress, check: Check
+) -> dict[str, Any]:
     """Write the reference as classes and instances; return counts for the record."""
-    classes, instances = (ngff.open_array(store, f"labels/{name}/0", True) for name in (CLASSES, INSTANCES))
+    classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
     reader = LabelReader(config.labels, source.labels)
     largest = 0
     for plane, rows, columns in classes.blocks():
@@ -202,7 +227,7 @@ def _copy_labels(labels: Planes, source: Source, config: Config, store: Path, pr
     return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
 
 
-def _instances_of_classes(classes: ngff.PlaneArray, instances: ngff.PlaneArray) -> int:
+def _instances_of_classes(classes: PlaneArray, instances: PlaneArray) -> int:
     """Number the connected components of every class but the background, plane by plane."""
     # Imported here: compiled loops take half a second to load, and most stacks bring instances.
     from unet_pipeline.objects.components import ComponentOptions, label_components
@@ -214,8 +239,8 @@ def _instances_of_classes(classes: ngff.PlaneArray, instances: ngff.PlaneArray) 
     return len(table.area)
 
 
-def _fill_pyramids(store: Path, in_place: bool, labelled: bool) -> None:
+def _fill_pyramids(store: Path, in_place: bool, labelled: bool, check: Check) -> None:
     if not in_place:
-        build_pyramid(store, "", "mean")
+        build_pyramid(store, "", "mean", check=check)
     for name in (CLASSES, INSTANCES) if labelled else ():
-        build_pyramid(store, f"labels/{name}", "nearest")
+        build_pyramid(store, f"labels/{name}", "nearest", check=check)

@@ -17,7 +17,7 @@ from unet_pipeline.config import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry, unpadded
 from unet_pipeline.normalise import Normaliser, from_statistics
-from unet_pipeline.record import digest, read_json, write_json
+from unet_pipeline.record import read_json, write_json
 from unet_pipeline.schema import build, key, plain
 
 T = TypeVar("T")
@@ -106,11 +106,7 @@ class ModelCard:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plain values of `model.json`, with the digest by which a changed card is found."""
-        values = self._values()
-        return values | {"card_digest": digest(values)}
-
-    def _values(self) -> dict[str, Any]:
+        """Return the plain values of `model.json`."""
         return {
             "format": FORMAT,
             "architecture": asdict(self.architecture),
@@ -134,7 +130,6 @@ def read_card(folder: Path) -> ModelCard:
     if value.get("format") != FORMAT:
         raise PipelineError(f"{path}: format", repr(FORMAT), repr(value.get("format")), fix=FIX)
     names = {"format", "architecture", "classes", "normalise", "normaliser", "geometry", "weights_sha256", "training"}
-    names.add("card_digest")
     if missing := sorted(names - set(value)):
         raise PipelineError(path, f"the keys {', '.join(sorted(names))}", f"none named {', '.join(missing)}", fix=FIX)
     normaliser = value["normaliser"]
@@ -147,8 +142,6 @@ def read_card(folder: Path) -> ModelCard:
         value["weights_sha256"],
     )
     _check(card, value, path)
-    if value["card_digest"] != digest({name: part for name, part in value.items() if name != "card_digest"}):
-        raise PipelineError(path, f"the card that was written, of digest {value['card_digest']}", "another", fix=FIX)
     return card
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from unet_pipeline import __version__
 from unet_pipeline.config import Compute, Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
-from unet_pipeline.ngff import PlaneArray, Planes
+from unet_pipeline.journal import Journal, journal_path
+from unet_pipeline.plane_array import PlaneArray, Planes
 from unet_pipeline.progress import Progress
-from unet_pipeline.record import provenance, write_json
+from unet_pipeline.publish import Check, claim
+from unet_pipeline.record import digest, provenance
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.tiling import Plan, Shard, Tile, read_tile
@@ -50,29 +53,49 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     forward = Forward.load(model, stack_plan.stack, config.predict.precision, config.compute)
     _check_fit(stack_plan, forward, config)
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
-    arrays = stack_plan.probabilities(writable=True), stack_plan.labels(CLASSES, writable=True)
-    label = f"predict {stack_plan.stack.name} region {region}"
-    written, started = [], time.monotonic()
-    with Progress(plan.tile_count(numbers), label) as progress:
-        for number in numbers:
-            shard = plan.shard_at(number)
-            values = predict_shard(
-                stack_plan.stack.image, plan, shard, forward, arrays[0].dtype, config.predict.batch, progress.advance
-            )
-            written.append({"shard": number} | _write(arrays, shard, values))
-    record = {
-        "stack": stack_plan.stack.name,
-        "plan": stack_plan.digest,
-        "region": region,
-        "model": forward.card.weights_sha256,
-        "shards": written,
-        "tiles": plan.tile_count(numbers),
-        "seconds": round(time.monotonic() - started, 3),
-        "compute": describe_compute(forward, config.compute),
-        "provenance": provenance(config.section("predict"), [stack_plan.record, model / "model.json"]),
-    }
-    write_json(output, record)
+    made_by = stack_plan.work(forward.card, config.predict)
+    compute = describe_compute(forward, config.compute)
+    started = time.monotonic()
+    with claim(output, journal_path(output)) as mine:
+        journal = Journal(mine, digest([made_by, region, compute, __version__]))
+        written = _predict_region(stack_plan, region, forward, config, journal, mine.check)
+        record = {
+            "stack": stack_plan.stack.name,
+            "plan": stack_plan.digest,
+            "region": region,
+            "model": forward.card.weights_sha256,
+            "made_by": made_by,
+            "shards": written,
+            "tiles": plan.tile_count(numbers),
+            "seconds": round(time.monotonic() - started, 3),
+            "compute": compute,
+            "provenance": provenance(config.section("predict"), [stack_plan.record, model / "model.json"]),
+        }
+        mine.write(record)
     return record
+
+
+def _predict_region(
+    stack_plan: StackPlan, region: int, forward: Forward, config: Config, journal: Journal, check: Check
+) -> list[dict[str, Any]]:
+    """Write the shards that are not yet finished; return what the record says of all."""
+    plan, numbers, written = stack_plan.plan, stack_plan.plan.region(region), []
+    probabilities, classes = stack_plan.probabilities(True, check), stack_plan.labels(CLASSES, True, check)
+    arrays = {"probabilities": probabilities, "classes": classes}
+    done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), arrays))}
+    with Progress(plan.tile_count(numbers), f"predict {stack_plan.stack.name} region {region}") as progress:
+        if done:
+            progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
+            progress.skip(sum(plan.tile_count(range(n, n + 1)) for n in done))
+        for number in numbers:
+            if number not in done:
+                shard = plan.shard_at(number)
+                dtype, batch = probabilities.dtype, config.predict.batch
+                values = predict_shard(stack_plan.stack.image, plan, shard, forward, dtype, batch, progress.advance)
+                done[number] = {"shard": number} | _write(arrays, shard, values)
+                journal.add(done[number])
+            written.append(done[number])
+    return written
 
 
 def predict_shard(
@@ -153,10 +176,10 @@ def _relative(tile: Tile, shard: Shard) -> tuple[slice, slice]:
     return slice(y, y + tile.height), slice(x, x + tile.width)
 
 
-def _write(arrays: tuple[PlaneArray, PlaneArray], shard: Shard, values: tuple[Array, Array]) -> dict[str, str | None]:
+def _write(arrays: Mapping[str, PlaneArray], shard: Shard, values: tuple[Array, Array]) -> dict[str, str | None]:
     """Write a shard of both arrays and return the checksums of the files as they lie on disk."""
     sums: dict[str, str | None] = {}
-    for name, array, value in zip(("probabilities", "classes"), arrays, values, strict=True):
+    for (name, array), value in zip(arrays.items(), values, strict=True):
         array.write(shard.plane, shard.rows, shard.columns, value)
         sums[name] = array.shard_sha256(shard.plane, shard.rows.start, shard.columns.start)
     return sums

@@ -9,12 +9,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.ngff import Array, PlaneArray, count_levels, open_array
+from unet_pipeline.ngff import count_levels
+from unet_pipeline.plane_array import Array, PlaneArray, open_array
 
 Reduction = Literal["mean", "nearest"]
 
 
-def build_pyramid(store: Path, name: str, reduction: Reduction, on_block: Callable[[], None] | None = None) -> None:
+def build_pyramid(
+    store: Path,
+    name: str,
+    reduction: Reduction,
+    on_block: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Fill the levels above 0 from level 0, one shard at a time.
 
     Args:
@@ -22,15 +29,15 @@ def build_pyramid(store: Path, name: str, reduction: Reduction, on_block: Callab
         name: path of the multiscale group inside it: "" for the image, "labels/classes" for a label.
         reduction: "mean" of the pixels of a 2x2 block for intensities and probabilities, "nearest" for labels.
         on_block: called after each shard.
+        check: called before each shard is written, so that a job that was taken over stops.
     """
     prefix = f"{name}/" if name else ""
     for level in range(1, count_levels(store, name)):
         fine = open_array(store, f"{prefix}{level - 1}")
-        coarse = open_array(store, f"{prefix}{level}", writable=True)
+        coarse = open_array(store, f"{prefix}{level}", writable=True, check=check)
         for plane, rows, columns in coarse.blocks():
             coarse.write(plane, rows, columns, _reduce(fine, plane, rows, columns, reduction))
-            if on_block:
-                on_block()
+            on_block()
 
 
 def count_pyramid_blocks(store: Path, name: str = "") -> int:

@@ -20,6 +20,16 @@ from unet_pipeline import __version__
 from unet_pipeline.errors import PipelineError
 
 PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torch", "snakemake")
+PARTIAL = ".partial"
+"""How names of half-written files and stores end."""
+
+SEAL = "record_sha256"
+"""Last key of a record: the SHA-256 of the JSON text without it."""
+
+
+def partial_name(path: Path) -> str:
+    """Return a new hidden name for what shall become `path`."""
+    return f".{path.name}.{uuid.uuid4().hex}{PARTIAL}"
 
 
 @contextmanager
@@ -29,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         PipelineError: if the disk is full or the place cannot be written; `path` is then as it was.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial = path.with_name(partial_name(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -52,23 +62,49 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as indented JSON; NaN is refused, because JSON has none."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write `value` as indented JSON with its own SHA-256 as the last key; NaN is refused, because JSON has none.
+
+    The same value gives the same bytes. `read_json` finds any byte that was changed since.
+    """
+    write_text(path, _sealed(value))
+
+
+def _sealed(value: Mapping[str, Any]) -> str:
+    plain = {name: part for name, part in value.items() if name != SEAL}
+    text = json.dumps(plain, indent=1, allow_nan=False)
+    return json.dumps({**plain, SEAL: sha256_bytes(text.encode())}, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, fix: str = "run the step that writes it") -> dict[str, Any]:
-    """Read a JSON object written by `write_json`.
+    """Read a record written by `write_json`, without its checksum.
 
     Raises:
-        PipelineError: if the file is missing, not JSON, or not an object.
+        PipelineError: if the file is missing, not a record, or not what was written.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
         raise PipelineError(path, "a readable JSON record", error, fix=fix) from error
-    if not isinstance(value, dict):
-        raise PipelineError(path, "a JSON object", type(value).__name__, fix=fix)
+    if not isinstance(value, dict) or SEAL not in value:
+        got = f"keys {sorted(value)[:6]}" if isinstance(value, dict) else type(value).__name__
+        raise PipelineError(path, f"a record with its checksum ({SEAL})", got, fix=fix)
+    del value[SEAL]
+    if text != _sealed_again(value):
+        raise PipelineError(path, f"the record that was written, of its {SEAL}", "another: it was altered", fix=fix)
     return value
+
+
+def _sealed_again(value: Mapping[str, Any]) -> str | None:
+    try:
+        return _sealed(value)
+    except (ValueError, RecursionError):  # NaN, which no record holds
+        return None
+
+
+def again(record: Path) -> str:
+    """Say how a damaged product is made again, by the record that vouches for it."""
+    return f"run the workflow again with `--forcerun {record}`: that is made again, and what follows from it"
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:

@@ -37,6 +37,7 @@ from unet_pipeline.page.score_tables import named, score_tables
 from unet_pipeline.page.stack_section import stack_section, versions
 from unet_pipeline.page.training_section import training_section
 from unet_pipeline.progress import Progress
+from unet_pipeline.publish import claim
 from unet_pipeline.record import provenance, sha256_file, write_text
 
 PICTURED = 40
@@ -58,6 +59,13 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
     Raises:
         PipelineError: a record is missing, foreign, or of another model; a stack is named twice.
     """
+    with claim(output) as mine:
+        page = _drawn(model, stacks, config, output)
+        mine.check()
+        write_text(output, page)
+
+
+def _drawn(model: Path, stacks: Sequence[Path], config: Config, output: Path) -> str:
     found = ModelResult.open(model)
     with Progress(len(stacks) + 1, "report") as progress:
         results = [_opened(path, found) for path in stacks]
@@ -70,8 +78,7 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
                 sections.append(stack_section(result, anchors[result.name], config.report, index < PICTURED))
             progress.advance(note=result.name)
     with _told(output):
-        page = _page(found, results, anchors, sections, config)
-    write_text(output, page)
+        return _page(found, results, anchors, sections, config)
 
 
 def _opened(path: Path, model: ModelResult) -> StackResult:

@@ -16,9 +16,11 @@ import numpy as np
 from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
-from unet_pipeline.record import read_json
+from unet_pipeline.plane_array import PlaneArray, Planes, open_array
+from unet_pipeline.record import again, read_json
 
 IMAGE = "image.ome.zarr"
+WEIGHTS = "weights.zarr"
 INSTANCES = "instances"
 CLASSES = "classes"
 
@@ -42,9 +44,9 @@ class Stack:
         Raises:
             PipelineError: if the record is missing or is not one of ingest's.
         """
-        facts = read_json(record, fix="run ingest for this stack")
-        if "stack" not in facts or "image" not in facts:
-            raise PipelineError(record, "a record of ingest", f"keys {sorted(facts)[:6]}", fix="run ingest again")
+        facts = read_json(record, fix=again(record))
+        if not {"stack", "image", "id"} <= set(facts):
+            raise PipelineError(record, "a record of ingest", f"keys {sorted(facts)[:6]}", fix=again(record))
         return cls(record, facts)
 
     @property
@@ -87,14 +89,14 @@ class Stack:
         return self.record.parent / IMAGE
 
     @cached_property
-    def image(self) -> ngff.Planes:
+    def image(self) -> Planes:
         """The grey values, read lazily."""
         place = self.facts["image"]
         if not place["in_place"]:
-            return ngff.open_array(self.store, "0")
+            return self._open("0")
         return open_planes(place["source"], axes=place["axes"] or None, planes=place["planes"] or None)
 
-    def reference(self, name: str) -> ngff.PlaneArray:
+    def reference(self, name: str) -> PlaneArray:
         """Open the reference: "instances" (uint32) or "classes" (uint8, 255 where nobody annotated).
 
         Raises:
@@ -104,4 +106,10 @@ class Stack:
             raise PipelineError(
                 self.record, "a labelled stack", f"{self.name} without labels", fix="fill column labels"
             )
-        return ngff.open_array(self.store, f"labels/{name}/0")
+        return self._open(f"labels/{name}/0")
+
+    def _open(self, name: str) -> PlaneArray:
+        fix = again(self.record)
+        if not ngff.belongs(self.store, self.facts["id"]):
+            raise PipelineError(self.store, f"the store that {self.record} vouches for", "another or none", fix=fix)
+        return open_array(self.store, name, repair=lambda plane, row, column: fix)

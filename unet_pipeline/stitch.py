@@ -18,13 +18,17 @@ import zarr
 
 from unet_pipeline import ngff
 from unet_pipeline.config import Config, Stitch
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.coverage import check_coverage
+from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import halo_blocks
+from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, label_components
 from unet_pipeline.objects.distances import grow
+from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
+from unet_pipeline.publish import Check, claim, unclaimed
 from unet_pipeline.pyramid import Reduction, build_pyramid, count_pyramid_blocks
-from unet_pipeline.record import atomic_path, provenance, read_json, write_json
+from unet_pipeline.record import atomic_path, partial_name, provenance
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 
@@ -32,121 +36,71 @@ BLOCK_PX = 2048
 """Edge of a block of work, px: keeps memory flat whatever the shard."""
 
 
-def stitch(stack_plan: StackPlan, records: Sequence[Path], config: Config, output: Path) -> dict[str, Any]:
+def stitch(
+    stack_plan: StackPlan, records: Sequence[Path], config: Config, output: Path, card: ModelCard | None = None
+) -> dict[str, Any]:
     """Check the coverage, then write instances, pyramids, optionally TIFF, and `stitch.json`.
 
     Args:
         stack_plan: the plan of the stack.
         records: the region records, in any order.
-        config: sections labels and stitch are used.
+        config: sections labels, predict and stitch are used.
         output: `results/{stack}/stitch.json`.
+        card: of the model the regions must come from; None takes any, if it is one.
 
     Returns:
-        The record: coverage, objects, areas, provenance.
+        The record: coverage, objects, areas, files, provenance.
 
     Raises:
-        PipelineError: a region is missing, belongs to another plan, or a shard is missing, doubly written or
-            changed; names the region and what to delete so that it is made again.
+        PipelineError: a region is missing, belongs to another plan or model, or a shard is missing, doubly written or
+            changed; names the region and how it is made again.
     """
-    coverage = check_coverage(stack_plan, records)
-    table = write_instances(stack_plan, config.stitch)
-    build_pyramids(stack_plan)
-    files = write_tiffs(stack_plan, output.parent) if config.stitch.tiff else []
-    record = {
-        "stack": stack_plan.stack.name,
-        "tiles": stack_plan.record.name,
-        "coverage": coverage,
-        "objects": len(table.area),
-        "area_px": _summary(table.area),
-        "filled_px": int(table.filled_px),
-        "files": files,
-        "provenance": provenance(config.section("labels", "stitch"), [stack_plan.record, *sorted(records)]),
-    }
-    write_json(output, record)
+    tiffs = [output.with_name(f"{name}.tif") for name in (CLASSES, INSTANCES)] if config.stitch.tiff else []
+    with claim(output, stack_plan.store, *tiffs, list_path(output)) as mine:
+        work = None if card is None else stack_plan.work(card, config.predict)
+        coverage, sums = check_coverage(stack_plan, records, work)
+        table = write_instances(stack_plan, config.stitch, check=mine.check)
+        build_pyramids(stack_plan, mine.check)
+        for path in tiffs:
+            mine.check()
+            write_tiff(stack_plan.labels(path.stem), path, stack_plan.stack.grid)
+        record = {
+            "stack": stack_plan.stack.name,
+            "tiles": stack_plan.record.name,
+            "coverage": coverage,
+            "objects": len(table.area),
+            "area_px": _summary(table.area),
+            "filled_px": int(table.filled_px),
+            "files": write_list(output, [stack_plan.store, *tiffs], sums),
+            "tiffs": [path.name for path in tiffs],
+            "provenance": provenance(config.section("labels", "stitch"), [stack_plan.record, *sorted(records)]),
+        }
+        mine.write(record)
     return record
 
 
-def check_coverage(stack_plan: StackPlan, records: Sequence[Path]) -> dict[str, Any]:
-    """Prove that the records cover the volume exactly once and that every file still is what was written.
-
-    Raises:
-        PipelineError: if they do not; names the record to delete so that its region is made again.
-    """
-    seen: dict[int, Path] = {}
-    arrays = {"probabilities": stack_plan.probabilities(), "classes": stack_plan.labels(CLASSES)}
-    models = set()
-    with Progress(stack_plan.plan.shard_count, f"check {stack_plan.stack.name}") as progress:
-        for path in records:
-            facts = read_json(path, fix=_again(path))
-            _check_region(stack_plan, path, facts)
-            models.add(facts["model"])
-            for entry in facts["shards"]:
-                if entry["shard"] in seen:
-                    other = seen[entry["shard"]]
-                    raise PipelineError(
-                        path, "each shard in one region", f"shard {entry['shard']} also in {other}", fix=_again(path)
-                    )
-                seen[entry["shard"]] = path
-                _check_shard(stack_plan, path, entry, arrays)
-                progress.advance()
-    missing = sorted(set(range(stack_plan.plan.shard_count)) - set(seen))
-    if missing:
-        got = f"{len(missing)} shard(s) in no record, the first {missing[0]}"
-        raise PipelineError(
-            stack_plan.store, f"all {stack_plan.plan.shard_count} shards", got, fix="give all region records"
-        )
-    if len(models) > 1:
-        raise PipelineError(
-            stack_plan.store, "regions predicted by one model", f"{len(models)} models", fix="rerun predict"
-        )
-    return {"shards": len(seen), "regions": len(records), "covered_once": True, "model": next(iter(models), None)}
-
-
-def _check_region(stack_plan: StackPlan, path: Path, facts: dict[str, Any]) -> None:
-    if not {"plan", "region", "model", "shards"} <= set(facts):
-        raise PipelineError(path, "a region record", f"keys {sorted(facts)[:6]}", fix=_again(path))
-    if facts["plan"] != stack_plan.digest:
-        raise PipelineError(path, f"a record of plan {stack_plan.digest}", f"plan {facts['plan']}", fix=_again(path))
-    expected = list(stack_plan.plan.region(facts["region"]))
-    got = [entry["shard"] for entry in facts["shards"]]
-    if got != expected:
-        raise PipelineError(path, f"shards {expected[:4]}... of region {facts['region']}", got[:4], fix=_again(path))
-
-
-def _check_shard(stack_plan: StackPlan, path: Path, entry: dict[str, Any], arrays: dict[str, ngff.PlaneArray]) -> None:
-    shard = stack_plan.plan.shard_at(entry["shard"])
-    for name, array in arrays.items():
-        place = shard.plane, shard.rows.start, shard.columns.start
-        found = array.shard_sha256(*place)
-        if found is None or found != entry.get(name):
-            got = "no file" if found is None else "a file that was changed since"
-            raise PipelineError(array.shard_file(*place), f"the shard that {path} vouches for", got, fix=_again(path))
-
-
-def _again(path: Path) -> str:
-    return f"delete {path} and run the workflow again: this region alone is predicted again"
-
-
-def write_instances(stack_plan: StackPlan, options: Stitch, block_px: int = BLOCK_PX) -> ComponentTable:
+def write_instances(
+    stack_plan: StackPlan, options: Stitch, block_px: int = BLOCK_PX, check: Check = unclaimed
+) -> ComponentTable:
     """Write the objects: connected components of the classes, filled, sifted by area, then grown.
 
     Args:
         stack_plan: plan and store, with all classes written.
         options: the section `stitch`.
         block_px: edge of a block of work; the result does not depend on it.
+        check: called before each shard is written, so that a job that was taken over stops.
 
     Returns:
         The table of objects before growing.
     """
-    classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES, writable=True)
+    classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES, True, check)
     chosen = ComponentOptions(
         across_planes=options.connect == "volume", min_area_px=options.min_area_px, fill_holes=options.fill_holes
     )
     if not options.grow_px:
         return _components(classes, instances, chosen, stack_plan.stack.name)
     # Growing reads beyond its shard, so it cannot work in place: components go to a store of their own first.
-    raw = stack_plan.store.with_name(f".{stack_plan.store.name}.components.zarr")
-    shutil.rmtree(raw, ignore_errors=True)
+    raw = stack_plan.store.with_name(partial_name(stack_plan.store))
     try:
         group = zarr.create_group(raw, zarr_format=3)
         components = ngff.create_like(group, "0", instances)
@@ -157,9 +111,7 @@ def write_instances(stack_plan: StackPlan, options: Stitch, block_px: int = BLOC
     return table
 
 
-def _components(
-    source: ngff.PlaneArray, target: ngff.PlaneArray, options: ComponentOptions, name: str
-) -> ComponentTable:
+def _components(source: PlaneArray, target: PlaneArray, options: ComponentOptions, name: str) -> ComponentTable:
     planes, _, height, width = source.shape
     blocks = sum(1 for _ in target.blocks())
     with Progress(2 * blocks, f"objects {name}") as progress:
@@ -172,7 +124,7 @@ def _components(
         )
 
 
-def _grow(source: ngff.PlaneArray, target: ngff.PlaneArray, radius_px: int, block_px: int, name: str) -> None:
+def _grow(source: PlaneArray, target: PlaneArray, radius_px: int, block_px: int, name: str) -> None:
     blocks = list(target.blocks())
     with Progress(len(blocks), f"grow {name}") as progress:
         for plane, rows, columns in blocks:
@@ -183,8 +135,8 @@ def _grow(source: ngff.PlaneArray, target: ngff.PlaneArray, radius_px: int, bloc
             progress.advance()
 
 
-def build_pyramids(stack_plan: StackPlan) -> None:
-    """Fill the coarser levels: mean of probabilities, nearest of labels."""
+def build_pyramids(stack_plan: StackPlan, check: Check = unclaimed) -> None:
+    """Fill the coarser levels: mean of probabilities, nearest of labels; `check` is called before each write."""
     store = stack_plan.store
     names: dict[str, Reduction] = {
         "": "mean",
@@ -194,17 +146,11 @@ def build_pyramids(stack_plan: StackPlan) -> None:
     total = sum(count_pyramid_blocks(store, name) for name in names)
     with Progress(total, f"pyramid {stack_plan.stack.name}") as progress:
         for name, reduction in names.items():
-            build_pyramid(store, name, reduction, progress.advance)
+            build_pyramid(store, name, reduction, progress.advance, check)
 
 
-def write_tiffs(stack_plan: StackPlan, folder: Path) -> list[str]:
-    """Write classes.tif and instances.tif, (planes, y, x), BigTIFF where needed, one band of rows at a time."""
-    for name in (CLASSES, INSTANCES):
-        _write_tiff(stack_plan.labels(name), folder / f"{name}.tif", stack_plan.stack.grid)
-    return [f"{CLASSES}.tif", f"{INSTANCES}.tif"]
-
-
-def _write_tiff(array: ngff.PlaneArray, path: Path, grid: ngff.Grid) -> None:
+def write_tiff(array: PlaneArray, path: Path, grid: ngff.Grid) -> None:
+    """Write labels as TIFF, (planes, y, x), BigTIFF where needed, one band of rows at a time."""
     pixel = grid.pixel_um
     centimetre = None if pixel is None else (1e4 / pixel[1], 1e4 / pixel[0])
     # One plane is a page of tiles; the generator keeps one row of tiles in memory.
@@ -225,7 +171,7 @@ def _write_tiff(array: ngff.PlaneArray, path: Path, grid: ngff.Grid) -> None:
         )
 
 
-def _tiff_tiles(array: ngff.PlaneArray, edge: int) -> Iterator[npt.NDArray[Any]]:
+def _tiff_tiles(array: PlaneArray, edge: int) -> Iterator[npt.NDArray[Any]]:
     planes, _, height, width = array.shape
     for plane in range(planes):
         for y in range(0, height, edge):

@@ -6,23 +6,29 @@ already belongs to the same plan: repeating this step loses nothing.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
+import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Config
+from unet_pipeline.config import Config, Predict
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.filelist import files_below, list_path, parse_list, write_list
 from unet_pipeline.geometry import Geometry, unpadded
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.record import digest, provenance, read_json, write_json
+from unet_pipeline.plane_array import PlaneArray, Repair, open_array
+from unet_pipeline.publish import Check, claim, replacing, unclaimed
+from unet_pipeline.record import again, atomic_path, digest, provenance, read_json, sha256_file
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import Plan, plan
 
 SEGMENTATION = "segmentation.ome.zarr"
+LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class StackPlan:
         Raises:
             PipelineError: if the record is missing or is not one of tile's.
         """
-        facts = read_json(record, fix="run tile for this stack")
+        facts = read_json(record, fix=again(record))
         try:
             stack = Stack.open(record.parent / facts["ingest"])
             stored = facts["plan"]
@@ -58,20 +64,52 @@ class StackPlan:
             planned = Plan(shape, Geometry(**stored["geometry"]), keep, shard, stored["regions"])
             return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"])
         except (KeyError, TypeError, ValueError) as error:
-            raise PipelineError(record, "a record of tile", error, fix="run tile again") from error
+            raise PipelineError(record, "a record of tile", error, fix=again(record)) from error
 
     @property
     def store(self) -> Path:
         """The store the prediction jobs fill."""
         return self.record.parent / SEGMENTATION
 
-    def probabilities(self, writable: bool = False) -> ngff.PlaneArray:
-        """Open the probabilities at full size, one channel per class."""
-        return ngff.open_array(self.store, "0", writable)
+    def work(self, card: ModelCard, options: Predict) -> str:
+        """Name what a region is made from: plan, model and the section `predict`; `stitch` accepts no other."""
+        return digest([self.digest, card.weights_sha256, asdict(options)])
 
-    def labels(self, name: str, writable: bool = False) -> ngff.PlaneArray:
+    def region_record(self, region: int) -> Path:
+        """Return the place of a region's record."""
+        return self.record.parent / "regions" / f"{region}.json"
+
+    def owner(self, file: Path) -> Path | None:
+        """Return the record of the step that makes a file of the store; None for a file that none makes alone."""
+        if file.name == "zarr.json":
+            return self.record
+        arrays = self.probabilities(), self.labels(CLASSES)
+        for number in range(self.plan.shard_count):
+            shard = self.plan.shard_at(number)
+            place = shard.plane, shard.rows.start, shard.columns.start
+            if file in [array.shard_file(*place) for array in arrays]:
+                return self.region_record(self.plan.region_of(number))
+        return None
+
+    def probabilities(self, writable: bool = False, check: Check = unclaimed) -> PlaneArray:
+        """Open the probabilities at full size, one channel per class."""
+        return self._open("0", writable, check, self._repair_region)
+
+    def labels(self, name: str, writable: bool = False, check: Check = unclaimed) -> PlaneArray:
         """Open "classes" (uint8) or "instances" (uint32) at full size."""
-        return ngff.open_array(self.store, f"labels/{name}/0", writable)
+        repair = self._repair_region if name == CLASSES else self._repair_stitch
+        return self._open(f"labels/{name}/0", writable, check, repair)
+
+    def _open(self, name: str, writable: bool, check: Check, repair: Repair) -> PlaneArray:
+        if not ngff.belongs(self.store, self.digest):
+            raise PipelineError(self.store, f"the store of {self.record}", "another or none", fix=again(self.record))
+        return open_array(self.store, name, writable, check, repair)
+
+    def _repair_region(self, plane: int, row: int, column: int) -> str:
+        return again(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))
+
+    def _repair_stitch(self, plane: int, row: int, column: int) -> str:
+        return again(self.record.with_name("stitch.json"))
 
 
 def tile(
@@ -105,7 +143,6 @@ def tile(
         return text
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
-    _create_store(output.parent / SEGMENTATION, grid, config, key)
     sections = config.section("labels", "store", "model", "tile")
     record = {
         "stack": stack.name,
@@ -116,24 +153,39 @@ def tile(
         "tiles": planned.tile_count(range(planned.shard_count)),
         "provenance": provenance(sections, [stack.record]),
     }
-    write_json(output, record)
+    store = output.parent / SEGMENTATION
+    with claim(output, store, list_path(output)) as mine:
+        files = _create_store(store, output, stack, config, key, mine.check)
+        mine.write({**record, "files": files})
     return text
 
 
-def _create_store(path: Path, grid: ngff.Grid, config: Config, key: str) -> None:
-    if _belongs(path, key):
-        return
+def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: str, check: Check) -> dict[str, Any]:
+    """Make the empty store; one that already belongs to this plan keeps its shards, and its metadata are mended."""
     channels, dtype = len(config.labels.classes), np.dtype(config.predict.probabilities)
-    labels = {CLASSES: np.uint8, INSTANCES: np.uint32}
-    ngff.create_image(path, grid, channels, dtype, config.store, labels, {"unet_pipeline": {"plan": key}})
+    with replacing(store, check) as partial:
+        ngff.create_image(partial, stack.name, stack.grid, channels, dtype, config.store, LABELS)
+        ngff.mark(partial, key)
+        fresh = {store / file.relative_to(partial): file for file in files_below(partial)}
+        if _listed(output) == {place: sha256_file(file) for place, file in fresh.items()}:
+            for place, file in fresh.items():
+                _mend(place, file.read_bytes())
+            shutil.rmtree(partial)
+    return write_list(output, sorted(fresh))
 
 
-def _belongs(path: Path, key: str) -> bool:
+def _listed(output: Path) -> dict[Path, str] | None:
+    """Return the metadata files of the store that is there, None where it cannot be known."""
     try:
-        stored: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs.get("unet_pipeline")
-    except (OSError, ValueError, KeyError):
-        return False
-    return isinstance(stored, dict) and stored.get("plan") == key
+        return parse_list(output)
+    except PipelineError:
+        return None
+
+
+def _mend(place: Path, content: bytes) -> None:
+    if not place.is_file() or place.read_bytes() != content:
+        with atomic_path(place) as partial:
+            partial.write_bytes(content)
 
 
 def describe(stack: Stack, planned: Plan, config: Config) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry
-from unet_pipeline.ngff import Planes
+from unet_pipeline.plane_array import Planes
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,15 @@ class Plan:
         if not 0 <= index < self.regions:
             raise PipelineError("region", f"0 to {self.regions - 1}", index, min(max(index, 0), self.regions - 1))
         return range(self.shard_count * index // self.regions, self.shard_count * (index + 1) // self.regions)
+
+    def region_of(self, number: int) -> int:
+        """Return the region that holds shard `number`."""
+        return ((number + 1) * self.regions - 1) // self.shard_count
+
+    def shard_number(self, plane: int, row: int, column: int) -> int:
+        """Return the number of the shard that holds pixel (row, column) of a plane."""
+        _, rows, columns = self.shard_grid
+        return (plane * rows + row // self.shard[0]) * columns + column // self.shard[1]
 
     def shard_at(self, number: int) -> Shard:
         """Return shard `number`, counted in raster order (plane, row, column)."""

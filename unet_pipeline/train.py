@@ -12,15 +12,17 @@ import numpy as np
 from unet_pipeline import ngff
 from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard
 from unet_pipeline.normalise import Normaliser, from_statistics, merge
+from unet_pipeline.plane_array import open_array
 from unet_pipeline.progress import Progress
-from unet_pipeline.record import digest, provenance, read_json, sha256_file
-from unet_pipeline.stack import Stack
-from unet_pipeline.training.learner import Settings
+from unet_pipeline.publish import claim
+from unet_pipeline.record import again, digest, provenance, read_json, sha256_file
+from unet_pipeline.stack import WEIGHTS, Stack
+from unet_pipeline.training.history import HISTORY_FILE
+from unet_pipeline.training.learner import CHECKPOINT, Settings
 from unet_pipeline.training.loop import TrainResult, train
 from unet_pipeline.training.training_stack import TrainingStack
-from unet_pipeline.weigh import WEIGHTS
 from unet_pipeline.weights import class_weights
 
 SECTIONS = ("labels", "normalise", "model", "augment", "train")
@@ -47,15 +49,25 @@ class Weighed:
         Raises:
             PipelineError: if the record is missing or is not one of weigh's.
         """
-        facts = read_json(record, fix="run weigh for this stack")
-        if not {"ingest", "class_counts"} <= set(facts):
-            raise PipelineError(record, "a record of weigh", f"keys {sorted(facts)[:6]}", fix="run weigh again")
-        return cls(record, facts, Stack.open(record.parent / str(facts["ingest"])))
+        facts = read_json(record, fix=again(record))
+        if not {"ingest", "image_id", "class_counts", "id"} <= set(facts):
+            raise PipelineError(record, "a record of weigh", f"keys {sorted(facts)[:6]}", fix=again(record))
+        stack = Stack.open(record.parent / str(facts["ingest"]))
+        if facts["image_id"] != stack.facts["id"]:
+            got = f"weights of another ({facts['image_id']})"
+            raise PipelineError(record, f"weights of the ingested stack {stack.facts['id']}", got, fix=again(record))
+        return cls(record, facts, stack)
 
     def training_stack(self, normaliser: Normaliser) -> TrainingStack:
-        """Return the stack as training sees it."""
-        store = self.record.parent / WEIGHTS
-        target, boundary = ngff.open_array(store, "target"), ngff.open_array(store, "boundary")
+        """Return the stack as training sees it.
+
+        Raises:
+            PipelineError: if the store is not the one the record vouches for.
+        """
+        store, fix = self.record.parent / WEIGHTS, again(self.record)
+        if not ngff.belongs(store, self.facts["id"]):
+            raise PipelineError(store, f"the store that {self.record} vouches for", "another or none", fix=fix)
+        target, boundary = (open_array(store, name, repair=lambda *place: fix) for name in ("target", "boundary"))
         return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
 
 
@@ -93,8 +105,9 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     card = ModelCard(architecture, classes, config.normalise, common, made_by)
     key = digest([sections, [sha256_file(path) for path in records]])
     settings = Settings(config.train, config.augment, config.compute)
-    with Progress(config.train.steps, "train") as progress:
-        return train(stacks, checks, card, balance, settings, folder, key, progress)
+    products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT)]
+    with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, "train") as progress:
+        return train(stacks, checks, card, balance, settings, folder, key, progress, mine.check)
 
 
 def _channels(weighed: Sequence[Weighed]) -> int:

@@ -7,7 +7,7 @@ costs only its own weights.
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ import zarr
 from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import Window, halo_blocks
+from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
-from unet_pipeline.record import provenance, write_json
-from unet_pipeline.stack import CLASSES, INSTANCES, Stack
+from unet_pipeline.publish import Check, claim, replacing
+from unet_pipeline.record import digest, provenance
+from unet_pipeline.stack import CLASSES, INSTANCES, WEIGHTS, Stack
 from unet_pipeline.weights import boundary_term, halo_px, open_gaps
 
-WEIGHTS = "weights.zarr"
 BLOCK_PX = 1024
 """Edge of a block of work, px: keeps working memory flat whatever the shard."""
 
@@ -45,9 +47,28 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
     sigma_px = sigma_in_px(config.weigh, stack)
     halo = halo_px(config.weigh.w0, sigma_px, config.weigh.formula, config.weigh.gap_px)
     store = output.parent / WEIGHTS
-    target, boundary = _create(store, stack.grid, config)
+    with claim(output, store, list_path(output)) as mine:
+        with replacing(store, mine.check) as partial:
+            tally = _fill(partial, stack, config, sigma_px, halo, block_px, mine.check)
+            found = {
+                "stack": stack.name,
+                "ingest": stack.record.name,
+                "image_id": stack.facts["id"],
+                **tally.as_record(config.labels.classes),
+                "sigma_px": sigma_px,
+            }
+            ngff.mark(partial, digest(found))
+        made_by = provenance(config.section("labels", "store", "weigh"), [stack.record])
+        record = {**found, "id": digest(found), "files": write_list(output, [store]), "provenance": made_by}
+        mine.write(record)
+    return record
+
+
+def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, halo: int, block_px: int, check: Check) -> Tally:
+    """Write targets and boundary terms shard by shard, and count."""
+    target, boundary = _create(store, stack.grid, config, check)
     classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
-    tally = Tally()
+    tally, gap_px = Tally(), config.weigh.gap_px
     blocks = list(target.blocks())
     with Progress(len(blocks), f"weigh {stack.name}") as progress:
         for plane, rows, columns in blocks:
@@ -55,7 +76,7 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
             goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
             for block in halo_blocks(rows, columns, block_px, halo, target.shape[2:]):
                 ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
-                parted = open_gaps(ids, config.weigh.gap_px)
+                parted = open_gaps(ids, gap_px)
                 goal[block.place], term[block.place] = _block(parted, known, block.local, config.weigh, sigma_px)
                 tally.add_objects(plane, ids[block.local], parted[block.local])
             target.write(plane, rows, columns, goal)
@@ -63,22 +84,8 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
             tally.add(goal, term)
             progress.advance()
         if vanished := tally.vanished():
-            progress.say(
-                f"{vanished} object(s) are so thin that the gap of {config.weigh.gap_px} px leaves nothing of them"
-            )
-    names = config.labels.classes
-    record = {
-        "stack": stack.name,
-        "ingest": stack.record.name,
-        "class_counts": dict(zip(names, tally.counts[: len(names)].tolist(), strict=True)),
-        "ignored": int(tally.counts[IGNORE]),
-        "largest_boundary_term": tally.largest,
-        "vanished_objects": vanished,
-        "sigma_px": sigma_px,
-        "provenance": provenance(config.section("labels", "store", "weigh"), [stack.record]),
-    }
-    write_json(output, record)
-    return record
+            progress.say(f"{vanished} object(s) are so thin that the gap of {gap_px} px leaves nothing of them")
+    return tally
 
 
 @dataclass
@@ -109,6 +116,15 @@ class Tally:
         self._before.update(np.unique(ids).tolist())
         self._after.update(np.unique(parted).tolist())
 
+    def as_record(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the part of the record that was counted, for class names."""
+        return {
+            "class_counts": dict(zip(names, self.counts[: len(names)].tolist(), strict=True)),
+            "ignored": int(self.counts[IGNORE]),
+            "largest_boundary_term": self.largest,
+            "vanished_objects": self.vanished(),
+        }
+
     def vanished(self) -> int:
         """Return how many objects of a plane have no pixel left."""
         self._close(-1)
@@ -136,12 +152,11 @@ def sigma_in_px(options: Weigh, stack: Stack) -> float:
     return options.sigma / pixel[0]
 
 
-def _create(store: Path, grid: ngff.Grid, config: Config) -> tuple[ngff.PlaneArray, ngff.PlaneArray]:
-    shutil.rmtree(store, ignore_errors=True)
-    store.parent.mkdir(parents=True, exist_ok=True)
+def _create(store: Path, grid: ngff.Grid, config: Config, check: Check) -> tuple[PlaneArray, PlaneArray]:
     group = zarr.create_group(store, zarr_format=3, attributes={"weigh": asdict(config.weigh)})
-    target = ngff.create_array(group, "target", grid, None, np.uint8, config.store)
-    return target, ngff.create_array(group, "boundary", grid, None, np.float32, config.store)
+    ngff.create_array(group, "target", grid, None, np.uint8, config.store)
+    ngff.create_array(group, "boundary", grid, None, np.float32, config.store)
+    return open_array(store, "target", True, check), open_array(store, "boundary", True, check)
 
 
 def _block(

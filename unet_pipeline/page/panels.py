@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Normalise
 from unet_pipeline.config import Report as ReportOptions
 from unet_pipeline.normalise import Normaliser, from_statistics
@@ -19,6 +18,7 @@ from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.page import Markup, figure, legend, number, picture, ramp
 from unet_pipeline.page.results import WEIGHTS, StackResult
 from unet_pipeline.page.views import COARSE_PX, View, choose_views, coarse_level, interest
+from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tile import StackPlan
 
@@ -113,7 +113,7 @@ class Panels:
         same = (given == truth) | (given == 0)
         return differences.verdicts(self.reference, self.found, truth != IGNORE, same)
 
-    def _label(self, array: ngff.PlaneArray) -> npt.NDArray[Any]:
+    def _label(self, array: PlaneArray) -> npt.NDArray[Any]:
         return array.read_label(self.view.plane, self.view.rows, self.view.columns)
 
     def _shown(self, rgb: figures.Rgb, title: str, *caption: object, ids: npt.NDArray[Any] | None = None) -> Markup:
@@ -134,7 +134,7 @@ class Panels:
         return self._shown(rgb, "Raw", words, limits)
 
     def _weight(self, weigh: dict[str, Any]) -> Markup:
-        term = self._label(ngff.open_array(self.result.folder / WEIGHTS, "boundary"))
+        term = self._label(open_array(self.result.folder / WEIGHTS, "boundary"))
         height = float(weigh["largest_boundary_term"]) or 1.0
         key = ramp(figures.scale_colours(WEIGHT), "0", number(height, 1))
         rgb = figures.as_scale(term / height, WEIGHT)

@@ -16,7 +16,7 @@ from typing import Any
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import WEIGHTS_FILE, ModelCard, read_card
 from unet_pipeline.page.curves import History, read_history
-from unet_pipeline.record import read_json, sha256_file
+from unet_pipeline.record import again, read_json, sha256_file
 from unet_pipeline.stack import Stack
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.training.history import HISTORY_FILE
@@ -146,12 +146,12 @@ def read_facts(path: Path, name: str) -> dict[str, Any]:
         PipelineError: naming the file.
     """
     step = WRITERS.get(name, name)
-    facts = read_json(path, fix=f"run {step}")
+    facts = read_json(path, fix=again(path))
     if missing := [key for key in KEYS[name] if key not in facts]:
         got = f"none named {', '.join(missing)}"
-        raise PipelineError(path, f"a record of {step} with its keys", got, fix=f"run {step} again")
+        raise PipelineError(path, f"a record of {step} with its keys", got, fix=again(path))
     if not isinstance(facts["provenance"], dict) or not isinstance(facts["provenance"].get("inputs"), dict):
-        raise PipelineError(path, f"a record of {step} with its provenance", "none", fix=f"run {step} again")
+        raise PipelineError(path, f"a record of {step} with its provenance", "none", fix=again(path))
     return facts
 
 
@@ -169,7 +169,7 @@ def open_result(path: Path, model: ModelResult) -> StackResult:
     Raises:
         PipelineError: if a record is missing or foreign, or the volume was predicted by another model.
     """
-    facts = read_json(path, fix="run the workflow for this stack")
+    facts = read_json(path, fix=again(path))
     if "coverage" in facts:
         return _predicted(path, model)
     if "grid" in facts:

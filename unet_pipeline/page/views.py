@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE
+from unet_pipeline.plane_array import PlaneArray, open_array
 
 COARSE_PX = 1024
 """Longest side of the level that is searched, px, where the pyramid has one that small."""
@@ -49,7 +50,7 @@ class Coarse:
         factor: px of the image along a side of a pixel of the level.
     """
 
-    array: ngff.PlaneArray
+    array: PlaneArray
     factor: int
 
     def read(self, plane: int) -> npt.NDArray[Any]:
@@ -62,7 +63,7 @@ def coarse_level(store: Path, name: str = "") -> Coarse:
     prefix = f"{name}/" if name else ""
     levels = ngff.count_levels(store, name)
     for level in range(levels):
-        array = ngff.open_array(store, f"{prefix}{level}")
+        array = open_array(store, f"{prefix}{level}")
         if max(array.shape[2:]) <= COARSE_PX:
             break
     return Coarse(array, 2**level)

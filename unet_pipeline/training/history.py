@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from unet_pipeline.record import write_text
 
 HISTORY_FILE = "history.tsv"
 
@@ -31,12 +28,15 @@ class Row:
     dice: tuple[float | None, ...] = ()
 
 
-def write_history(folder: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
-    """Write `history.tsv`: step, learning_rate, train_loss, validation_loss, dice_{class} ...; empty where unknown."""
+def history_text(rows: Sequence[Row], classes: Sequence[str]) -> str:
+    """Return the content of `history.tsv`; a cell is empty where nothing is known.
+
+    Columns: step, learning_rate, train_loss, validation_loss, dice_{class} ...
+    """
     head = ["step", "learning_rate", "train_loss", "validation_loss", *(f"dice_{name}" for name in classes)]
     lines = ["\t".join(head)]
     for row in rows:
         dice = row.dice or (None,) * len(classes)
         numbers = (row.learning_rate, row.train_loss, row.validation_loss, *dice)
         lines.append("\t".join([str(row.step), *("" if number is None else f"{number:.8g}" for number in numbers)]))
-    write_text(folder / HISTORY_FILE, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"

@@ -28,7 +28,8 @@ from unet_pipeline.training.training_stack import TrainingStack, in_memory
 from unet_pipeline.training.validation import Validation
 
 CHECKPOINT = Path(".training") / "state.safetensors"
-"""Where in the model folder an unfinished training is kept; removed when it is finished."""
+"""Where in the model folder the state of a training is kept, of a finished one too: a model whose files were lost or
+damaged is then restored without training again."""
 
 
 @dataclass(frozen=True)

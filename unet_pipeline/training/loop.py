@@ -8,7 +8,6 @@ threads.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -26,9 +25,11 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import autocast, save_model
 from unet_pipeline.progress import Progress
+from unet_pipeline.publish import Check, unclaimed
+from unet_pipeline.record import sha256_bytes, write_text
 from unet_pipeline.schema import plain
 from unet_pipeline.training.guards import Termination, explain_memory, reproducible
-from unet_pipeline.training.history import Row, write_history
+from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
 from unet_pipeline.training.learner import Learner, Settings, State, batches, prepare, resume, save
 from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
 from unet_pipeline.training.training_stack import TrainingStack, check_stacks
@@ -67,10 +68,12 @@ def train(
     folder: Path,
     digest: str,
     progress: Progress,
+    check: Check = unclaimed,
 ) -> TrainResult:
     """Train a network and write `weights.safetensors`, `model.json` and `history.tsv` into `folder`.
 
-    An interrupted training with the same digest and settings is resumed from `folder/.training`.
+    An interrupted training with the same digest and settings is resumed from `folder/.training`; so is a finished one
+    whose files were lost, which then costs no step.
 
     Args:
         stacks: where tiles are drawn from.
@@ -81,6 +84,7 @@ def train(
         folder: the model folder.
         digest: names the inputs and the configuration; a checkpoint with another one is not used.
         progress: counts steps.
+        check: called before anything is written, so that a job that was taken over stops.
 
     Raises:
         PipelineError: stacks that do not fit the network, a loss that is not finite, CUDA asked for and absent, a full
@@ -101,17 +105,18 @@ def train(
             progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
         state = resume(learner, progress)
         resumed_step = state.step
-        _loop(learner, state, progress, termination)
+        _loop(learner, state, progress, termination, check)
         _check_weights(state, learner)
-        record = _record(learner, state)
+        check()
+        text = history_text(state.history, card.classes)
+        record = {**_record(learner, state), "history_sha256": sha256_bytes(text.encode())}
+        write_text(folder / HISTORY_FILE, text)
         learner.network.load_state_dict(state.best or learner.network.state_dict())
         card = save_model(folder, learner.network, replace(card, training={**record, **card.training}))
-    write_history(folder, state.history, card.classes)
-    shutil.rmtree(learner.checkpoint.parent, ignore_errors=True)
     return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)
 
 
-def _loop(learner: Learner, state: State, progress: Progress, termination: Termination) -> None:
+def _loop(learner: Learner, state: State, progress: Progress, termination: Termination, check: Check) -> None:
     """Learning rate, forward, backward, clip, step, log, validate, checkpoint; until `train.steps`."""
     options, network, optimiser, scaler = learner.settings.train, learner.network, learner.optimiser, learner.scaler
     look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
@@ -136,18 +141,19 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             state.step += 1
             state.unread.append(loss.detach())
             last = state.step == options.steps
-            check = bool(learner.validation.tiles) and (last or state.step % options.validate_every == 0)
-            row = last or check or state.step % row_every == 0
-            keep = termination.requested or (not last and state.step % options.checkpoint_every == 0)
+            validate = bool(learner.validation.tiles) and (last or state.step % options.validate_every == 0)
+            row = last or validate or state.step % row_every == 0
+            keep = last or termination.requested or state.step % options.checkpoint_every == 0
             if row or keep or state.step % look_every == 0:
                 _read_losses(state, options)
             if row:
-                score = learner.validation.score(network, learner.class_weights) if check else None
+                score = learner.validation.score(network, learner.class_weights) if validate else None
                 _add_row(learner, state, rate, score)
             if keep:
+                check()
                 _check_weights(state, learner)
                 save(learner, state)
-            if termination.requested:
+            if termination.requested and not last:
                 raise _terminated(state.step, options.steps)
             progress.advance(1, _note(state))
 

@@ -16,7 +16,7 @@ CACHE_BYTES = 1_000_000_000
 
 
 class Image(Protocol):
-    """Grey values, read plane by plane; `ngff.PlaneArray` and the readers of `inputs` are such."""
+    """Grey values, read plane by plane; `PlaneArray` and the readers of `inputs` are such."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -29,7 +29,7 @@ class Image(Protocol):
 
 
 class Label(Protocol):
-    """A value per pixel, read plane by plane; `ngff.PlaneArray` is such."""
+    """A value per pixel, read plane by plane; `PlaneArray` is such."""
 
     def read_label(self, plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         """Return (rows, columns)."""

@@ -3,6 +3,7 @@ rule stitch:
     input:
         tiles="results/{stack}/tiles.json",
         regions=region_records,
+        model=model_files,
     output:
         record="results/{stack}/stitch.json",
         tiffs=label_tiffs(),
@@ -14,12 +15,14 @@ rule stitch:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section("labels", "stitch"),
+        config=section("labels", "predict", "stitch"),
+        model=model_folder,
     shell:
         r"""
         python -m unet_pipeline stitch \
             --tiles {input.tiles:q} \
             --regions {input.regions:q} \
+            --model {params.model:q} \
             --config {params.config:q} \
             --output {output.record:q} \
             2>&1 | tee {log:q}

@@ -1,0 +1,113 @@
+"""Coverage: the proof that region records cover a volume exactly once and that its files are what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.plane_array import PlaneArray
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import again, read_json
+from unet_pipeline.stack import CLASSES
+from unet_pipeline.tile import StackPlan
+
+
+def check_coverage(
+    stack_plan: StackPlan, records: Sequence[Path], work: str | None = None
+) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Prove that the records cover the volume exactly once and that every file still is what was written.
+
+    Args:
+        stack_plan: the plan of the stack.
+        records: the region records, in any order.
+        work: what the regions must be made from (`StackPlan.work`); None takes any, if it is one.
+
+    Returns:
+        What the record of stitch says of it, and the SHA-256 of each shard's file.
+
+    Raises:
+        PipelineError: if they do not; names the record whose region must be made again.
+    """
+    seen: dict[int, Path] = {}
+    sums: dict[Path, str] = {}
+    arrays = _predicted(stack_plan)
+    models = set()
+    with Progress(stack_plan.plan.shard_count, f"check {stack_plan.stack.name}") as progress:
+        for path in records:
+            facts = _open_region(stack_plan, path, work)
+            models.add(facts["model"])
+            for entry in facts["shards"]:
+                _check_once(path, entry["shard"], seen)
+                sums |= _check_shard(stack_plan, path, entry, arrays)
+                progress.advance()
+    _check_whole(stack_plan, seen, models)
+    facts = {"shards": len(seen), "regions": len(records), "covered_once": True, "model": next(iter(models), None)}
+    return facts, sums
+
+
+def check_region(stack_plan: StackPlan, path: Path) -> dict[Path, str]:
+    """Return the SHA-256 of each shard's file of one region.
+
+    Raises:
+        PipelineError: if its record is damaged or of another plan, or a file is not what it vouches for.
+    """
+    facts, arrays = _open_region(stack_plan, path, None), _predicted(stack_plan)
+    sums: dict[Path, str] = {}
+    for entry in facts["shards"]:
+        sums |= _check_shard(stack_plan, path, entry, arrays)
+    return sums
+
+
+def _predicted(stack_plan: StackPlan) -> dict[str, PlaneArray]:
+    return {"probabilities": stack_plan.probabilities(), "classes": stack_plan.labels(CLASSES)}
+
+
+def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> dict[str, Any]:
+    facts = read_json(path, fix=again(path))
+    if not {"plan", "region", "model", "made_by", "shards"} <= set(facts):
+        raise PipelineError(path, "a region record", f"keys {sorted(facts)[:6]}", fix=again(path))
+    if facts["plan"] != stack_plan.digest:
+        raise PipelineError(path, f"a record of plan {stack_plan.digest}", f"plan {facts['plan']}", fix=again(path))
+    if work not in (None, facts["made_by"]):
+        expected = f"a region made with this model and section predict ({work})"
+        raise PipelineError(path, expected, facts["made_by"], fix=again(path))
+    expected_shards = list(stack_plan.plan.region(facts["region"]))
+    got = [entry["shard"] for entry in facts["shards"]]
+    if got != expected_shards:
+        expected = f"shards {expected_shards[:4]}... of region {facts['region']}"
+        raise PipelineError(path, expected, got[:4], fix=again(path))
+    return facts
+
+
+def _check_once(path: Path, shard: int, seen: dict[int, Path]) -> None:
+    if shard in seen:
+        got = f"shard {shard} also in {seen[shard]}"
+        raise PipelineError(path, "each shard in one region", got, fix=again(path))
+    seen[shard] = path
+
+
+def _check_shard(
+    stack_plan: StackPlan, path: Path, entry: dict[str, Any], arrays: dict[str, PlaneArray]
+) -> dict[Path, str]:
+    shard, sums = stack_plan.plan.shard_at(entry["shard"]), {}
+    for name, array in arrays.items():
+        place = shard.plane, shard.rows.start, shard.columns.start
+        file, found = array.shard_file(*place), array.shard_sha256(*place)
+        if found is None or found != entry.get(name):
+            got = "no file" if found is None else "a file that was changed since"
+            raise PipelineError(file, f"the shard that {path} vouches for", got, fix=again(path))
+        sums[file] = found
+    return sums
+
+
+def _check_whole(stack_plan: StackPlan, seen: dict[int, Path], models: set[str]) -> None:
+    missing = sorted(set(range(stack_plan.plan.shard_count)) - set(seen))
+    if missing:
+        got = f"{len(missing)} shard(s) in no record, the first {missing[0]}"
+        expected = f"all {stack_plan.plan.shard_count} shards"
+        raise PipelineError(stack_plan.store, expected, got, fix="give all region records")
+    if len(models) > 1:
+        expected, got = "regions predicted by one model", f"{len(models)} models"
+        raise PipelineError(stack_plan.store, expected, got, fix="rerun predict")

@@ -1,0 +1,108 @@
+"""The files a record vouches for, with their checksums, in a list that `sha256sum --check` reads too.
+
+`ingest.json` vouches for what `ingest.sha256` lists, and so on; the record holds the checksum of the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.record import PARTIAL, again, atomic_path, sha256_file
+
+
+def list_path(record: Path) -> Path:
+    """Return the place of the list of a record: `results/a/stitch.sha256` of `results/a/stitch.json`."""
+    return record.with_suffix(".sha256")
+
+
+def write_list(record: Path, products: Sequence[Path], known: Mapping[Path, str] | None = None) -> dict[str, Any]:
+    """Write the list of all files below some products, and return what the record says of it.
+
+    Args:
+        record: the record that shall vouch for them; the list lies beside it, and names are relative to its folder.
+        products: files and folders.
+        known: checksums that were just computed, by path; these files are not read again.
+
+    Returns:
+        name and SHA-256 of the list, number of files and their bytes.
+
+    Raises:
+        PipelineError: if the list cannot be written.
+    """
+    path, known = list_path(record), known or {}
+    count = size = 0
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as lines:
+        for product in products:
+            for file in files_below(product):
+                total = known.get(file) or sha256_file(file)
+                lines.write(f"{total}  {file.relative_to(record.parent).as_posix()}\n")
+                count, size = count + 1, size + file.stat().st_size
+    return {"list": path.name, "sha256": sha256_file(path), "files": count, "bytes": size}
+
+
+def read_list(record: Path, facts: Mapping[str, Any], fix: str) -> dict[Path, str]:
+    """Return the checksum of each file that a record vouches for.
+
+    Args:
+        record: the record.
+        facts: its content; what `write_list` returned is under "files".
+        fix: what to do where the list is damaged.
+
+    Raises:
+        PipelineError: if the list is missing, or is not the one the record names.
+    """
+    path = list_path(record)
+    try:
+        same = sha256_file(path) == facts["files"]["sha256"]
+    except (OSError, KeyError, TypeError) as error:
+        raise PipelineError(path, f"the list that {record} vouches for", error, fix=fix) from error
+    if not same:
+        raise PipelineError(path, f"the list that {record} vouches for", "another: it was altered", fix=fix)
+    return parse_list(record)
+
+
+def parse_list(record: Path) -> dict[Path, str]:
+    """Return the checksum of each file in the list of a record, whether or not the record vouches for it.
+
+    Raises:
+        PipelineError: if the list is missing or is none.
+    """
+    path = list_path(record)
+    try:
+        pairs = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
+        return {record.parent / name: total for total, name in pairs}
+    except (OSError, ValueError) as error:
+        raise PipelineError(path, "a list of checksums", error, fix=again(record)) from error
+
+
+def damaged(
+    listed: Mapping[Path, str], products: Sequence[Path], known: Mapping[Path, str] | None = None
+) -> Iterator[tuple[Path, str]]:
+    """Yield the files that are not what the list says, and what is wrong with each.
+
+    Args:
+        listed: from `read_list`.
+        products: the files and folders that were listed; a file in them that was not there is named too.
+        known: checksums that were just computed, by path; these files are not read again.
+    """
+    known = known or {}
+    for file, total in listed.items():
+        if not file.is_file():
+            yield file, "no file"
+        elif (known.get(file) or sha256_file(file)) != total:
+            yield file, "a file that was changed since"
+    for product in products:
+        yield from ((file, "a file that nobody wrote") for file in files_below(product) if file not in listed)
+
+
+def files_below(product: Path) -> Iterator[Path]:
+    """Yield a file itself, or all files of a folder in a fixed order; half-written ones are left out."""
+    if product.is_file():
+        yield product
+        return
+    for entry in sorted(product.iterdir()) if product.is_dir() else ():
+        if not entry.name.endswith(PARTIAL):
+            yield from files_below(entry)

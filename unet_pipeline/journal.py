@@ -1,0 +1,65 @@
+"""The shards of a region that are finished, noted beside its record.
+
+A job that is cut off (wall-time limit, preemption, a killed Snakemake) goes on where it was instead of starting over;
+so does one that had finished without Snakemake having seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.plane_array import PlaneArray
+from unet_pipeline.publish import Claim
+from unet_pipeline.record import read_json, write_json
+from unet_pipeline.tiling import Shard
+
+Entry = dict[str, Any]
+
+
+def journal_path(record: Path) -> Path:
+    """Return the place of the journal of a region: `regions/.3.json.shards` of `regions/3.json`."""
+    return record.with_name(f".{record.name}.shards")
+
+
+class Journal:
+    """Finished shards of one region, as long as the work stays the same."""
+
+    def __init__(self, claim: Claim, key: str) -> None:
+        """Open the journal of a region, empty where there is none, where it is damaged or of other work.
+
+        Args:
+            claim: of the job that writes it.
+            key: names all that the bytes of a shard depend on.
+        """
+        self._claim, self._key, self._path = claim, key, journal_path(claim.output)
+        self._entries = self._read()
+
+    def _read(self) -> dict[int, Entry]:
+        try:
+            facts = read_json(self._path)
+        except PipelineError:
+            return {}
+        return {entry["shard"]: entry for entry in facts["shards"]} if facts.get("key") == self._key else {}
+
+    def finished(self, number: int, shard: Shard, arrays: Mapping[str, PlaneArray]) -> Entry | None:
+        """Return the entry of a shard whose files still are what was written, else None."""
+        entry = self._entries.get(number)
+        place = shard.plane, shard.rows.start, shard.columns.start
+        same = entry and all(array.shard_sha256(*place) == entry[name] for name, array in arrays.items())
+        return entry if same else None
+
+    def add(self, entry: Entry) -> None:
+        """Note a shard that was written.
+
+        Args:
+            entry: its number as "shard", and the SHA-256 of its file by the name of each array.
+
+        Raises:
+            PipelineError: if another job has taken over, or the disk is full.
+        """
+        self._entries[entry["shard"]] = entry
+        self._claim.check()
+        write_json(self._path, {"key": self._key, "shards": list(self._entries.values())})

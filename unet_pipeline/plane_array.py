@@ -1,0 +1,186 @@
+"""A Zarr array seen as planes: read anywhere, written in whole shards, each once.
+
+Parallel writers inside one shard lose data silently, so a shard is the unit of writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.record import sha256_file
+
+Array = npt.NDArray[Any]
+Repair = Callable[[int, int, int], str]
+"""What to do where the shard that holds (plane, row, column) is damaged, for the error message."""
+
+
+def rerun_step(plane: int, row: int, column: int) -> str:
+    """Say what helps any store."""
+    return "rerun the step that writes it"
+
+
+class Planes(Protocol):
+    """Anything that is read plane by plane, `(channels, rows, columns)` at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(planes, channels, height, width)."""
+        ...
+
+    def read(self, plane: int, rows: slice, columns: slice) -> Array:
+        """Return `(channels, rows, columns)`."""
+        ...
+
+
+class PlaneArray:
+    """A Zarr array of an image (4D) or a label (3D) seen as planes; writes whole shards.
+
+    Attributes:
+        shape: (planes, channels, height, width); labels have one channel.
+        shard_px: (height, width) of a shard, the unit of writing.
+    """
+
+    def __init__(
+        self,
+        array: zarr.Array[Any],
+        check: Callable[[], None] = lambda: None,
+        repair: Repair = rerun_step,
+    ) -> None:
+        """Wrap an array with axes czyx, tcyx, zyx or tyx.
+
+        Args:
+            array: the array.
+            check: called before each write, so that a job that was taken over stops (`publish.Claim.check`).
+            repair: what to do where the shard at (plane, row, column) is damaged, for the error message.
+        """
+        self._check, self._repair = check, repair
+        self.array = array.with_config({"write_empty_chunks": True, "order": "C"})
+        self._names = tuple(str(name) for name in array.metadata.dimension_names or ())  # type: ignore[union-attr]
+        self._plane_axis = "t" if "t" in self._names else "z"
+        planes, channels = self._plane_and_channel()
+        self.shape = (planes, channels, array.shape[-2], array.shape[-1])
+        self.dtype = np.dtype(array.dtype)
+        shards = array.shards or array.chunks
+        self.shard_px = (shards[-2], shards[-1])
+
+    def _plane_and_channel(self) -> tuple[int, int]:
+        if len(self.array.shape) == 3:
+            return self.array.shape[0], 1
+        by_name = dict(zip(self._names, self.array.shape, strict=True))
+        return int(by_name[self._plane_axis]), int(by_name["c"])
+
+    def _index(self, plane: int, rows: slice, columns: slice) -> tuple[Any, ...]:
+        if len(self.array.shape) == 3:
+            return plane, rows, columns
+        every = slice(None)
+        return (plane, every, rows, columns) if self._names[0] == "t" else (every, plane, rows, columns)
+
+    def read(self, plane: int, rows: slice, columns: slice) -> Array:
+        """Return `(channels, rows, columns)` of an image.
+
+        Raises:
+            PipelineError: if a stored chunk cannot be decoded.
+        """
+        try:
+            values = np.asarray(self.array[self._index(plane, rows, columns)])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise self._damaged(plane, rows, columns, error) from error
+        return values[None] if values.ndim == 2 else values
+
+    def _damaged(self, plane: int, rows: slice, columns: slice, error: Exception) -> PipelineError:
+        """Find the shard that cannot be decoded."""
+        for row in range(rows.start // self.shard_px[0] * self.shard_px[0], rows.stop, self.shard_px[0]):
+            for column in range(columns.start // self.shard_px[1] * self.shard_px[1], columns.stop, self.shard_px[1]):
+                place = slice(row, row + self.shard_px[0]), slice(column, column + self.shard_px[1])
+                try:
+                    self.array[self._index(plane, *place)]
+                except (ValueError, RuntimeError, OSError) as found:
+                    file, fix = self.shard_file(plane, row, column), self._repair(plane, row, column)
+                    return PipelineError(file, "a shard as it was written", f"damage: {found}", fix=fix)
+        fix = self._repair(plane, rows.start, columns.start)
+        return PipelineError(self.path, "readable shards", error, fix=fix)
+
+    def read_label(self, plane: int, rows: slice, columns: slice) -> Array:
+        """Return `(rows, columns)` of a label."""
+        values: Array = self.read(plane, rows, columns)[0]
+        return values
+
+    def write(self, plane: int, rows: slice, columns: slice, values: Array) -> None:
+        """Write `(channels, rows, columns)` or `(rows, columns)`; rows and columns must cover whole shards.
+
+        Raises:
+            PipelineError: if another job has taken over, or the disk is full or cannot be written; the shard then keeps
+                its former content.
+        """
+        self._check()
+        index = self._index(plane, rows, columns)
+        one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
+        try:
+            self._replace(index, one_plane, self.shard_file(plane, rows.start, columns.start))
+        except OSError as error:
+            self._check()
+            fix = "free space or choose another disk (--directory), then rerun: finished shards are kept"
+            raise PipelineError(self.path, "room to write a shard", error, fix=fix) from error
+
+    def _replace(self, index: tuple[Any, ...], values: Array, shard: Path) -> None:
+        try:
+            self.array[index] = values
+        except (ValueError, RuntimeError):
+            # zarr reads a shard that the image edge clips before it writes it; a damaged one is in the way.
+            if not shard.is_file():
+                raise
+            shard.unlink()
+            self.array[index] = values
+
+    @property
+    def path(self) -> Path:
+        """Folder of the array."""
+        return Path(str(self.array.store.root)) / self.array.path  # type: ignore[attr-defined]
+
+    def shard_file(self, plane: int, row: int, column: int) -> Path:
+        """Return the file of the shard that holds pixel (row, column) of a plane."""
+        grid = (row // self.shard_px[0], column // self.shard_px[1])
+        if len(self.array.shape) == 3:
+            key: tuple[int, ...] = (plane, *grid)
+        else:
+            key = (plane, 0, *grid) if self._names[0] == "t" else (0, plane, *grid)
+        return self.path / self.array.metadata.encode_chunk_key(key)
+
+    def shard_sha256(self, plane: int, row: int, column: int) -> str | None:
+        """Return the SHA-256 of a shard's file, or None if it does not exist."""
+        file = self.shard_file(plane, row, column)
+        return sha256_file(file) if file.is_file() else None
+
+    def blocks(self) -> Iterator[tuple[int, slice, slice]]:
+        """Yield (plane, rows, columns) of every shard, clipped to the image, in raster order."""
+        planes, _, height, width = self.shape
+        for plane in range(planes):
+            for y in range(0, height, self.shard_px[0]):
+                for x in range(0, width, self.shard_px[1]):
+                    yield plane, slice(y, min(y + self.shard_px[0], height)), slice(x, min(x + self.shard_px[1], width))
+
+
+def open_array(
+    store: Path,
+    name: str,
+    writable: bool = False,
+    check: Callable[[], None] = lambda: None,
+    repair: Repair = rerun_step,
+) -> PlaneArray:
+    """Open an array of a store, e.g. `open_array(image, "labels/classes/0")`; see `PlaneArray` for the rest.
+
+    Raises:
+        PipelineError: if the store or the array does not exist or cannot be read.
+    """
+    try:
+        array = zarr.open_array(store, path=name, mode="r+" if writable else "r", zarr_format=3)
+        return PlaneArray(array, check, repair)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(store / name, "a Zarr v3 array", error, fix=repair(0, 0, 0)) from error

@@ -1,0 +1,194 @@
+"""Verify: read everything below a results folder again and name what is not what was written.
+
+Every stage checks what it reads; this looks at all of it at once, before a volume is published or after a disk fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline.coverage import check_region
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.filelist import damaged, read_list
+from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
+from unet_pipeline.record import again, read_json, sha256_file
+from unet_pipeline.stack import IMAGE, WEIGHTS
+from unet_pipeline.tile import SEGMENTATION, StackPlan
+from unet_pipeline.training.history import HISTORY_FILE
+
+STORES: Mapping[str, tuple[str, ...]] = {
+    "ingest.json": (IMAGE,),
+    "weigh.json": (WEIGHTS,),
+    "tiles.json": (),
+    "stitch.json": (SEGMENTATION, "classes.tif", "instances.tif"),
+}
+"""Records that come with a list of files, and what lies beside them that must hold no other file."""
+
+PLAIN = ("metrics.json", "prove.json")
+"""Records that vouch for themselves alone."""
+
+Tell = Callable[[str], None]
+Sums = dict[Path, str]
+
+
+@dataclass
+class Tally:
+    """What has been found so far.
+
+    Attributes:
+        tell: called with a line for people.
+        files: files that were read.
+        faults: files that are not what was written.
+    """
+
+    tell: Tell
+    files: int = 0
+    faults: int = 0
+
+    def fault(self, error: PipelineError) -> None:
+        """Count and tell one."""
+        self.faults += 1
+        self.tell(f"DAMAGED {error}")
+
+
+def verify(results: Path, tell: Tell) -> Tally:
+    """Check every record, shard, model and checkpoint of a results folder, of one stack or of one model.
+
+    Args:
+        results: `results`, `results/{stack}` or a model folder.
+        tell: called with each line for people.
+
+    Returns:
+        Numbers of files read, and of those that are not what was written: none.
+
+    Raises:
+        PipelineError: if there is nothing to verify, or something is not what was written.
+    """
+    tally = Tally(tell)
+    inside = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    folders = [folder for folder in [results, *inside] if _known(folder)]
+    if not folders:
+        fix = "name a folder of results, of one stack or of one model"
+        raise PipelineError(results, "records of this pipeline", "none", fix=fix)
+    for folder in folders:
+        _verify_model(folder, tally) if (folder / CARD_FILE).exists() else _verify_stack(folder, tally)
+    tell(f"verified: {tally.files} files, {tally.faults} damaged")
+    if tally.faults:
+        fix = "what each line above says"
+        raise PipelineError(results, "files as they were written", f"{tally.faults} damaged", fix=fix)
+    return tally
+
+
+def check_stitched(record: Path, facts: Mapping[str, Any], stack_plan: StackPlan) -> None:
+    """Stop where a file of a stitched volume is not what its record vouches for.
+
+    Args:
+        record: `stitch.json`.
+        facts: its content.
+        stack_plan: the plan it belongs to.
+
+    Raises:
+        PipelineError: naming the file, and the record that makes it again.
+    """
+    listed = read_list(record, facts, again(record))
+    for file, got in damaged(listed, [record.parent / name for name in STORES["stitch.json"]]):
+        raise _fault(file, got, record, stack_plan.owner(file) or record)
+
+
+def _known(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (*STORES, CARD_FILE))
+
+
+def _verify_stack(folder: Path, tally: Tally) -> None:
+    stack_plan, known = _verify_regions(folder, tally)
+    for name, products in STORES.items():
+        record = folder / name
+        if record.exists():
+            owner = stack_plan.owner if stack_plan and name == "stitch.json" else lambda file: None
+            _verify_listed(record, [folder / product for product in products], known, owner, tally)
+    for name in PLAIN:
+        if (folder / name).exists():
+            with _counted(tally):
+                read_json(folder / name, fix=again(folder / name))
+
+
+def _verify_listed(
+    record: Path, products: list[Path], known: Sums, owner: Callable[[Path], Path | None], tally: Tally
+) -> None:
+    before = tally.faults
+    with _counted(tally):
+        listed = read_list(record, read_json(record, fix=again(record)), again(record))
+        for file, got in damaged(listed, [path for path in products if path.exists()], known):
+            tally.fault(_fault(file, got, record, owner(file) or record))
+        tally.files += len(listed)
+        if tally.faults == before:
+            tally.tell(f"ok {record}: {len(listed)} files")
+
+
+def _verify_regions(folder: Path, tally: Tally) -> tuple[StackPlan | None, Sums]:
+    """Check the shards that region records vouch for; return their checksums, which need not be computed again."""
+    known: Sums = {}
+    if not (folder / "tiles.json").exists():
+        return None, known
+    stack_plan = None
+    with _counted(tally):
+        stack_plan = StackPlan.open(folder / "tiles.json")
+        for region in range(stack_plan.plan.regions):
+            record = stack_plan.region_record(region)
+            if record.exists():
+                with _counted(tally):
+                    sums = check_region(stack_plan, record)
+                    known |= sums
+                    tally.files += len(sums)
+                    tally.tell(f"ok {record}: {len(sums)} files")
+    return stack_plan, known
+
+
+def _verify_model(folder: Path, tally: Tally) -> None:
+    with _counted(tally):
+        card = read_card(folder)
+        _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder, tally)
+        if (folder / HISTORY_FILE).exists():
+            _check_file(folder / HISTORY_FILE, _history_sum(card), folder, tally)
+        _check_training(folder, tally)
+        tally.tell(f"ok {folder / CARD_FILE}")
+
+
+def _check_file(file: Path, total: str, folder: Path, tally: Tally) -> None:
+    found = sha256_file(file) if file.is_file() else "no file"
+    tally.files += 1
+    if found != total:
+        got = "no file" if found == "no file" else "a file that was changed since"
+        raise _fault(file, got, folder / CARD_FILE, folder / CARD_FILE)
+
+
+def _history_sum(card: ModelCard) -> str:
+    return str(card.training.get("history_sha256"))
+
+
+def _check_training(folder: Path, tally: Tally) -> None:
+    # Imported here: reading a checkpoint needs torch, and most results have none to read.
+    from unet_pipeline.training.checkpoint import read_checkpoint
+    from unet_pipeline.training.learner import CHECKPOINT
+
+    if (folder / CHECKPOINT).exists():
+        read_checkpoint(folder / CHECKPOINT)
+        tally.files += 1
+
+
+def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
+    return PipelineError(file, f"the file that {record} vouches for", got, fix=again(remade))
+
+
+@contextmanager
+def _counted(tally: Tally) -> Iterator[None]:
+    """Count a record, or the fault that was found in it."""
+    tally.files += 1
+    try:
+        yield
+    except PipelineError as error:
+        tally.fault(error)
