@@ -90,10 +90,11 @@ def test_every_product_is_there_and_nothing_else(finished: Workspace) -> None:
     made = {path.name for path in results.iterdir()}
     assert made == {"benchmarks", "learn", "logs", "model", "new", "report.html", "unseen", "val"}
     expected = {"image.ome.zarr", "ingest.json", "segmentation.ome.zarr", "tiles.json", "regions", "stitch.json"}
+    expected |= {"ingest.sha256", "tiles.sha256", "stitch.sha256"}
     assert {path.name for path in (results / "new").iterdir()} == expected
     assert {path.name for path in (results / "unseen").iterdir()} == expected | {"metrics.json"}
     assert {path.name for path in (results / "learn").iterdir()} == {
-        *("image.ome.zarr", "ingest.json", "weights.zarr", "weigh.json")
+        *("image.ome.zarr", "ingest.json", "ingest.sha256", "weights.zarr", "weigh.json", "weigh.sha256")
     }
     assert {"model.json", "weights.safetensors", "history.tsv"} <= {path.name for path in (results / "model").iterdir()}
     assert not [path for path in results.rglob("*") if "partial" in path.name]

@@ -111,7 +111,7 @@ def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
         "train": {"labels", "normalise", "model", "augment", "train"},
         "tile": {"labels", "store", "model", "tile", "predict"},
         "predict": {"predict"},
-        "stitch": {"labels", "stitch"},
+        "stitch": {"labels", "predict", "stitch"},
         "evaluate": {"labels", "evaluate"},
         "report": {
             *("labels", "store", "normalise", "weigh", "model", "augment", "train"),

@@ -25,7 +25,7 @@ T = TypeVar("T")
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 FORMAT = "unet_pipeline model 1"
-FIX = "restore the model folder, or train again"
+FIX = "restore the model folder, or train again: run the workflow with `--forcerun results/model/model.json`"
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unet_pipeline.coverage import check_region
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.filelist import damaged, read_list
+from unet_pipeline.filelist import damaged, list_path, read_list
 from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
 from unet_pipeline.record import again, read_json, sha256_file
 from unet_pipeline.stack import IMAGE, WEIGHTS
@@ -41,12 +41,12 @@ class Tally:
 
     Attributes:
         tell: called with a line for people.
-        files: files that were read.
+        files: the files that were read.
         faults: files that are not what was written.
     """
 
     tell: Tell
-    files: int = 0
+    files: set[Path] = field(default_factory=set)
     faults: int = 0
 
     def fault(self, error: PipelineError) -> None:
@@ -63,7 +63,7 @@ def verify(results: Path, tell: Tell) -> Tally:
         tell: called with each line for people.
 
     Returns:
-        Numbers of files read, and of those that are not what was written: none.
+        What was read.
 
     Raises:
         PipelineError: if there is nothing to verify, or something is not what was written.
@@ -76,7 +76,7 @@ def verify(results: Path, tell: Tell) -> Tally:
         raise PipelineError(results, "records of this pipeline", "none", fix=fix)
     for folder in folders:
         _verify_model(folder, tally) if (folder / CARD_FILE).exists() else _verify_stack(folder, tally)
-    tell(f"verified: {tally.files} files, {tally.faults} damaged")
+    tell(f"verified: {len(tally.files)} files, {tally.faults} damaged")
     if tally.faults:
         fix = "what each line above says"
         raise PipelineError(results, "files as they were written", f"{tally.faults} damaged", fix=fix)
@@ -112,7 +112,7 @@ def _verify_stack(folder: Path, tally: Tally) -> None:
             _verify_listed(record, [folder / product for product in products], known, owner, tally)
     for name in PLAIN:
         if (folder / name).exists():
-            with _counted(tally):
+            with _counted(tally, folder / name):
                 read_json(folder / name, fix=again(folder / name))
 
 
@@ -120,11 +120,11 @@ def _verify_listed(
     record: Path, products: list[Path], known: Sums, owner: Callable[[Path], Path | None], tally: Tally
 ) -> None:
     before = tally.faults
-    with _counted(tally):
+    with _counted(tally, record):
         listed = read_list(record, read_json(record, fix=again(record)), again(record))
         for file, got in damaged(listed, [path for path in products if path.exists()], known):
             tally.fault(_fault(file, got, record, owner(file) or record))
-        tally.files += len(listed)
+        tally.files |= {list_path(record), *listed}
         if tally.faults == before:
             tally.tell(f"ok {record}: {len(listed)} files")
 
@@ -135,21 +135,21 @@ def _verify_regions(folder: Path, tally: Tally) -> tuple[StackPlan | None, Sums]
     if not (folder / "tiles.json").exists():
         return None, known
     stack_plan = None
-    with _counted(tally):
+    with _counted(tally, folder / "tiles.json"):
         stack_plan = StackPlan.open(folder / "tiles.json")
         for region in range(stack_plan.plan.regions):
             record = stack_plan.region_record(region)
             if record.exists():
-                with _counted(tally):
+                with _counted(tally, record):
                     sums = check_region(stack_plan, record)
                     known |= sums
-                    tally.files += len(sums)
+                    tally.files |= set(sums)
                     tally.tell(f"ok {record}: {len(sums)} files")
     return stack_plan, known
 
 
 def _verify_model(folder: Path, tally: Tally) -> None:
-    with _counted(tally):
+    with _counted(tally, folder / CARD_FILE):
         card = read_card(folder)
         _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder, tally)
         if (folder / HISTORY_FILE).exists():
@@ -160,7 +160,7 @@ def _verify_model(folder: Path, tally: Tally) -> None:
 
 def _check_file(file: Path, total: str, folder: Path, tally: Tally) -> None:
     found = sha256_file(file) if file.is_file() else "no file"
-    tally.files += 1
+    tally.files.add(file)
     if found != total:
         got = "no file" if found == "no file" else "a file that was changed since"
         raise _fault(file, got, folder / CARD_FILE, folder / CARD_FILE)
@@ -176,8 +176,8 @@ def _check_training(folder: Path, tally: Tally) -> None:
     from unet_pipeline.training.learner import CHECKPOINT
 
     if (folder / CHECKPOINT).exists():
+        tally.files.add(folder / CHECKPOINT)
         read_checkpoint(folder / CHECKPOINT)
-        tally.files += 1
 
 
 def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
@@ -185,9 +185,9 @@ def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
 
 
 @contextmanager
-def _counted(tally: Tally) -> Iterator[None]:
-    """Count a record, or the fault that was found in it."""
-    tally.files += 1
+def _counted(tally: Tally, record: Path) -> Iterator[None]:
+    """Count a record, and the fault that was found in what it vouches for."""
+    tally.files.add(record)
     try:
         yield
     except PipelineError as error:

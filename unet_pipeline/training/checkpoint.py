@@ -16,6 +16,8 @@ import torch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.record import atomic_path
 
+FIX = "remove it: an unfinished training then starts over, a finished one does not need it"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -55,9 +57,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state = json.loads(metadata["state"])
     except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise PipelineError(path, "a training checkpoint", error, fix="remove it to train from the start") from error
+        raise PipelineError(path, "a training checkpoint", error, fix=FIX) from error
     if metadata.get("sha256") != _sha256(tensors, metadata["state"]):
-        raise PipelineError(path, "the checksum it was written with", "another: the file was altered")
+        raise PipelineError(path, "the checksum it was written with", "another: it was altered", fix=FIX)
     return Checkpoint(tensors, state)
 
 

@@ -1,0 +1,72 @@
+import subprocess
+
+import pytest
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.filelist import damaged, list_path, parse_list, read_list, write_list
+from unet_pipeline.record import sha256_file
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A record's place, its products, and what the record says of them."""
+    store = tmp_path / "my store.zarr"
+    (store / "c" / "0").mkdir(parents=True)
+    for name, content in (("zarr.json", "{}"), ("c/0/1", "one"), ("c/0/0", "zero")):
+        (store / name).write_text(content)
+    (store / "c" / ".half.123.partial").write_text("half-written")
+    (tmp_path / "b.tif").write_text("picture")
+    record, products = tmp_path / "a.json", [store, tmp_path / "b.tif"]
+    return record, products, {"files": write_list(record, products)}
+
+
+def test_sha256sum_reads_the_list(made, tmp_path):
+    record, _, facts = made
+    ran = subprocess.run(["sha256sum", "--check", "a.sha256"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count(": OK") == facts["files"]["files"] == 4
+    assert facts["files"]["bytes"] == len("{}" + "one" + "zero" + "picture")
+    assert facts["files"]["sha256"] == sha256_file(list_path(record))
+
+
+def test_nothing_is_damaged_at_first(made):
+    record, products, facts = made
+    assert not list(damaged(read_list(record, facts, "fix"), products))
+
+
+def test_what_was_changed_lost_or_added_is_named(made, tmp_path):
+    record, products, facts = made
+    store = products[0]
+    (store / "c/0/1").write_text("two")
+    (store / "zarr.json").unlink()
+    (store / "c/0/2").write_text("new")
+    found = dict(damaged(read_list(record, facts, "fix"), products))
+    assert found == {
+        store / "c/0/1": "a file that was changed since",
+        store / "zarr.json": "no file",
+        store / "c/0/2": "a file that nobody wrote",
+    }
+
+
+def test_known_checksums_are_used(made):
+    record, products, facts = made
+    file = products[0] / "c/0/1"
+    assert dict(damaged(read_list(record, facts, "fix"), products, {file: "another"})) == {
+        file: "a file that was changed since"
+    }
+    write_list(record, products, {file: "0" * 64})
+    assert parse_list(record)[file] == "0" * 64
+
+
+@pytest.mark.parametrize("change", ["bit", "lost", "record"])
+def test_a_damaged_list_is_named(made, change):
+    record, _, facts = made
+    if change == "bit":
+        text = list_path(record).read_text()
+        list_path(record).write_text(text.replace("b.tif", "c.tif"))
+    elif change == "lost":
+        list_path(record).unlink()
+    else:
+        facts = {}
+    with pytest.raises(PipelineError, match=r"a\.sha256[\s\S]*mend it so"):
+        read_list(record, facts, "mend it so")

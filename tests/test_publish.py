@@ -1,0 +1,108 @@
+import threading
+
+import pytest
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.publish import Claim, claim, replacing, sweep, unclaimed
+from unet_pipeline.record import read_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_last_job_that_starts_writes_and_the_earlier_one_stops(tmp_path):
+    output = tmp_path / "a.json"
+    with claim(output) as orphan:
+        orphan.write({"by": "orphan"})
+        with claim(output) as later:
+            with pytest.raises(PipelineError, match="no other job"):
+                orphan.write({"by": "orphan again"})
+            later.check()
+            later.write({"by": "later"})
+        with pytest.raises(PipelineError, match="one that has finished"):
+            orphan.check()
+    assert read_json(output) == {"by": "later"}
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_an_orphan_that_ends_leaves_the_claim_of_its_successor(tmp_path):
+    first, second = Claim(tmp_path / "a.json"), Claim(tmp_path / "a.json")
+    first.take()
+    second.take()
+    first.release()
+    second.check()
+    second.release()
+    assert names(tmp_path) == []
+
+
+def test_a_claim_that_is_away_for_a_moment_is_waited_for(tmp_path):
+    mine = Claim(tmp_path / "a.json")
+    mine.take()
+    place = tmp_path / ".a.json.owner"
+    away = place.rename(tmp_path / "away")
+    threading.Timer(0.1, away.rename, [place]).start()
+    mine.check()
+
+
+def test_claims_without_hard_links(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr("unet_pipeline.publish.os.link", refused)
+    first, second = Claim(tmp_path / "a.json"), Claim(tmp_path / "a.json")
+    first.take()
+    second.take()
+    first.release()
+    second.check()
+
+
+def test_outputs_are_claimed_one_by_one(tmp_path):
+    with claim(tmp_path / "0.json") as one, claim(tmp_path / "1.json") as other:
+        one.check()
+        other.check()
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "odd [1] *.zarr"])
+def test_what_a_killed_job_left_is_removed_and_nothing_else(tmp_path, name):
+    (tmp_path / f".{name}.123.partial").mkdir()
+    (tmp_path / f".{name}.123.partial" / "zarr.json").write_text("half")
+    (tmp_path / f".{name}.456.partial").write_text("half")
+    (tmp_path / name).mkdir()
+    (tmp_path / ".other.zarr.123.partial").write_text("of somebody else")
+    with claim(tmp_path / "a.json", tmp_path / name):
+        pass
+    assert names(tmp_path) == sorted([".other.zarr.123.partial", name])
+    sweep(tmp_path / "nothing")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    store = tmp_path / "a.zarr"
+    for content in ("first", "second"):
+        with replacing(store, unclaimed) as partial:
+            partial.mkdir()
+            (partial / content).write_text(content)
+        assert names(store) == [content]
+    with pytest.raises(RuntimeError), replacing(store, unclaimed) as partial:
+        partial.mkdir()
+        raise RuntimeError
+    with replacing(store, unclaimed):
+        pass
+    assert names(store) == ["second"]
+    assert names(tmp_path) == ["a.zarr"]
+
+
+def test_a_job_that_was_taken_over_leaves_the_folder_alone(tmp_path):
+    store, output = tmp_path / "a.zarr", tmp_path / "a.json"
+    with claim(output) as orphan, pytest.raises(PipelineError), replacing(store, orphan.check) as partial:
+        partial.mkdir()
+        Claim(output).take()
+    assert not store.exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(PipelineError, match="can be written"), claim(tmp_path / "file" / "a.json"):
+        pass
+    with pytest.raises(PipelineError, match="can be written"), replacing(tmp_path / "file" / "a", unclaimed):
+        pass
