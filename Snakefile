@@ -16,6 +16,10 @@ SETTINGS, STACKS = checked(config)
 shell.prefix(job_prefix())
 
 
+onstart:
+    alone()
+
+
 report: "workflow/report/workflow.rst"
 
 

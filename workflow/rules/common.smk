@@ -14,6 +14,7 @@ sys.path.insert(0, str(workflow.basedir))
 from unet_pipeline import __version__ as VERSION
 from unet_pipeline import config as sections
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.lock import lock
 from unet_pipeline.stacks import check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
@@ -56,6 +57,14 @@ def job_prefix():
     if not workflow.deployment_settings.deployment_method:  # a conda environment brings its own Python
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     return "; ".join([*lines, ""])
+
+
+def alone():
+    """Let no other Snakemake work here until this one ends; see unet_pipeline.lock for why Snakemake's own is off."""
+    try:
+        lock(Path(".snakemake", "unet_pipeline.lock"))
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def section(*names):
