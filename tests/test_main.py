@@ -10,7 +10,20 @@ from chain import SETTINGS, draw, make_model
 
 from unet_pipeline.__main__ import main, parser
 
-VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report", "record")
+VERBS = (
+    "demo",
+    "ingest",
+    "weigh",
+    "train",
+    "tile",
+    "predict",
+    "stitch",
+    "evaluate",
+    "prove",
+    "report",
+    "record",
+    "differs",
+)
 
 
 def run(*arguments):

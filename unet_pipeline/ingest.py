@@ -21,7 +21,7 @@ from unet_pipeline.labels import LabelReader
 from unet_pipeline.progress import Progress
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr
-from unet_pipeline.record import provenance, write_json
+from unet_pipeline.record import provenance, told, write_json
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
 
@@ -87,7 +87,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
         "dtype": image.dtype.name,
         "image": {
             "in_place": in_place,
-            "source": _absolute(source.image),
+            "source": told(source.image),
             "axes": source.axes,
             "planes": source.planes,
         },
@@ -122,10 +122,6 @@ def _grid(source: Source, image: Planes) -> ngff.Grid:
     count, height, width = _size(image)
     pixel_um = (source.pixel_um, source.pixel_um) if source.pixel_um else image.pixel_um
     return ngff.Grid(count, height, width, image.plane_axis, pixel_um, source.step or image.step)
-
-
-def _absolute(image: str) -> str:
-    return str(Path(image).absolute())
 
 
 def _create(store: Path, grid: ngff.Grid, image: Planes, options: Store, in_place: bool, labelled: bool) -> None:

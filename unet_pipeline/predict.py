@@ -5,7 +5,6 @@ A region record says which shards were written, with the checksum of each file; 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,7 +51,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
     arrays = stack_plan.probabilities(writable=True), stack_plan.labels(CLASSES, writable=True)
     label = f"predict {stack_plan.stack.name} region {region}"
-    written, started = [], time.monotonic()
+    written = []
     with Progress(plan.tile_count(numbers), label) as progress:
         for number in numbers:
             shard = plan.shard_at(number)
@@ -67,7 +66,6 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
         "model": forward.card.weights_sha256,
         "shards": written,
         "tiles": plan.tile_count(numbers),
-        "seconds": round(time.monotonic() - started, 3),
         "compute": describe_compute(forward, config.compute),
         "provenance": provenance(config.section("predict"), [stack_plan.record, model / "model.json"]),
     }

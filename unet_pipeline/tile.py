@@ -106,7 +106,7 @@ def tile(
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
     _create_store(output.parent / SEGMENTATION, grid, config, key)
-    sections = config.section("labels", "store", "model", "tile")
+    sections = config.section("labels", "store", "model", "tile", "predict")
     record = {
         "stack": stack.name,
         "ingest": stack.record.name,
