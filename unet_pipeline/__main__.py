@@ -122,11 +122,8 @@ def differs(options: argparse.Namespace) -> int:
     table = Path(options.stacks or config.stacks)
     rows = load_stacks(table) if options.stacks or table.exists() else None
     different = differences(found, config, rows, lambda source: print(f"reading {source}", file=sys.stderr))
-    _say(
-        json.dumps([asdict(one) for one in different], indent=1)
-        if options.json
-        else describe_differences(found, different)
-    )
+    as_json = json.dumps([asdict(one) for one in different], indent=1)
+    _say(as_json if options.json else describe_differences(found, different))
     return int(bool(different))
 
 

@@ -219,10 +219,16 @@ def load_merged(sources: Sequence[str] | None) -> Config:
     """
     merged: dict[str, Any] = {}
     for source in sources if sources is not None else [str(path) for path in [Path("config.yaml")] if path.exists()]:
-        for name, part in _read_yaml(source).items():
-            both = isinstance(part, Mapping) and isinstance(merged.get(name), Mapping)
-            merged[name] = {**merged[name], **part} if both else part
+        merged = _merge(merged, _read_yaml(source))
     return from_dict(merged)
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for name, part in new.items():
+        both = isinstance(part, Mapping) and isinstance(old.get(name), Mapping)
+        merged[name] = _merge(old[name], part) if both else part
+    return merged
 
 
 def _read_yaml(source: str) -> dict[str, Any]:

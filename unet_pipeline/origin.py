@@ -1,7 +1,7 @@
 """Origin: from a result to the records that vouch for it, and from there upwards to the source files.
 
 metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
-                                         └─► model.json ─► weigh.json ─┘
+and, from each region, model.json ─► weigh.json ─► ingest.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import read_json, sha256_file, untold
+from unet_pipeline.record import read_json, sha256_file, told, untold
 
 State = Literal["as recorded", "changed", "missing"]
 
@@ -215,7 +215,7 @@ def describe(origins: Sequence[Origin]) -> str:
     lines.insert(0, f"{len(origins)} records; the same in all of them:" if len(origins) > 1 else "made by")
     for origin in origins:
         own = {key: value for key, value in _made(origin).items() if shared.get(key) != value}
-        lines += ["", f"{origin.record}: {origin.verb} {origin.name}"]
+        lines += ["", f"{told(origin.record)}: {origin.verb} {origin.name}"]
         lines += [f"  {key:<12} {value}" for key, value in (own | _own(origin)).items()]
         lines += [f"  {'from':<12} {one.name}, sha256 {one.sha256[:16]}, {one.state}" for one in origin.inputs]
     return "\n".join(lines)
@@ -244,7 +244,7 @@ def _own(origin: Origin) -> dict[str, str]:
     if origin.seed is not None:
         rows["seed"] = str(origin.seed)
     for name, value in origin.sources.items():
-        rows[name] = f"{origin.made.get('config', {}).get('source', {}).get(name, '?')}, fingerprint {value}"
+        rows[f"{name} file"] = f"{origin.made.get('config', {}).get('source', {}).get(name, '?')}, fingerprint {value}"
     for section, values in origin.made.get("config", {}).items():
         if section != "source" and isinstance(values, dict):
             rows[section] = ", ".join(f"{key} {value}" for key, value in values.items())
@@ -255,14 +255,14 @@ def to_json(origins: Sequence[Origin]) -> list[dict[str, Any]]:
     """Return the same as plain values."""
     return [
         {
-            "record": str(origin.record),
+            "record": told(origin.record),
             "verb": origin.verb,
             "name": origin.name,
             "seed": origin.seed,
             "compute": origin.compute,
             "sources": origin.sources,
             "inputs": [
-                {"name": one.name, "sha256": one.sha256, "path": one.path and str(one.path), "state": one.state}
+                {"name": one.name, "sha256": one.sha256, "path": one.path and told(one.path), "state": one.state}
                 for one in origin.inputs
             ],
             "provenance": origin.made,

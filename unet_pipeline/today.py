@@ -191,10 +191,9 @@ def _roles(origin: Origin, config: Config, rows: dict[str, StackRow]) -> Iterato
             if was != now:
                 yield Difference(f"stacks with role {role}", ", ".join(was), ", ".join(now), RUNS, True)
     if origin.verb == "tile" and origin.name in rows:
-        was = origin.made.get("regions")
-        now = int(rows[origin.name].regions or config.tile.regions)
-        if was is not None and was != now:
-            yield Difference(f"regions of {origin.name}", str(was), str(now), RUNS, False)
+        planned, wanted = origin.facts["plan"]["regions"], int(rows[origin.name].regions or config.tile.regions)
+        if planned != wanted:
+            yield Difference(f"regions of {origin.name}", str(planned), str(wanted), RUNS, False)
 
 
 def _compute(origin: Origin, config: Config) -> Iterator[Difference]:
@@ -235,7 +234,7 @@ def describe_differences(origins: Sequence[Origin], found: Sequence[Difference])
     """Return the differences for people: those first that Snakemake does not see."""
     count = f"{len(origins)} record{'s' if len(origins) != 1 else ''} compared"
     if not found:
-        return f"{count}: nothing differs; made today it would be the same"
+        return f"{count}: nothing differs"
     lines = [f"{count}: {len(found)} difference{'s' if len(found) != 1 else ''}"]
     for one in sorted(found, key=lambda one: (one.snakemake == RUNS, not one.changes_result)):
         result = "the result may differ" if one.changes_result else "the result stays the same"
@@ -246,10 +245,7 @@ def describe_differences(origins: Sequence[Origin], found: Sequence[Difference])
             f"  in {_some(one.records)}",
         ]
     if any(one.snakemake == UNSEEN and one.changes_result for one in found):
-        lines += [
-            "",
-            "To make anew what Snakemake does not see: snakemake --forcerun ingest (everything), or name a rule",
-        ]
+        lines += ["", "To make anew what Snakemake does not see: snakemake --forcerun RULE, or --forceall"]
     return "\n".join(lines)
 
 
