@@ -10,20 +10,8 @@ from chain import SETTINGS, draw, make_model
 
 from unet_pipeline.__main__ import main, parser
 
-VERBS = [
-    "demo",
-    "ingest",
-    "weigh",
-    "train",
-    "tile",
-    "predict",
-    "stitch",
-    "evaluate",
-    "prove",
-    "report",
-    "record",
-    "differs",
-]
+VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
+VERBS += ("record", "differs")
 
 
 def run(*arguments):
