@@ -89,16 +89,6 @@ def test_a_second_run_does_nothing_and_the_report_of_snakemake_works(done: Works
         assert {"report.html", "metrics.json"} <= {Path(name).name for name in archive.namelist()}
 
 
-def test_another_way_of_tiling_predicts_anew_and_gives_the_same_bytes(done: Workspace) -> None:
-    before, model = sums(done, "unseen"), done.folder / "results" / "model" / "weights.safetensors"
-    trained = model.stat().st_mtime_ns
-    ran = done.run("results/unseen/stitch.json", tile={"tile_px": 32}, predict={"batch": 2})
-    assert ran.code == 0, ran.text
-    assert ran.jobs == {"tile unseen", "predict unseen 0", "predict unseen 1", "stitch unseen"}
-    assert sums(done, "unseen") == before
-    assert model.stat().st_mtime_ns == trained
-
-
 def test_a_damaged_shard_is_found_and_its_region_made_again(done: Workspace) -> None:
     before, folder = sums(done, "unseen"), done.folder / "results" / "unseen"
     shards = sorted(path for path in (folder / "segmentation.ome.zarr" / "0" / "c").rglob("*") if path.is_file())

@@ -24,7 +24,8 @@ from unet_pipeline.stacks import StackRow
 
 RUNS = "runs it again by itself"
 UNSEEN = "does not see it"
-STOPS = "stops, until the file is there"
+NEWER = "runs it again if the file is newer than what was made from it"
+MISSES = "does not miss it before the stack is read again; then it stops and names the file"
 ABSENT = "not there"
 SAME_RESULT = {("tile", "tile_px"), ("tile", "regions"), ("predict", "batch")}
 """Keys that cut the work otherwise and change no pixel (on a GPU: nearly none)."""
@@ -116,7 +117,7 @@ def _inputs(origin: Origin) -> Iterator[Difference]:
         if one.state != "as recorded":
             now = ABSENT if one.path is None else "another content"
             # A record that is gone is made again only when something that needs it runs.
-            seen = UNSEEN if one.path is None else RUNS
+            seen = UNSEEN if one.path is None else NEWER
             yield Difference(f"record {one.name}", f"sha256 {one.sha256[:16]}", now, seen, one.path is not None)
 
 
@@ -126,7 +127,7 @@ def _sources(origin: Origin, on_source: Callable[[str], None]) -> Iterator[Diffe
         on_source(source.get(name, name))
         found = _fingerprint(origin.record, source, name)
         if found != recorded:
-            seen = STOPS if found == ABSENT else RUNS
+            seen = MISSES if found == ABSENT else NEWER
             yield Difference(f"{name} {source.get(name)}", recorded[:16], found[:60], seen, True)
 
 
@@ -236,7 +237,7 @@ def describe_differences(origins: Sequence[Origin], found: Sequence[Difference])
     if not found:
         return f"{count}: nothing differs"
     lines = [f"{count}: {len(found)} difference{'s' if len(found) != 1 else ''}"]
-    for one in sorted(found, key=lambda one: (one.snakemake == RUNS, not one.changes_result)):
+    for one in sorted(found, key=lambda one: (one.snakemake in (RUNS, NEWER), not one.changes_result)):
         result = "the result may differ" if one.changes_result else "the result stays the same"
         lines += [
             "",
