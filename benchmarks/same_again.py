@@ -153,9 +153,8 @@ def main() -> None:
     from unet_pipeline.record import machine
 
     print(f"{machine()}, Python {platform.python_version()}, torch {torch.__version__}, {given.steps} steps\n")
-    print(
-        "| against 1 thread | weight map | logits | probabilities | equal labels | weights | probabilities | equal labels |"
-    )
+    columns = ("weight map", "logits", "probabilities", "equal labels", "weights", "probabilities", "equal labels")
+    print(f"| against 1 thread | {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as base:
         first: Path | None = None
@@ -164,10 +163,8 @@ def main() -> None:
             run(variant, folder, first, given.steps)
             first = first or folder
             print(f"| {variant.name} | {' | '.join(compare(first, folder))} |", flush=True)
-    print(
-        "\nLargest absolute differences. Weight map: boundary term of weigh. Logits to equal labels: the same model. The last "
-        "three: each variant's own training."
-    )
+    print("\nLargest absolute differences. Weight map: boundary term of weigh. Logits to equal labels: the same model.")
+    print("The last three: each variant after its own training.")
     return None
 
 

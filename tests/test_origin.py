@@ -84,10 +84,10 @@ def test_the_chain_goes_back_to_the_source_files(place: Path) -> None:
         "results/model/model.json",
     }
     for one in chain:
-        for read in one.inputs:
-            assert read.state == "as recorded"
-            assert read.path is not None
-            assert sha256_file(read.path) == read.sha256
+        for made_from in one.inputs:
+            assert made_from.state == "as recorded"
+            assert made_from.path is not None
+            assert sha256_file(made_from.path) == made_from.sha256
 
 
 def test_a_renamed_results_folder_keeps_its_chain(place: Path) -> None:
