@@ -19,6 +19,18 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if CI else "here")
 
 
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A real project whose workflow has run once; tests that use it share the xdist group "end to end"."""
+    from real_project import project
+
+    space = project(tmp_path_factory.mktemp("real") / "my project")
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    assert "done in" in ran.text, "progress is seen while jobs run"
+    return space
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not CI or report.outcome != "skipped" or hasattr(report, "wasxfail"):
         return

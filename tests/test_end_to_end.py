@@ -12,58 +12,17 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from chain import draw
+from real_project import TINY, write
 from workspace import ROOT, Workspace
 
 DATA = Path(os.environ.get("UNET_PIPELINE_DATA") or ROOT.parent / "shared" / "data")
-TINY = {
-    "store": {"chunk_px": 32, "shard_px": 64},
-    "model": {"depth": 2, "base_channels": 4},
-    "train": {
-        "steps": 20,
-        "tile_px": 32,
-        "warmup": 2,
-        "validate_every": 10,
-        "validate_tiles": 2,
-        "checkpoint_every": 10,
-    },
-    "tile": {"tile_px": 48},
-    "report": {"panel_px": 64},
-    "compute": {"threads": 1, "device": "cpu"},
-}
-TABLE = (
-    "stack   | image                | labels               | role    | regions",
-    "learn   | my images/learn.tif   | my images/learn_.tif | train   |",
-    "val     | my images/val.tif     | my images/val_.tif   | val     |",
-    "unseen  | my images/unseen.tif  | my images/unseen_.tif | test    | 2",
-    "new     | my images/new/*.tif   |                      | predict |",
-)
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]  # one worker: the finished run is made once
 
 
-def write(folder: Path, name: str, shape: tuple[int, int], planes: int, seed: int) -> None:
-    image, labels = draw(planes, shape, seed)
-    tifffile.imwrite(folder / f"{name}.tif", image, photometric="minisblack")
-    tifffile.imwrite(folder / f"{name}_.tif", labels, photometric="minisblack")
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def finished(finished_project: Workspace) -> Workspace:
     """A project whose workflow has run."""
-    space = Workspace(tmp_path_factory.mktemp("real") / "my project")
-    space.config = TINY
-    images = space.folder / "my images"
-    (images / "new").mkdir(parents=True)
-    write(images, "learn", (96, 96), 1, 1)
-    write(images, "val", (64, 64), 1, 2)
-    write(images, "unseen", (70, 101), 2, 3)
-    for plane, grey in enumerate(draw(2, (40, 57), 4)[0]):
-        tifffile.imwrite(images / "new" / f"plane {plane}.tif", grey.astype(np.uint16) * 100)
-    space.table(*TABLE)
-    ran = space.run()
-    assert ran.code == 0, ran.text
-    assert "done in" in ran.text, "progress is seen while jobs run"
-    return space
+    return finished_project
 
 
 @pytest.fixture
@@ -129,16 +88,6 @@ def test_a_second_run_does_nothing_and_the_report_of_snakemake_works(done: Works
     assert ran.code == 0, ran.text
     with ZipFile(done.folder / "its report.zip") as archive:
         assert {"report.html", "metrics.json"} <= {Path(name).name for name in archive.namelist()}
-
-
-def test_another_way_of_tiling_predicts_anew_and_gives_the_same_bytes(done: Workspace) -> None:
-    before, model = sums(done, "unseen"), done.folder / "results" / "model" / "weights.safetensors"
-    trained = model.stat().st_mtime_ns
-    ran = done.run("results/unseen/stitch.json", tile={"tile_px": 32}, predict={"batch": 2})
-    assert ran.code == 0, ran.text
-    assert ran.jobs == {"tile unseen", "predict unseen 0", "predict unseen 1", "stitch unseen"}
-    assert sums(done, "unseen") == before
-    assert model.stat().st_mtime_ns == trained
 
 
 def test_a_damaged_shard_is_found_and_its_region_made_again(done: Workspace) -> None:

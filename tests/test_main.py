@@ -10,7 +10,8 @@ from chain import SETTINGS, draw, make_model
 
 from unet_pipeline.__main__ import main, parser
 
-VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report", "record")
+VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
+VERBS += ("record", "differs")
 
 
 def run(*arguments):
@@ -50,8 +51,8 @@ def test_every_verb_from_files_to_scores(place, capsys):
     assert run("evaluate", "--stitch", out / "stitch.json", "--config", options, "--output", out / "metrics.json") == 0
     assert run("prove", "--model", model, "--ingest", ingest, *common) == 0
     assert "seamless: every tiling equals one whole pass" in capsys.readouterr().out
-    assert run("record", out / "stitch.json") == 0
-    assert json.loads(capsys.readouterr().out)["config"]["stitch"]["min_area_px"] == 30
+    assert run("record", out / "stitch.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["provenance"]["config"]["stitch"]["min_area_px"] == 30
     report = place / "results" / "report.html"
     assert (
         run("report", "--model", model, "--stacks", out / "stitch.json", "--config", options, "--output", report) == 0

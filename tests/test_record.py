@@ -1,6 +1,8 @@
 import json
 import resource
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -53,13 +55,29 @@ def test_a_digest_does_not_depend_on_order():
     assert record.digest({"a": 1, "b": [2]}) == record.digest({"b": [2], "a": 1}) != record.digest({"a": 1, "b": [3]})
 
 
-def test_provenance_names_what_made_a_product(tmp_path):
-    (tmp_path / "in.json").write_text("{}")
-    made = record.provenance({"train": {"steps": 1}}, [tmp_path / "in.json"])
+def test_provenance_names_what_made_a_product(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        record.write_json(tmp_path / name / "in.json", {"stack": name})
+    made = record.provenance({"train": {"steps": 1}}, [tmp_path / "a" / "in.json", Path("b/in.json")])
     assert made["config"] == {"train": {"steps": 1}}
-    assert made["inputs"]["in.json"] == record.sha256_file(tmp_path / "in.json")
+    assert made["inputs"] == {f"{name}/in.json": record.sha256_file(Path(name, "in.json")) for name in ("a", "b")}
     assert made["packages"]["numpy"]
     json.dumps(made, allow_nan=False)
+
+
+def test_a_path_is_told_from_the_working_directory_and_found_again_after_a_move(tmp_path, monkeypatch):
+    home, moved = tmp_path / "home", tmp_path / "further away" / "moved"
+    image = home / "data" / "image.zarr"
+    image.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    assert record.told("data/../data/image.zarr") == record.told(image) == "data/image.zarr"
+    assert record.told(tmp_path / "elsewhere.zarr") == str(tmp_path / "elsewhere.zarr")
+    shutil.copytree(home, moved)
+    written = moved / "results" / "a" / "ingest.json"
+    (written.parent / "data" / "image.zarr").mkdir(parents=True)  # what the step wrote itself is not meant
+    found = [path for path in record.untold("data/image.zarr", written) if path.exists()]
+    assert found[0] == moved / "data" / "image.zarr"
 
 
 def test_an_error_says_where_what_and_what_to_do():

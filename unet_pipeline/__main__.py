@@ -11,9 +11,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from unet_pipeline import __version__
-from unet_pipeline.config import Compute, Config, load
+from unet_pipeline.config import Compute, Config, load, load_merged
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.schema import build
+
+RESULT = "a record, a store, a model folder, a stack's folder, results/, or a file in them such as report.html"
 
 # Stages are imported inside their verb: those without a network must start without torch.
 
@@ -112,14 +114,29 @@ def verify(options: argparse.Namespace) -> None:
 
 
 def record(options: argparse.Namespace) -> None:
-    """Show what made a result."""
-    from unet_pipeline.record import read_json
+    """Show what made a result, back to the source files."""
+    from unet_pipeline.origin import describe, to_json, trace
 
-    facts = read_json(options.file)
-    _say(json.dumps(facts.get("provenance", facts), indent=1))
+    found = trace(options.result)
+    _say(json.dumps(to_json(found), indent=1) if options.json else describe(found))
 
 
-Verb = Callable[[argparse.Namespace], None]
+def differs(options: argparse.Namespace) -> int:
+    """Say what of a result would come out otherwise today, and why; exit code 0: nothing, 1: something, 2: unusable."""
+    from unet_pipeline.origin import trace
+    from unet_pipeline.stacks import load_stacks
+    from unet_pipeline.today import describe_differences, differences
+
+    config, found = load_merged(options.config), trace(options.result)
+    table = Path(options.stacks or config.stacks)
+    rows = load_stacks(table) if options.stacks or table.exists() else None
+    different = differences(found, config, rows, lambda source: print(f"reading {source}", file=sys.stderr))
+    as_json = json.dumps([asdict(one) for one in different], indent=1)
+    _say(as_json if options.json else describe_differences(found, different))
+    return int(bool(different))
+
+
+Verb = Callable[[argparse.Namespace], int | None]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -181,7 +198,16 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("results", type=Path, help="a results folder, the folder of one stack, or a model folder")
 
     one = _add(verbs, record)
-    one.add_argument("file", type=Path, help="any record (JSON) of the pipeline")
+    one.add_argument("result", type=Path, help=RESULT)
+    one.add_argument("--json", action="store_true", help="as JSON")
+
+    one = _add(verbs, differs)
+    one.set_defaults(unusable=2)
+    one.add_argument("result", type=Path, help=RESULT)
+    config = "configuration of today; several are merged, as by snakemake --configfile (default: config.yaml)"
+    one.add_argument("--config", nargs="+", default=None, help=config)
+    one.add_argument("--stacks", default="", help="table of today (default: the configuration's)")
+    one.add_argument("--json", action="store_true", help="as JSON")
     return top
 
 
@@ -225,14 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends in one message and exit code 1."""
     options = parser().parse_args(arguments)
     try:
-        options.verb(options)
+        return options.verb(options) or 0
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return int(getattr(options, "unusable", 1))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
 
 
 if __name__ == "__main__":

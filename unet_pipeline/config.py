@@ -8,7 +8,7 @@ can be given only the sections it depends on and reruns only when those change.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -205,11 +205,40 @@ def load(source: str) -> Config:
     """
     if source.lstrip().startswith("{"):
         return _from_json(source)
+    return from_dict(_read_yaml(source))
+
+
+def load_merged(sources: Sequence[str] | None) -> Config:
+    """Read one configuration from several YAML files, as Snakemake merges them: later keys win, section by section.
+
+    Args:
+        sources: the files; None takes `config.yaml` of the working directory or, where there is none, the defaults.
+
+    Raises:
+        PipelineError: unreadable, or for the reasons of `from_dict`.
+    """
+    merged: dict[str, Any] = {}
+    for source in sources if sources is not None else [str(path) for path in [Path("config.yaml")] if path.exists()]:
+        merged = _merge(merged, _read_yaml(source))
+    return from_dict(merged)
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for name, part in new.items():
+        both = isinstance(part, Mapping) and isinstance(old.get(name), Mapping)
+        merged[name] = _merge(old[name], part) if both else part
+    return merged
+
+
+def _read_yaml(source: str) -> dict[str, Any]:
     try:
         value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
-    return from_dict(value or {})
+    if not isinstance(value, dict | None):
+        raise PipelineError(source, "sections with keys", repr(value)[:60], fix="correct the file")
+    return value or {}
 
 
 def _from_json(text: str) -> Config:

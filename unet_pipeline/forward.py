@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,19 @@ class Forward:
         if count == 1 and self.device.type == "cpu" and windows[0][0].size <= SMALL_PX:
             windows = windows * 2
         batch = torch.from_numpy(np.stack([self.normaliser(window) for window in windows]))
-        with _told_out_of_memory(), torch.inference_mode():
+        with _told_out_of_memory(), _exact(), torch.inference_mode():
             batch = batch.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
             with autocast(self.device, self.precision, "predict.precision"):
                 logits: torch.Tensor = self.network(batch)
             return logits[:count].float()
+
+
+def _exact() -> AbstractContextManager[None]:
+    """Return the context in which cuDNN gives the same bits again: no kernel chosen by a race, no TF32."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from unet_pipeline.progress import Progress
 from unet_pipeline.publish import Check, claim, replacing
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr
-from unet_pipeline.record import digest, provenance
+from unet_pipeline.record import digest, provenance, told
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
 
@@ -115,7 +115,7 @@ def _fill(
 def _place(source: Source) -> dict[str, Any]:
     return {
         "in_place": is_zarr(Path(source.image)),
-        "source": _absolute(source.image),
+        "source": told(source.image),
         "axes": source.axes,
         "planes": source.planes,
     }
@@ -143,10 +143,6 @@ def _grid(source: Source, image: Planes) -> ngff.Grid:
     count, height, width = _size(image)
     pixel_um = (source.pixel_um, source.pixel_um) if source.pixel_um else image.pixel_um
     return ngff.Grid(count, height, width, image.plane_axis, pixel_um, source.step or image.step)
-
-
-def _absolute(image: str) -> str:
-    return str(Path(image).absolute())
 
 
 def _create(

@@ -5,7 +5,6 @@ A region record says which shards were written, with the checksum of each file; 
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,7 +54,6 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
     made_by = stack_plan.work(forward.card, config.predict)
     compute = describe_compute(forward, config.compute)
-    started = time.monotonic()
     with claim(output, journal_path(output)) as mine:
         journal = Journal(mine, digest([made_by, region, compute, __version__]))
         written = _predict_region(stack_plan, region, forward, config, journal, mine.check)
@@ -67,7 +65,6 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
             "made_by": made_by,
             "shards": written,
             "tiles": plan.tile_count(numbers),
-            "seconds": round(time.monotonic() - started, 3),
             "compute": compute,
             "provenance": provenance(config.section("predict"), [stack_plan.record, model / "model.json"]),
         }

@@ -128,19 +128,57 @@ def provenance(sections: Mapping[str, object], inputs: Iterable[Path] = ()) -> d
 
     Args:
         sections: the configuration sections the product depends on, as plain values.
-        inputs: small input files (records); each is listed with its SHA-256.
+        inputs: small input files (records); each is listed with its SHA-256, under its path as `told` gives it.
     """
     return {
         "unet_pipeline": __version__,
         "commit": _commit(),
         "config": dict(sections),
         "config_digest": digest(sections),
-        "inputs": {path.name: sha256_file(path) for path in inputs},
+        "inputs": {told(path): sha256_file(path) for path in inputs},
         "packages": _versions(),
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:2]],
     }
+
+
+def told(path: str | Path) -> str:
+    """Return a path as records say it, so that a project can be moved and two places give the same bytes.
+
+    Returns:
+        The path relative to the working directory if it lies below it, else the absolute path.
+    """
+    place, here = Path(os.path.normpath(Path.cwd() / path)), Path.cwd()
+    return (place.relative_to(here) if place.is_relative_to(here) else place).as_posix()
+
+
+def untold(name: str, record: Path) -> list[Path]:
+    """Return where a path that stands in a record may lie today, likeliest first.
+
+    Args:
+        name: what `told` gave when the record was written.
+        record: the record; the working directory of that time is taken to be one of the folders above it.
+    """
+    above = list(record.absolute().parents)
+    # The folder of the record comes late: its own stores must not be taken for an image of the same name elsewhere.
+    return [folder / name for folder in (*above[1:], above[0], Path.cwd())]
+
+
+@cache
+def machine() -> str:
+    """Return the kind of machine: system, processor family and widest vector instructions, e.g. "Linux x86_64 avx512f".
+
+    Kernels are chosen by these instructions, and another kernel may round float32 sums otherwise.
+    """
+    return " ".join((platform.system(), platform.machine(), *_vectors()))
+
+
+def _vectors() -> tuple[str, ...]:
+    with suppress(OSError):
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+        return tuple(name for name in ("avx512f", "avx2", "sve", "asimd") if name in flags)[:1]
+    return ()
 
 
 @cache

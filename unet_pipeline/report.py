@@ -1,6 +1,6 @@
 """Report: one self-contained page of a run, from its records and volumes only.
 
-The same results give the same bytes: the page holds no time and no random name.
+The same results give the same bytes, apart from how long the jobs of predict took.
 """
 
 from __future__ import annotations
@@ -169,7 +169,6 @@ def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
     planes, size = _size(results)
     weighed = [result.weigh for result in results if result.weigh is not None]
     plans = [result.plan.plan for result in results if result.plan is not None]
-    regions = [region for result in results for region in result.regions]
     tiles = sum(plan.tile_count(range(plan.shard_count)) for plan in plans)
     labelled = sum(result.stack.labelled for result in results)
     objects = sum(result.stitch["objects"] for result in results if result.stitch is not None)
@@ -182,7 +181,7 @@ def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
         Stage("weigh", _weigh_lines(weighed), 2, 0, bool(weighed)),
         Stage("train", _train_lines(model), 3, 0),
         Stage("tile", (plural(tiles, "tile"), shards), 2, 1, bool(plans)),
-        Stage("predict", (plural(sum(plan.regions for plan in plans), "region"), _took(regions)), 4, 0.5, bool(plans)),
+        Stage("predict", (plural(sum(plan.regions for plan in plans), "region"), *_took(results)), 4, 0.5, bool(plans)),
         Stage("stitch", (plural(objects, "object"), "each shard once"), 5, 0.5, bool(plans)),
         Stage("evaluate", (_seg(seg), plural(scored, "stack") + " scored"), 6, 0.5, bool(scored)),
     ]
@@ -206,9 +205,12 @@ def _short(value: int) -> str:
     return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value / 1e3:.3g} k" if value >= 1e3 else str(value)
 
 
-def _took(regions: Sequence[dict[str, Any]]) -> str:
-    seconds = sum(float(region["seconds"]) for region in regions)
-    return f"{seconds / 60:,.1f} min" if seconds >= 120 else f"{seconds:.3g} s"
+def _took(results: Sequence[StackResult]) -> tuple[str, ...]:
+    known = [result.seconds for result in results if result.plan is not None]
+    if not known or None in known:
+        return ()
+    seconds = sum(one or 0 for one in known)
+    return (f"{seconds / 60:,.1f} min" if seconds >= 120 else f"{seconds:.3g} s",)
 
 
 def _seg(values: Sequence[float]) -> str:

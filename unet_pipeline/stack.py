@@ -17,7 +17,7 @@ from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
 from unet_pipeline.plane_array import PlaneArray, Planes, open_array
-from unet_pipeline.record import again, read_json
+from unet_pipeline.record import again, read_json, untold
 
 IMAGE = "image.ome.zarr"
 WEIGHTS = "weights.zarr"
@@ -94,7 +94,16 @@ class Stack:
         place = self.facts["image"]
         if not place["in_place"]:
             return self._open("0")
-        return open_planes(place["source"], axes=place["axes"] or None, planes=place["planes"] or None)
+        return open_planes(str(self._in_place()), axes=place["axes"] or None, planes=place["planes"] or None)
+
+    def _in_place(self) -> Path:
+        """Find the image that is used in place: seen from the project folder, wherever that lies today."""
+        source = self.facts["image"]["source"]
+        found = next((path for path in untold(source, self.record) if path.exists()), None)
+        if found is None:
+            fix = f"put it back, or correct its row of the table, delete {self.record} and run the workflow again"
+            raise PipelineError(source, f"the image that {self.record} was made from", "none there", fix=fix)
+        return found
 
     def reference(self, name: str) -> PlaneArray:
         """Open the reference: "instances" (uint32) or "classes" (uint8, 255 where nobody annotated).

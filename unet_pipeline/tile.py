@@ -143,7 +143,7 @@ def tile(
         return text
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
-    sections = config.section("labels", "store", "model", "tile")
+    sections = config.section("labels", "store", "model", "tile", "predict")
     record = {
         "stack": stack.name,
         "ingest": stack.record.name,

@@ -100,7 +100,7 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
         "stacks": [one.stack.name for one in weighed],
         "validation_stacks": [one.stack.name for one in held_out],
         "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
-        "provenance": provenance(sections, [one.stack.record for one in weighed + held_out]),
+        "provenance": provenance(sections, records),
     }
     card = ModelCard(architecture, classes, config.normalise, common, made_by)
     key = digest([sections, [sha256_file(path) for path in records]])

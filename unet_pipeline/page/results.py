@@ -31,7 +31,7 @@ KEYS = {
     "metrics": ("stack", "instances", "classes", "pixels", "isbi", "provenance"),
     "weigh": ("stack", "ingest", "largest_boundary_term", "sigma_px", "provenance"),
     "prove": ("stack", "crop", "seamless", "tolerance_std", "rows", "paper_step", "compute", "provenance"),
-    "region": ("plan", "region", "shards", "tiles", "seconds", "compute", "provenance"),
+    "region": ("plan", "region", "shards", "tiles", "compute", "provenance"),
 }
 """Keys without which a record is not what its name says."""
 
@@ -112,6 +112,19 @@ class StackResult:
         roles = (("stacks", "training"), ("validation_stacks", "validation"))
         return next((role for key, role in roles if self.name in (taken.get(key) or ())), None)
 
+    @cached_property
+    def seconds(self) -> float | None:
+        """Seconds the jobs of predict took, as Snakemake measured them; None where they were run without it.
+
+        Times are in no record: the same work gives the same bytes.
+        """
+        folder = self.folder.parent / "benchmarks" / "predict" / self.name
+        paths = [folder / f"{facts['region']}.tsv" for facts in self.regions]
+        try:
+            return sum(float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]) for path in paths)
+        except (OSError, ValueError, IndexError):
+            return None
+
     @property
     def seg(self) -> float | None:
         """CTC SEG; None where the stack is not scored, or the reference has no object."""
@@ -156,7 +169,8 @@ def read_facts(path: Path, name: str) -> dict[str, Any]:
 
 
 def _made_from(facts: dict[str, Any], source: Path) -> bool:
-    return bool(facts["provenance"]["inputs"].get(source.name) == sha256_file(source))
+    made_from = facts["provenance"]["inputs"].items()
+    return sha256_file(source) in {checksum for name, checksum in made_from if Path(name).name == source.name}
 
 
 def open_result(path: Path, model: ModelResult) -> StackResult:

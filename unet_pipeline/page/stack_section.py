@@ -118,21 +118,25 @@ def _numbers(result: StackResult, plan: StackPlan) -> Iterator[Markup]:
     planned = plan.plan
     tiles, pixels = planned.tile_count(range(planned.shard_count)), _pixels(result)
     read, kept = planned.read[0] * planned.read[1], planned.keep[0] * planned.keep[1]
-    seconds = sum(float(region["seconds"]) for region in result.regions)
     devices = sorted({str(region["compute"]["device"]) for region in result.regions})
     precisions = sorted({str(region["compute"]["precision"]) for region in result.regions})
-    speed = f", {pixels / 1e6 / seconds:.3g} Mpx/s" if seconds > 0 else ""
     rows: list[tuple[object, object]] = [
         ("Tiles", f"{count(tiles)}, each keeps {planned.keep[0]} × {planned.keep[1]} px"),
         ("Margins", f"{planned.geometry.before} px before, {planned.geometry.after} px after, as the network sees"),
         ("Reads", f"{tiles * read / pixels:.2f} px and computes {tiles * kept / pixels:.2f} px per image px"),
         ("Shards", f"{count(planned.shard_count)} of at most {planned.shard[0]} × {planned.shard[1]} px"),
         ("Regions", f"{count(planned.regions)}, the jobs of predict"),
-        ("Predicted in", f"{seconds:,.1f} s{speed} on {', '.join(devices) or '?'} in {', '.join(precisions) or '?'}"),
+        ("Predicted", f"on {', '.join(devices) or '?'} in {', '.join(precisions) or '?'}{_speed(result)}"),
         ("Coverage", _coverage(result)),
         ("Objects", _objects(result)),
     ]
     yield facts("Plan and result in numbers", rows)
+
+
+def _speed(result: StackResult) -> str:
+    if not result.seconds:
+        return ""
+    return f"; jobs took {result.seconds:,.1f} s, {_pixels(result) / 1e6 / result.seconds:.3g} Mpx/s"
 
 
 def _coverage(result: StackResult) -> str:

@@ -1,0 +1,271 @@
+"""Origin: from a result to the records that vouch for it, and from there upwards to the source files.
+
+metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
+and, from each region, model.json ─► weigh.json ─► ingest.json.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.record import read_json, sha256_file, told, untold
+
+State = Literal["as recorded", "changed", "missing"]
+
+VERBS = {
+    "fingerprints": "ingest",
+    "sigma_px": "weigh",
+    "architecture": "train",
+    "coverage": "stitch",
+    "instances": "evaluate",
+    "seamless": "prove",
+    "shards": "predict",
+    "plan": "tile",
+}
+"""Key by which the record of each verb is known; the first that is there counts."""
+
+STORES = {"segmentation.ome.zarr": "stitch.json", "image.ome.zarr": "ingest.json", "weights.zarr": "weigh.json"}
+"""Stores, and the record that vouches for each."""
+
+LAST = ("metrics.json", "prove.json", "stitch.json", "tiles.json", "weigh.json", "ingest.json")
+"""Records of a stack's folder, those first that stand at the end of the flow."""
+
+BESIDE = {
+    "weights.safetensors": "model.json",
+    "history.tsv": "model.json",
+    "classes.tif": "stitch.json",
+    "instances.tif": "stitch.json",
+}
+"""Other products, and the record that vouches for each."""
+
+KNOWN = "a record (JSON), a store, a stack's folder, a model folder, results/, or a file that lies in them"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that a record was made from.
+
+    Attributes:
+        name: its path as the record says it.
+        sha256: its checksum of that time.
+        path: where it lies today; None where it is not found.
+        state: whether it still is what the record was made from.
+    """
+
+    name: str
+    sha256: str
+    path: Path | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What one record says of how its result was made.
+
+    Attributes:
+        record: its path.
+        verb: the step that wrote it.
+        name: the stack, with the number of the region; "model" for a model.
+        made: its provenance; empty for a model that was made without this pipeline.
+        compute: device, threads and precision of a step that runs the network; else empty.
+        facts: the whole record.
+        inputs: the records it was made from.
+    """
+
+    record: Path
+    verb: str
+    name: str
+    made: dict[str, Any]
+    compute: dict[str, Any]
+    facts: dict[str, Any]
+    inputs: tuple[Input, ...]
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Fingerprints of the source files of an ingested stack, by "image" and "labels"; else empty."""
+        prints = self.facts.get("fingerprints") if self.verb == "ingest" else None
+        return {name: value for name, value in (prints or {}).items() if value}
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of a training; None of any other step, which draws nothing at random."""
+        train = self.made.get("config", {}).get("train", {}) if self.verb == "train" else {}
+        return train.get("seed") if isinstance(train, dict) else None
+
+
+def trace(result: Path) -> list[Origin]:
+    """Return what made a result: its own records, then the records those were made from, up to ingest.
+
+    Args:
+        result: a record, a store, a file of a store, a model folder, the folder of a stack or of all, or a file
+            beside the records: report.html, weights.safetensors, history.tsv, classes.tif, instances.tif.
+
+    Raises:
+        PipelineError: if it is none of those, or one of its own records is damaged.
+    """
+    first = vouching(result)
+    waiting, found = deque(first), dict[Path, Origin]()
+    while waiting:
+        path = waiting.popleft()
+        if path.resolve() in found:
+            continue
+        found[path.resolve()] = origin = read_origin(path)
+        waiting += [one.path for one in origin.inputs if one.path is not None]
+    return list(found.values())
+
+
+def vouching(result: Path) -> list[Path]:
+    """Return the records that vouch for a result; see `trace`.
+
+    Raises:
+        PipelineError: if there is none.
+    """
+    if not result.exists():
+        raise PipelineError(result, KNOWN, "nothing of that name", fix="check the path")
+    found = list(_vouching(result))
+    if not found:
+        raise PipelineError(result, KNOWN, "no record that vouches for it", fix="name what the workflow has written")
+    return found
+
+
+def _vouching(result: Path) -> Iterator[Path]:
+    inside = [place for place in (result, *result.absolute().parents) if place.name in STORES]
+    if inside:
+        yield from _of_store(inside[0])
+    elif result.is_dir():
+        yield from _of_folder(result)
+    elif result.name in BESIDE:
+        yield from _existing([result.with_name(BESIDE[result.name])])
+    elif result.name == "report.html":
+        yield from _of_folder(result.absolute().parent)
+    elif result.suffix == ".json":
+        yield result
+
+
+def _of_store(store: Path) -> Iterator[Path]:
+    record = store.with_name(STORES[store.name])
+    regions = store.with_name("regions")
+    # A volume that is not stitched yet has its region records alone.
+    yield from _existing([record]) or (_of_folder(regions) if record.name == "stitch.json" and regions.is_dir() else [])
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    """Return the records of a model, of a stack, of regions, or of all folders in this one."""
+    if model := _existing([folder / "model.json"]):
+        return model
+    own = _existing(folder / name for name in LAST)
+    if own:
+        return own
+    regions = [path for path in folder.glob("*.json") if path.stem.isdecimal()]
+    if regions:
+        return sorted(regions, key=lambda path: int(path.stem))
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("logs", "benchmarks"))
+    return [path for one in inner for path in _existing([one / "model.json", *(one / name for name in LAST)])]
+
+
+def _existing(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.is_file()]
+
+
+def read_origin(path: Path) -> Origin:
+    """Read one record.
+
+    Raises:
+        PipelineError: if it is damaged, or no record of this pipeline.
+    """
+    facts = read_json(path)
+    verb = next((verb for key, verb in VERBS.items() if key in facts), None)
+    if verb is None:
+        raise PipelineError(path, "a record of the pipeline", f"keys {sorted(facts)[:6]}", fix="name another file")
+    trained = facts.get("training") if verb == "train" else None
+    made = (trained if isinstance(trained, dict) else facts).get("provenance")
+    made = made if isinstance(made, dict) else {}
+    compute = facts.get("compute", {})
+    if isinstance(trained, dict):
+        compute = {key: trained[key] for key in ("device", "threads") if key in trained}
+    region = f" {facts['region']}" if verb == "predict" else ""
+    name = "model" if verb == "train" else f"{facts.get('stack', '?')}{region}"
+    return Origin(path, verb, name, made, compute, facts, tuple(_inputs(path, made)))
+
+
+def _inputs(record: Path, made: dict[str, Any]) -> Iterator[Input]:
+    for name, checksum in made.get("inputs", {}).items():
+        places = [path for path in _places(name, record) if path.is_file()]
+        same = next((path for path in places if sha256_file(path) == checksum), None)
+        found = same or next(iter(places), None)
+        yield Input(name, checksum, found, "as recorded" if same else "changed" if found else "missing")
+
+
+def _places(name: str, record: Path) -> Iterator[Path]:
+    """Yield where an input may lie: seen from the folders above the record, also if results/ was renamed."""
+    parts = Path(name).parts
+    for first in range(len(parts)):
+        yield from untold(str(Path(*parts[first:])), record)
+
+
+def describe(origins: Sequence[Origin]) -> str:
+    """Return what made a result, for people: first what all records share, then one record after the other."""
+    shared = _shared(origins)
+    lines = [f"{key:<14} {value}" for key, value in shared.items()]
+    lines.insert(0, f"{len(origins)} records; the same in all of them:" if len(origins) > 1 else "made by")
+    for origin in origins:
+        own = {key: value for key, value in _made(origin).items() if shared.get(key) != value}
+        lines += ["", f"{told(origin.record)}: {origin.verb} {origin.name}"]
+        lines += [f"  {key:<12} {value}" for key, value in (own | _own(origin)).items()]
+        lines += [f"  {'from':<12} {one.name}, sha256 {one.sha256[:16]}, {one.state}" for one in origin.inputs]
+    return "\n".join(lines)
+
+
+def _made(origin: Origin) -> dict[str, str]:
+    made = origin.made
+    names = {"unet_pipeline": "unet_pipeline", "commit": "commit", "python": "Python", "machine": "machine"}
+    found = {label: str(made[key]) for key, label in names.items() if key in made}
+    if packages := made.get("packages"):
+        found["packages"] = ", ".join(f"{name} {version}" for name, version in packages.items())
+    return found
+
+
+def _shared(origins: Sequence[Origin]) -> dict[str, str]:
+    every = [_made(origin) for origin in origins if origin.made]
+    return {key: value for key, value in (every[0] if every else {}).items() if all(x.get(key) == value for x in every)}
+
+
+def _own(origin: Origin) -> dict[str, str]:
+    rows = {} if origin.made else {"made": "elsewhere: the record does not say how"}
+    if origin.made.get("command"):
+        rows["command"] = " ".join(map(str, origin.made["command"]))
+    if origin.compute:
+        rows["compute"] = ", ".join(f"{key} {value}" for key, value in origin.compute.items())
+    if origin.seed is not None:
+        rows["seed"] = str(origin.seed)
+    for name, value in origin.sources.items():
+        rows[f"{name} file"] = f"{origin.made.get('config', {}).get('source', {}).get(name, '?')}, fingerprint {value}"
+    for section, values in origin.made.get("config", {}).items():
+        if section != "source" and isinstance(values, dict):
+            rows[section] = ", ".join(f"{key} {value}" for key, value in values.items())
+    return rows
+
+
+def to_json(origins: Sequence[Origin]) -> list[dict[str, Any]]:
+    """Return the same as plain values."""
+    return [
+        {
+            "record": told(origin.record),
+            "verb": origin.verb,
+            "name": origin.name,
+            "seed": origin.seed,
+            "compute": origin.compute,
+            "sources": origin.sources,
+            "inputs": [
+                {"name": one.name, "sha256": one.sha256, "path": one.path and told(one.path), "state": one.state}
+                for one in origin.inputs
+            ],
+            "provenance": origin.made,
+        }
+        for origin in origins
+    ]
