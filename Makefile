@@ -3,10 +3,12 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test lint format schema lock clean environment
+.PHONY: help demo test faults lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
+N ?= 200
+SEED ?= 0
 PYTHON ?= >=3.11,<3.14
 LOCK := envs/requirements-dev.txt
 UV := .tools/uv
@@ -24,6 +26,9 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 
 test: environment ## all tests, on WORKERS processes (2)
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
+
+faults: environment ## kill, corrupt and fill N times (200), seeded by SEED (0), and compare with an undisturbed run
+	@python tests/faults --trials $(N) --seed $(SEED) --workers $(WORKERS)
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

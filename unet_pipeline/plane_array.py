@@ -14,7 +14,7 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import sha256_file
+from unet_pipeline.record import PARTIAL, sha256_file
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]
@@ -130,6 +130,8 @@ class PlaneArray:
             raise PipelineError(self.path, "room to write a shard", error, fix=fix) from error
 
     def _replace(self, index: tuple[Any, ...], values: Array, shard: Path) -> None:
+        for left in shard.parent.glob(f"{shard.name}.*{PARTIAL}"):  # zarr's name for a file that a kill cut off
+            left.unlink(missing_ok=True)
         try:
             self.array[index] = values
         except (ValueError, RuntimeError):

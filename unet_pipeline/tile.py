@@ -22,7 +22,7 @@ from unet_pipeline.filelist import files_below, list_path, parse_list, write_lis
 from unet_pipeline.geometry import Geometry, unpadded
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.plane_array import PlaneArray, Repair, open_array
-from unet_pipeline.publish import Check, claim, replacing, unclaimed
+from unet_pipeline.publish import Check, claim, replacing, sweep, unclaimed
 from unet_pipeline.record import again, atomic_path, digest, provenance, read_json, sha256_file
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import Plan, plan
@@ -183,6 +183,7 @@ def _listed(output: Path) -> dict[Path, str] | None:
 
 
 def _mend(place: Path, content: bytes) -> None:
+    sweep(place)
     if not place.is_file() or place.read_bytes() != content:
         with atomic_path(place) as partial:
             partial.write_bytes(content)

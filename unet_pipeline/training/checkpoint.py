@@ -40,7 +40,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     state = json.dumps(dict(checkpoint.state), allow_nan=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    data = safetensors.torch.save(tensors, metadata={"state": state, "sha256": _sha256(tensors, state)})
+    # one entry, because safetensors keeps several in no fixed order, and the same state shall give the same bytes
+    whole = json.dumps({"state": state, "sha256": _sha256(tensors, state)})
+    data = safetensors.torch.save(tensors, metadata={"checkpoint": whole})
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
@@ -53,7 +55,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {})["checkpoint"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state = json.loads(metadata["state"])
     except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:

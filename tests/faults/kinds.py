@@ -1,0 +1,360 @@
+"""The kinds of faults: each does one thing to a copy of a finished project and says whether all came out the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from same_tree import differing, tree
+from stages import Job, snakemake, start
+
+PATIENCE_S = 600
+"""A job that takes longer is taken for hung."""
+
+
+class Lost(Exception):
+    """Something was lost, came out otherwise, hung, or ended without a clear message."""
+
+
+@dataclass
+class Trial:
+    """One copy of the project, to be maltreated.
+
+    Attributes:
+        folder: the copy.
+        log: where everything it runs writes to.
+        chance: seeded.
+        jobs: by name.
+        expected: digests of the files of an undisturbed run.
+        seconds: how long each job took undisturbed.
+        changes: how often each job changes a file.
+    """
+
+    folder: Path
+    log: Path
+    chance: random.Random
+    jobs: dict[str, Job]
+    expected: dict[str, str]
+    seconds: dict[str, float]
+    changes: dict[str, int]
+
+    def any_job(self) -> Job:
+        """Choose a job and remove its outputs."""
+        job = self.jobs[self.chance.choice(sorted(self.jobs))]
+        job.forget(self.folder, whole=self.chance.random() < 0.5)
+        self.note(f"# job {job.name}")
+        return job
+
+    def note(self, text: str) -> None:
+        """Write a line into the log."""
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+
+    def moment(self, job: Job) -> None:
+        """Wait for a while that ends somewhere within the run of a job."""
+        time.sleep(self.chance.uniform(0.02, 1.1) * self.seconds[job.name])
+
+    def finish(self, job: Job) -> None:
+        """Run a job to its end; it must succeed."""
+        self.ended(start(self.folder, job.command, self.log), 0)
+
+    def workflow(self, *arguments: str) -> None:
+        """Run Snakemake to its end; it must succeed."""
+        self.ended(snakemake(self.folder, self.log, *arguments), 0)
+
+    def ended(self, process: subprocess.Popen[bytes], *codes: int) -> int:
+        """Wait for a process; raise `Lost` if it hangs or ends with another code than these (any, if none is given)."""
+        try:
+            code = process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise Lost("hung") from None
+        if codes and code not in codes:
+            raise Lost(f"exit code {code}")
+        return code
+
+    def outputs_are_whole(self, job: Job) -> None:
+        """Check that outputs that exist are those of the undisturbed run: nothing is half-written."""
+        found = tree(self.folder / "results")
+        for name in job.outputs:
+            name = name.removeprefix("results/")
+            if name in found and found[name] != self.expected[name]:
+                raise Lost(f"half-written: {name}")
+
+    def check(self) -> None:
+        """Compare all results with those of the undisturbed run."""
+        if wrong := differing(self.expected, tree(self.folder / "results")):
+            raise Lost(f"differs: {', '.join(wrong[:4])} ({len(wrong)} files)")
+
+    def said_once(self) -> None:
+        """Check that the log shows a clear error and no traceback."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        if "Traceback" in text or "error: " not in text:
+            raise Lost("no clear message")
+
+
+def killed_at_a_write(trial: Trial) -> None:
+    """SIGKILL just before a job changes a file, then the job again."""
+    job = trial.any_job()
+    trial.ended(start(trial.folder, job.command, trial.log, trial.chance.randint(1, trial.changes[job.name])))
+    trial.outputs_are_whole(job)
+    job.forget(trial.folder, whole=False)
+    trial.finish(job)
+
+
+def _stopped(trial: Trial, number: signal.Signals) -> None:
+    job = trial.any_job()
+    process = start(trial.folder, job.command, trial.log)
+    trial.moment(job)
+    process.send_signal(number)
+    trial.ended(process)
+    trial.outputs_are_whole(job)
+    job.forget(trial.folder, whole=False)
+    trial.finish(job)
+
+
+def killed_at_any_time(trial: Trial) -> None:
+    """SIGKILL at a random moment, then the job again."""
+    _stopped(trial, signal.SIGKILL)
+
+
+def terminated(trial: Trial) -> None:
+    """SIGTERM at a random moment, as at a wall-time limit, then the job again."""
+    _stopped(trial, signal.SIGTERM)
+
+
+def orphan_beside_its_rerun(trial: Trial) -> None:
+    """The same job twice at once; the first one was left over by a killed Snakemake."""
+    job = trial.any_job()
+    orphan = start(trial.folder, job.command, trial.log)
+    trial.moment(job)
+    job.forget(trial.folder, whole=False)
+    trial.finish(job)
+    trial.ended(orphan, 0, 1)
+
+
+def orphan_of_other_settings(trial: Trial) -> None:
+    """A job of an older configuration still runs beside the new one."""
+    job = trial.any_job()
+    orphan = start(trial.folder, job.with_other_settings(), trial.log)
+    trial.moment(job)
+    job.forget(trial.folder, whole=False)
+    trial.finish(job)
+    trial.ended(orphan, 0, 1)
+
+
+def full_disk(trial: Trial) -> None:
+    """The disk is full after so many bytes; then there is room again."""
+    job = trial.any_job()
+    with _small_disk(trial, int(10 ** trial.chance.uniform(2, 5.5))) as make_room:
+        if trial.ended(start(trial.folder, job.command, trial.log), 0, 1):
+            trial.said_once()
+        make_room()
+        trial.outputs_are_whole(job)
+        job.forget(trial.folder, whole=False)
+        trial.finish(job)
+
+
+def read_only(trial: Trial) -> None:
+    """The results cannot be written; then they can."""
+    job = trial.any_job()
+    with _frozen(trial):
+        trial.ended(start(trial.folder, job.command, trial.log), 1)
+        trial.said_once()
+    trial.finish(job)
+
+
+def flipped_byte(trial: Trial) -> None:
+    """A byte of a result changes on the disk: verify names it, and what it says mends it."""
+    _damaged(trial, lambda data, place: data[:place] + bytes([data[place] ^ 1 << trial.chance.randrange(8)])
+             + data[place + 1 :])  # fmt: skip
+
+
+def cut_short(trial: Trial) -> None:
+    """A file of the results loses its end."""
+    _damaged(trial, lambda data, place: data[:place])
+
+
+def _damaged(trial: Trial, damage: Callable[[bytes, int], bytes]) -> None:
+    results = trial.folder / "results"
+    names = [name for name in sorted(trial.expected) if name != "report.html" and not name.endswith(".shards")]
+    file = results / trial.chance.choice([name for name in names if (results / name).stat().st_size])
+    data = file.read_bytes()
+    file.write_bytes(damage(data, trial.chance.randrange(len(data))))
+    trial.note(f"# damaged {file.relative_to(trial.folder)}")
+    trial.ended(start(trial.folder, ("verify", "results"), trial.log), 1)
+    text = trial.log.read_text(encoding="utf-8")
+    remedy = re.search(r"--forcerun ([^`]+)`", text)
+    if str(file.relative_to(trial.folder)) not in text:
+        raise Lost(f"not named: {file.name}")
+    if remedy is None:
+        file.unlink()
+        trial.expected = {name: total for name, total in trial.expected.items() if results / name != file}
+        return
+    trial.workflow("--forcerun", remedy[1])
+
+
+def _forget_much(trial: Trial) -> None:
+    """Remove results so that a good part of the workflow must run again."""
+    results = trial.folder / "results"
+    shutil.rmtree(results / trial.chance.choice(["unseen", "new", "learn"]))
+    if trial.chance.random() < 0.4:
+        shutil.rmtree(results / "model")
+
+
+def _snakemake_ended(trial: Trial, end: Callable[[subprocess.Popen[bytes]], None]) -> None:
+    _forget_much(trial)
+    process = snakemake(trial.folder, trial.log)
+    _started(trial, process)
+    time.sleep(trial.chance.uniform(0, 12))
+    end(process)
+    trial.workflow()
+    _no_job_left(trial)
+
+
+def _started(trial: Trial, process: subprocess.Popen[bytes]) -> None:
+    """Wait until Snakemake runs jobs, or has ended."""
+    end = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < end:
+        if "Select jobs to execute" in trial.log.read_text(encoding="utf-8", errors="replace"):
+            return
+        time.sleep(0.1)
+
+
+def _no_job_left(trial: Trial) -> None:
+    """Wait for the orphans to end: what they write then must not matter either."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        folders = [_folder(path) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        if trial.folder not in folders:
+            return
+        time.sleep(0.1)
+    raise Lost("an orphan never ended")
+
+
+def _folder(process: Path) -> Path | None:
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
+
+
+def snakemake_killed_alone(trial: Trial) -> None:
+    """Snakemake is killed with -9, its jobs live on, and it is started again at once."""
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+
+    _snakemake_ended(trial, end)
+
+
+def snakemake_and_jobs_killed(trial: Trial) -> None:
+    """Everything is killed with -9, as when the machine goes down."""
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    _snakemake_ended(trial, end)
+
+
+def snakemake_asked_to_stop(trial: Trial) -> None:
+    """Snakemake gets SIGINT (Ctrl-C) or SIGTERM."""
+
+    def end(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(trial.chance.choice([signal.SIGINT, signal.SIGTERM]))
+        trial.ended(process)
+
+    _snakemake_ended(trial, end)
+
+
+def two_snakemakes(trial: Trial) -> None:
+    """Two Snakemakes on one project: one works, the other says so and leaves, or finds nothing left to do."""
+    _forget_much(trial)
+    both = []
+    for _ in range(2):
+        both.append(snakemake(trial.folder, trial.log))
+        time.sleep(trial.chance.uniform(0, 6))
+    if sum(trial.ended(process, 0, 1) for process in both) > 1:
+        raise Lost("both failed")
+
+
+@contextmanager
+def _small_disk(trial: Trial, room: int) -> Iterator[Callable[[], None]]:
+    """Put the results on a disk of their own with so many bytes left; yields what makes room again."""
+    results = trial.folder / "results"
+    used = sum(-(-path.stat().st_size // 4096) * 4096 for path in results.rglob("*"))
+
+    def grow() -> None:
+        subprocess.run(["mount", "-o", "remount,size=1g", str(results)], check=True)
+
+    if not _mount(results, f"size={used + room}"):
+        raise Lost("this kind needs the right to mount a file system: run as root")
+    try:
+        yield grow
+    finally:
+        _unmount(results)
+
+
+@contextmanager
+def _frozen(trial: Trial) -> Iterator[None]:
+    results = trial.folder / "results"
+    if _mount(results, "size=1g"):
+        try:
+            subprocess.run(["mount", "-o", "remount,ro", str(results)], check=True)
+            yield
+            subprocess.run(["mount", "-o", "remount,rw", str(results)], check=True)
+        finally:
+            _unmount(results)
+        return
+    folders = [results, *(path for path in results.rglob("*") if path.is_dir())]
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        yield
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+
+
+def _mount(results: Path, options: str) -> bool:
+    """Put the results on a file system in memory; False where that is not allowed."""
+    aside = results.with_name("aside")
+    results.rename(aside)
+    results.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", options, "faults", str(results)]
+    done = os.geteuid() == 0 and subprocess.run(line, capture_output=True, check=False).returncode == 0
+    if not done:
+        results.rmdir()
+        aside.rename(results)
+        return False
+    shutil.copytree(aside, results, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+    return True
+
+
+def _unmount(results: Path) -> None:
+    """Take the results from memory back to the disk."""
+    aside = results.with_name("aside")
+    shutil.copytree(results, aside)
+    subprocess.run(["umount", str(results)], check=True)
+    results.rmdir()
+    aside.rename(results)
+
+
+KINDS: tuple[Callable[[Trial], None], ...] = (
+    killed_at_a_write, killed_at_any_time, terminated, orphan_beside_its_rerun, orphan_of_other_settings, full_disk,
+    read_only, flipped_byte, cut_short, snakemake_killed_alone, snakemake_and_jobs_killed, snakemake_asked_to_stop,
+    two_snakemakes,
+)  # fmt: skip
+"""All kinds; the harness goes through them in turn."""
