@@ -16,9 +16,6 @@ import torch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.record import atomic_path
 
-STATE = "checksum and state"
-"""The entry of the file's header: SHA-256, a line break, the state as JSON."""
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -41,8 +38,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     state = json.dumps(dict(checkpoint.state), allow_nan=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    # One entry: safetensors writes several in an order that changes from process to process.
-    data = safetensors.torch.save(tensors, metadata={STATE: f"{_sha256(tensors, state)}\n{state}"})
+    data = safetensors.torch.save(tensors, metadata={"state": state, "sha256": _sha256(tensors, state)})
     with atomic_path(path) as partial:
         partial.write_bytes(data)
 
@@ -57,11 +53,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        checksum, text = metadata[STATE].split("\n", 1)
-        state = json.loads(text)
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+        state = json.loads(metadata["state"])
+    except (OSError, safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise PipelineError(path, "a training checkpoint", error, fix="remove it to train from the start") from error
-    if checksum != _sha256(tensors, text):
+    if metadata.get("sha256") != _sha256(tensors, metadata["state"]):
         raise PipelineError(path, "the checksum it was written with", "another: the file was altered")
     return Checkpoint(tensors, state)
 
