@@ -55,3 +55,11 @@ def test_a_full_disk_leaves_the_former_checkpoint(path, monkeypatch):
         write_checkpoint(path, Checkpoint({}, {}))
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_the_same_state_gives_the_same_bytes(path):
+    written = set()
+    for _ in range(20):  # two entries in the header would change places at random
+        write_checkpoint(path, Checkpoint(TENSORS, STATE))
+        written.add(path.read_bytes())
+    assert len(written) == 1

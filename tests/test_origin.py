@@ -134,7 +134,7 @@ def test_the_verb_prints_text_or_json(place: Path, capsys: pytest.CaptureFixture
 def test_a_model_made_elsewhere_says_so(place: Path, tmp_path: Path) -> None:
     from chain import make_model
 
-    assert "made elsewhere" in describe(trace(make_model(tmp_path / "bought")))
+    assert "elsewhere: the record does not say how" in describe(trace(make_model(tmp_path / "bought")))
 
 
 @pytest.mark.parametrize("name", ["nothing there", "config.yaml", "my images", "results/logs"])

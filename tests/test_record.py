@@ -2,6 +2,7 @@ import json
 import resource
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_provenance_names_what_made_a_product(tmp_path, monkeypatch):
     assert made["inputs"] == {f"{name}/in.json": record.sha256_file(Path(name, "in.json")) for name in ("a", "b")}
     assert made["packages"]["numpy"]
     json.dumps(made, allow_nan=False)
+
+
+def test_the_commit_is_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "x", "--allow-empty"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    for place, known in (("unet_pipeline", True), ("lib/unet_pipeline", False)):
+        monkeypatch.setattr(record, "__file__", str(tmp_path / place / "record.py"))
+        assert (record._commit.__wrapped__() != "unknown") is known
 
 
 def test_a_path_is_told_from_the_working_directory_and_found_again_after_a_move(tmp_path, monkeypatch):

@@ -195,7 +195,9 @@ def _version(name: str) -> str | None:
 
 @cache
 def _commit() -> str:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():  # installed: a repository further up is not of this code
+        return "unknown"
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
