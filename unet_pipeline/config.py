@@ -18,6 +18,9 @@ import yaml
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.schema import build, json_schema, key, plain
 
+LARGEST, MOST_ALIASES = 2**20, 32
+"""Bounds of a configuration file: bytes, and YAML aliases."""
+
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
 
@@ -206,16 +209,27 @@ def load(source: str) -> Config:
     if source.lstrip().startswith("{"):
         return _from_json(source)
     try:
-        value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        value = _from_yaml(source, Path(source).read_bytes())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
     return from_dict(value or {})
+
+
+def _from_yaml(source: str, data: bytes) -> Any:
+    if len(data) > LARGEST:
+        raise PipelineError(source, f"a configuration of at most {LARGEST} bytes", f"{len(data)} bytes")
+    text = data.decode("utf-8-sig")
+    # Aliases of aliases, merged, grow without bound.
+    aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
+    if aliases > MOST_ALIASES:
+        raise PipelineError(source, f"at most {MOST_ALIASES} aliases (*name)", f"{aliases}", fix="write them out")
+    return yaml.safe_load(text)
 
 
 def _from_json(text: str) -> Config:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PipelineError(
             "--config", "JSON text, or a YAML file", error, fix="quote the text for the shell"
         ) from error
