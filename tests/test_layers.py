@@ -20,7 +20,8 @@ LAYERS = """
 errors record schema config stacks progress geometry
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
-readers.tiff_reader readers.picture_reader readers.zarr_nodes readers.zarr_reader inputs
+readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
+inputs
 ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
 statistics labels stack normalise modelcard demo ingest
 tiling tile weights weigh
