@@ -42,7 +42,7 @@ MAX_CHUNK_BYTES = 4 * 2**30
 MAX_CHUNKS_PER_SHARD = 2**22
 # A store of empty chunks is legal, and would keep every stage busy for as long as its shape says.
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
-FEW_FILES, SPARSEST = 1000, 1000
+FEW_FILES, SPARSEST = 1000, 100_000
 MANY_FILES, TINY_CHUNK = 10**6, 64
 # A Zstandard block holds at most this much.
 ZSTD_BLOCK = 128 * 2**10
@@ -75,7 +75,7 @@ def _names(found: object) -> Iterator[str]:
 
 
 def open_bounded(path: Path, zarr_format: Any) -> zarr.Array[Any]:
-    """Open an array for reading; `zarr_format` is 2 or 3.
+    """Open an array for reading, its axes as they are, e.g. (t, c, z, y, x); `zarr_format` is 2 or 3.
 
     Raises:
         PipelineError: for chunks of more than 4 GiB, shards of more than 2**22 chunks, millions of tiny chunks, or an
