@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.schema import build, json_schema, key, plain
 
 LARGEST, MOST_ALIASES = 2**20, 32
@@ -209,15 +209,13 @@ def load(source: str) -> Config:
     if source.lstrip().startswith("{"):
         return _from_json(source)
     try:
-        value = _from_yaml(source, Path(source).read_bytes())
+        value = _from_yaml(source, read_small(Path(source), LARGEST))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
     return from_dict(value or {})
 
 
 def _from_yaml(source: str, data: bytes) -> Any:
-    if len(data) > LARGEST:
-        raise PipelineError(source, f"a configuration of at most {LARGEST} bytes", f"{len(data)} bytes")
     text = data.decode("utf-8-sig")
     # Aliases of aliases, merged, grow without bound.
     aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST = 2000
 """Characters of a part of a message."""
@@ -46,6 +47,20 @@ def brief(value: object) -> str:
         short.maxdict = short.maxlist = short.maxtuple = short.maxset = 40
         text = short.repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+
+
+def read_small(path: Path, largest: int) -> bytes:
+    """Read a file that people write; never a pipe or a device, which may have no end.
+
+    Raises:
+        PipelineError: if it is no regular file, or larger than `largest` bytes.
+        OSError: if it cannot be read.
+    """
+    size = path.stat().st_size
+    if not path.is_file() or size > largest:
+        got = f"{size} bytes" if path.is_file() else "a folder, a pipe or a device"
+        raise PipelineError(path, f"a regular file of at most {largest} bytes", got)
+    return path.read_bytes()
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.schema import build, json_schema, key
 
 Row = Mapping[str | None, Any]
@@ -84,9 +84,7 @@ def _number_rows(path: str | Path, lines: list[tuple[int, str]], reader: Rows) -
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
     try:
-        if path.stat().st_size > LARGEST:
-            raise PipelineError(path, f"a table of at most {LARGEST} bytes", f"{path.stat().st_size}")
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_small(path, LARGEST).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise PipelineError(
             path, "a readable table (UTF-8, tab-separated)", error, fix="set `stacks:` in config.yaml"
