@@ -8,7 +8,7 @@ SHELL := bash
 CORES ?= all
 WORKERS ?= 2
 N ?= 1000
-SECONDS ?= 600
+LIMIT ?= 600
 PYTHON ?= >=3.11,<3.14
 LOCK := envs/requirements-dev.txt
 UV := .tools/uv
@@ -27,7 +27,7 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 test: environment ## all tests, on WORKERS processes (2)
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
 
-fuzz: environment ## hostile input: N inputs per target (1000), at most SECONDS each (600); REPLAY=file runs one again
+fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s each (600); REPLAY=file runs one again
 	@if [[ ! -x .venv-fuzz/bin/python ]]; then \
 		$(UV) venv --quiet --python .venv/bin/python .venv-fuzz; \
 		echo "import site; site.addsitedir('$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
@@ -35,7 +35,7 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most SECONDS 
 		$(UV) pip install --quiet --python .venv-fuzz --only-binary :all: 'atheris>=3' \
 			|| echo "no wheel of atheris for this Python: mutation without coverage"; \
 	fi
-	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(N) --seconds $(SECONDS) $(if $(REPLAY),--replay $(REPLAY))
+	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(N) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

@@ -18,8 +18,8 @@ import yaml
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.schema import build, json_schema, key, plain
 
-LARGEST, MOST_ALIASES = 2**20, 32
-"""Bounds of a configuration file: bytes, and YAML aliases."""
+LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32
+"""Bounds of a configuration file: bytes, YAML aliases, and levels of nesting."""
 
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
@@ -217,11 +217,19 @@ def load(source: str) -> Config:
 
 def _from_yaml(source: str, data: bytes) -> Any:
     text = data.decode("utf-8-sig")
-    # Aliases of aliases, merged, grow without bound.
-    aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader))
-    if aliases > MOST_ALIASES:
-        raise PipelineError(source, f"at most {MOST_ALIASES} aliases (*name)", f"{aliases}", fix="write them out")
+    _check_events(source, text)
     return yaml.safe_load(text)
+
+
+def _check_events(source: str, text: str) -> None:
+    """Refuse what would keep the loader busy: aliases of aliases, which grow when merged, and deep nesting."""
+    aliases = depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if aliases > MOST_ALIASES or depth > DEEPEST:
+            expected = f"at most {MOST_ALIASES} aliases (*name) and {DEEPEST} levels"
+            raise PipelineError(source, expected, "more", fix="write the values out, as config.yaml does")
 
 
 def _from_json(text: str) -> Config:

@@ -182,7 +182,7 @@ class _View:
 
 
 def _open_reader(source: str, axes: str | None, series: int | None) -> Reader:
-    path = Path(source).expanduser()
+    path = Path(source) if Path(source).exists() else Path(source).expanduser()
     if is_zarr(path):
         return ZarrReader(path, axes)
     if path.is_dir():

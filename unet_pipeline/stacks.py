@@ -103,6 +103,10 @@ def _row(cells: Row, where: str) -> StackRow:
     _check_name(row.stack, where)
     if not row.image:
         raise PipelineError(f"{where}, column image", "a file, folder, glob or Zarr store", "an empty cell")
+    for column, cell in (("image", row.image), ("labels", row.labels)):
+        if "{" in cell or "}" in cell:  # Snakemake takes them for wildcards
+            fix = "rename the file"
+            raise PipelineError(f"{where}, column {column}", "a path without { and }", repr(cell), fix=fix)
     if row.role != "predict" and not row.labels:
         fix = "name the labels, or give the stack the role predict"
         raise PipelineError(f"{where}, column labels", f"labels for a stack with role {row.role}", "none", fix=fix)
@@ -162,15 +166,15 @@ def source_files(source: str) -> list[str]:
 
     Args:
         source: a file, a folder of one file per plane, a glob, or a Zarr store. Of a store only its metadata
-            counts: chunks that are edited later go unseen.
+            counts: chunks that are edited later go unseen. So are files in a folder where a name has a brace, which
+            Snakemake would take for a wildcard: the folder itself counts then.
     """
     path = Path(source)
     if path.is_dir():
         if marks := [str(path / name) for name in ZARR_MARKS if (path / name).is_file()]:
             return marks
-        return sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith(".")) or [
-            source
-        ]
+        found = sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        return found if found and not any("{" in file for file in found) else [source]
     if path.exists():
         return [source]
     return sorted(glob.glob(source)) or [source]  # noqa: PTH207 -- Path.glob refuses absolute patterns

@@ -1,4 +1,4 @@
-"""Fuzz every target and end with a table; `make fuzz N=1000`. Replay one input: `make fuzz REPLAY=fuzz-findings/...bin`.
+"""Fuzz every target and end with a table: `make fuzz N=1000`. Again one input: `make fuzz REPLAY=fuzz-findings/...bin`.
 
 Each target runs in a process of its own; if that dies or stands still, the input it had at hand is the finding and the
 process starts again. The exit code is 0 only if there was no crash, hang or blow-up of memory.
@@ -125,7 +125,6 @@ def replay(path: Path) -> int:
     """Run one saved input with its traceback shown."""
     from fuzz import tree
     from fuzz.targets import TARGETS as KNOWN
-
     from unet_pipeline.errors import PipelineError
 
     name = max((one for one in TARGETS if path.name.startswith(one + "-")), key=len)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import atheris
+
 from fuzz import tree
 from fuzz.mutate import mutate_tree
 

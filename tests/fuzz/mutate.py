@@ -15,12 +15,14 @@ ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 7, 255, 65536, 10**9, 2**31, 2**63, 2**64, 10**40, -(10**18), 0.5, -0.0, 1e308,
     float("inf"), float("nan"), "", "0", "x", "..", "../../../../etc/passwd", "/etc/passwd", "/dev/zero", "a\0b",
     "$(touch pwned)", "`id`", "'; touch pwned; '", "-rf", "name with \"quotes\"", "line\nbreak", "\ud800", "é\u202e",
-    "x" * 5000, "9" * 5000, [], {}, [[]], [None], [0], [-1], [10**12], [10**9] * 3, [1e999], ["x"], {"": None}, {"x": {}},
+    "x" * 5000, "9" * 5000,
+    [], {}, [[]], [None], [0], [-1], [10**12], [10**9] * 3, [1e999], ["x"], {"": None}, {"x": {}},
     [[[[[[[[]]]]]]]], "pickle", "|O", "<f8", ">u4", "uint8", "float16", "complex64",
 )  # fmt: skip
 TEXTS = (
     b"$(touch pwned)", b"../../../../etc/passwd", b"/dev/zero", b"\0", b"\xff\xfe", b"1e999", b"-1", b"nan", b"inf",
-    b"99999999999999999999", b"<!DOCTYPE x [<!ENTITY a \"b\">]>", b"&lt;", b"\t", b"\n", b"\r\n", b"#", b"{", b"[", b"]",
+    b"99999999999999999999",
+    b"<!DOCTYPE x [<!ENTITY a \"b\">]>", b"&lt;", b"\t", b"\n", b"\r\n", b"#", b"{", b"[", b"]",
     b"\"", b"'", b"&a *a", b"<<: *a", b"!!python/object/apply:os.system [id]", b"2024-99-99", b"*", b"?", b"~nobody/x",
     b"\xed\xa0\x80", b"\xe2\x80\xa8", b"0x10", b"1_000", b"9" * 5000,
 )  # fmt: skip
@@ -180,7 +182,8 @@ def mutate_tiff(data: bytes, rng: random.Random) -> bytes:
     elif change == 4:
         kind = rng.choice((1, 2, 3, 4, 5, 7, 11, 12, 13, 16, 18, 0, 65535))
     else:
-        code = rng.choice((254, 256, 257, 258, 259, 262, 270, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330,
+        code = rng.choice((254, 256,
+                           257, 258, 259, 262, 270, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330,
                            338, 339, 347, 530, 50838, 50839, 51123, 34665, rng.randrange(65536)))  # fmt: skip
     if change < 2 and kind == 3 and order == "<":
         value = number % 65536

@@ -159,7 +159,8 @@ def _ome(path: Path, version: str) -> Tree:
 def configs() -> list[Tree]:
     """The default configuration, the presets, one with aliases and merges, and the JSON that rules pass."""
     files = [ROOT / "config.yaml", *sorted((ROOT / "workflow" / "presets").glob("*.yaml"))]
-    alias = b"labels: &l {kind: classes, classes: [a, b], values: {0: a, 255: b}}\ntrain: &t {steps: 3}\nstore: {<<: {chunk_px: 64}}\n"
+    alias = b"labels: &l {kind: classes, classes: [a, b], values: {0: a, 255: b}}\ntrain: &t {steps: 3}\n"
+    alias += b"store: {<<: {chunk_px: 64}}\n"
     rule = json.dumps({"labels": {"kind": "instances", "ignore": 7}, "store": {"chunk_px": 32, "shard_px": 64}})
     return [{"config.yaml": data} for data in (*(file.read_bytes() for file in files), alias, rule.encode())]
 
@@ -168,7 +169,8 @@ def tables() -> list[Tree]:
     """The demo's table and one that fills every column."""
     full = (
         "stack\timage\tlabels\trole\taxes\tlabel_axes\tpixel_um\tstep\tplanes\tlabel_planes\tseries\tregions\n"
-        "a\tdata/a.tif\tdata/l.tif\ttrain\tzyx\tzyx\t0.5\t2\t0-3,5\t0-3,5\t0\t4\n# comment\nb\tx/*.png\t\tpredict\t\t\t\t\t\t\t\t\n"
+        "a\tdata/a.tif\tdata/l.tif\ttrain\tzyx\tzyx\t0.5\t2\t0-3,5\t0-3,5\t0\t4\n# comment\n"
+        "b\tx/*.png\t\tpredict\t\t\t\t\t\t\t\t\n"
     )
     return [{"stacks.tsv": (ROOT / "stacks.tsv").read_bytes()}, {"stacks.tsv": full.encode()}]
 
@@ -233,10 +235,10 @@ def ingests() -> list[Tree]:
 
 
 def zip_bomb(size: int) -> bytes:
-    """A gzip stream of zeros about a thousand times smaller than `size`."""
+    """A gzip stream of zeros hundreds of times smaller than `size`."""
     import zlib
 
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     parts = [packer.compress(bytes(2**20)) for _ in range(size // 2**20)]
     return b"".join([*parts, packer.flush()])
 

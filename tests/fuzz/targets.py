@@ -1,18 +1,16 @@
-"""What is fuzzed: each target opens what an attacker wrote, as the pipeline would; it ends well or raises PipelineError."""
+"""What is fuzzed: each target opens what an attacker wrote, as the pipeline would; it ends well or is refused."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz import seeds
 from fuzz.tree import Tree
-
 from unet_pipeline.errors import PipelineError
 
 LONGEST_MESSAGE = 20_000
@@ -41,7 +39,7 @@ def read_image(name: str) -> Callable[[Path], None]:
 
         with open_planes(str(folder / name)) as planes:
             for file in planes.files:
-                if not Path(os.path.abspath(file)).is_relative_to(folder):
+                if not file.absolute().is_relative_to(folder):
                     raise Escape(f"read {file}")
             count, _, height, width = planes.shape
             for plane in {0, count // 2, count - 1}:
@@ -176,7 +174,8 @@ def records(folder: Path) -> None:
         ("weigh", "--ingest", cells / "ingest.json", "--config", config, "--output", fresh / "weigh.json"),
         ("evaluate", "--stitch", cells / "stitch.json", "--config", "{}", "--output", fresh / "metrics.json"),
         ("report", "--model", model, "--stacks", cells / "stitch.json", "--config", "{}", "--output", fresh / "r.html"),
-        ("stitch", "--tiles", cells / "tiles.json", "--regions", *regions, "--config", "{}", "--output", cells / "stitch.json"),
+        ("stitch", "--tiles", cells / "tiles.json", "--regions", *regions, "--config", "{}",
+         "--output", cells / "stitch.json"),
         ("predict", "--tiles", cells / "tiles.json", "--region", "0", "--model", model, "--config", "{}",
          "--output", cells / "regions" / "0.json"),
     ]  # fmt: skip

@@ -23,7 +23,6 @@ from types import FrameType
 from fuzz import tree
 from fuzz.mutate import mutate_tree
 from fuzz.targets import LONGEST_MESSAGE, TARGETS, Target
-
 from unet_pipeline.errors import PipelineError
 
 ROOM_BYTES = 2 * 2**30
