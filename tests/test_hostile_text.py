@@ -278,7 +278,7 @@ WEIGHTS = {
     "a long header": header({}, 2**60),
     "a huge tensor": header({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}),
     "offsets that wrap": header({"a": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 0]}}) + bytes(8),
-    "overlap": header(dict.fromkeys("ab", {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]})) + bytes(8),
+    "overlap": header({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for name in "ab"}) + bytes(8),
     "nothing": b"",
     "deep": header({}, 100_000) + b"[" * 100_000,
 }
