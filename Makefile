@@ -3,12 +3,12 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test faults lint format schema lock clean environment
+.PHONY: help demo test faults fuzz lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
-N ?= 200
 SEED ?= 0
+LIMIT ?= 600
 PYTHON ?= >=3.11,<3.14
 LOCK := envs/requirements-dev.txt
 UV := .tools/uv
@@ -28,7 +28,17 @@ test: environment ## all tests, on WORKERS processes (2)
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
 
 faults: environment ## kill, corrupt and fill N times (200), seeded by SEED (0), and compare with an undisturbed run
-	@python tests/faults --trials $(N) --seed $(SEED) --workers $(WORKERS)
+	@python tests/faults --trials $(or $(N),200) --seed $(SEED) --workers $(WORKERS)
+
+fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s each (600); REPLAY=file runs one again
+	@if [[ ! -x .venv-fuzz/bin/python ]]; then \
+		$(UV) venv --quiet --python .venv/bin/python .venv-fuzz; \
+		echo "import site; site.addsitedir('$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+			> "$$(.venv-fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pipeline.pth"; \
+		$(UV) pip install --quiet --python .venv-fuzz --only-binary :all: 'atheris>=3' \
+			|| echo "no wheel of atheris for this Python: mutation without coverage"; \
+	fi
+	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(or $(N),1000) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .

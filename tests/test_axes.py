@@ -116,7 +116,7 @@ def test_planes_keep_their_order(case):
 @calm
 @given(st.integers(1, 20))
 def test_no_text_means_all_planes(count):
-    assert parse_planes(WHERE, None, count) == parse_planes(WHERE, "  ", count) == tuple(range(count))
+    assert parse_planes(WHERE, None, count) == parse_planes(WHERE, "  ", count) == range(count)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ MODULES = {
 
 LAYERS = """
 errors record publish filelist schema config stacks lock progress geometry
-readers.axes readers.blocks readers.calibration readers.tiff_structure readers.tiff_pages readers.tiff_series
-readers.tiff_reader readers.picture_reader readers.zarr_nodes readers.zarr_reader inputs
+readers.axes readers.blocks readers.calibration readers.codestreams
+readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
+readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
+inputs
 plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
 statistics labels stack normalise modelcard demo ingest origin today
 tiling tile journal weights weigh

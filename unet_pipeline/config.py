@@ -15,8 +15,11 @@ from typing import Any, Literal
 
 import yaml
 
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.schema import build, json_schema, key, plain
+
+LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32
+"""Bounds of a configuration file: bytes, YAML aliases, and levels of nesting."""
 
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
@@ -233,18 +236,35 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_yaml(source: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        value = _from_yaml(source, read_small(Path(source), LARGEST))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
     if not isinstance(value, dict | None):
         raise PipelineError(source, "sections with keys", repr(value)[:60], fix="correct the file")
     return value or {}
 
 
+def _from_yaml(source: str, data: bytes) -> Any:
+    text = data.decode("utf-8-sig")
+    _check_events(source, text)
+    return yaml.safe_load(text)
+
+
+def _check_events(source: str, text: str) -> None:
+    """Refuse what would keep the loader busy: aliases of aliases, which grow when merged, and deep nesting."""
+    aliases = depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if aliases > MOST_ALIASES or depth > DEEPEST:
+            expected = f"at most {MOST_ALIASES} aliases (*name) and {DEEPEST} levels"
+            raise PipelineError(source, expected, "more", fix="write the values out, as config.yaml does")
+
+
 def _from_json(text: str) -> Config:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PipelineError(
             "--config", "JSON text, or a YAML file", error, fix="quote the text for the shell"
         ) from error

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from pathlib import Path
+
+LONGEST = 2000
+"""Characters of a part of a message."""
 
 
 class PipelineError(Exception):
@@ -19,7 +24,8 @@ class PipelineError(Exception):
 
     def __init__(self, where: object, expected: str, got: object, nearest: object = None, fix: str = "") -> None:
         """Keep the parts, so that tests and callers need not parse the message."""
-        self.where, self.expected, self.got, self.nearest, self.fix = str(where), expected, str(got), nearest, fix
+        self.where, self.expected, self.got = brief(where), expected, brief(got)
+        self.nearest, self.fix = nearest, fix
         super().__init__(self._message())
 
     def _message(self) -> str:
@@ -29,6 +35,32 @@ class PipelineError(Exception):
         if self.fix:
             lines.append(f"  what to do: {self.fix}")
         return "\n".join(lines)
+
+
+def brief(value: object) -> str:
+    """Return `value` in words of bounded length: what is found in a file may be large, or nested without end."""
+    if not isinstance(value, list | tuple | dict | set):
+        text = str(value)
+    else:
+        short = reprlib.Repr()
+        short.maxlevel, short.maxstring, short.maxother = 4, 200, 200
+        short.maxdict = short.maxlist = short.maxtuple = short.maxset = 40
+        text = short.repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+
+
+def read_small(path: Path, largest: int) -> bytes:
+    """Read a file that people write; never a pipe or a device, which may have no end.
+
+    Raises:
+        PipelineError: if it is no regular file, or larger than `largest` bytes.
+        OSError: if it cannot be read.
+    """
+    size = path.stat().st_size
+    if not path.is_file() or size > largest:
+        got = f"{size} bytes" if path.is_file() else "a folder, a pipe or a device"
+        raise PipelineError(path, f"a regular file of at most {largest} bytes", got)
+    return path.read_bytes()
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

@@ -27,6 +27,9 @@ TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
 SUFFIXES = {
     ".tif": TIFF, ".tiff": TIFF, ".btf": TIFF, ".tf2": TIFF, ".tf8": TIFF, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG
 }  # fmt: skip
+MAX_CHANNELS = 1024
+"""As many as a network takes."""
+MAX_PLANES = 10**6
 CHECK_DISK = "check its permissions and the disk"
 SUPPORTED = f"an image ({' '.join(SUFFIXES)}), a folder or glob of such, or a Zarr store"
 
@@ -119,11 +122,21 @@ def open_planes(
         reader = _open_reader(source, axes, series)
     except OSError as error:
         raise PipelineError(source, "a file that can be read", error, fix=CHECK_DISK) from error
+    except (ValueError, RuntimeError) as error:  # a name with NUL, a pattern such as a**b, the home of nobody
+        raise PipelineError(source, "a path", error, fix="check the path") from error
+    _check_counts(source, reader.info.shape)
     chosen = parse_planes(source, planes, reader.info.shape[0])
     for name, values in (("pixel_um", pixel_um or ()), ("step", () if step is None else (step,))):
         if not all(math.isfinite(value) and value > 0 for value in values):
             raise PipelineError(f"{source}: {name}", "positive numbers", values)
     return _View(reader, chosen, pixel_um, step)
+
+
+def _check_counts(source: str, shape: tuple[int, int, int, int]) -> None:
+    for count, most, what in ((shape[1], MAX_CHANNELS, "channels"), (shape[0], MAX_PLANES, "planes")):
+        if count > most:
+            fix = "set axes, such as zyx, if these are planes; else save fewer"
+            raise PipelineError(source, f"at most {most} {what}", f"{count}", fix=fix)
 
 
 class _View:
@@ -169,13 +182,15 @@ class _View:
 
 
 def _open_reader(source: str, axes: str | None, series: int | None) -> Reader:
-    path = Path(source).expanduser()
+    path = Path(source) if Path(source).exists() else Path(source).expanduser()
     if is_zarr(path):
         return ZarrReader(path, axes)
     if path.is_dir():
         return FilesReader(source, _list_folder(path), axes)
-    if path.exists():
+    if path.is_file():
         return _open_file(path, axes, series)
+    if path.exists():
+        raise PipelineError(path, "a regular file or a folder", "a pipe, socket or device", fix="name a file")
     if not any(letter in source for letter in "*?["):
         raise PipelineError(path, "a file or folder that exists", "none there", _nearest(path), fix="check the path")
     found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))

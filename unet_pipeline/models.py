@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from unet_pipeline.config import Compute
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.modelcard import (
     CARD_FILE,
     FIX,
@@ -27,6 +27,9 @@ from unet_pipeline.modelcard import (
     write_card,
 )
 from unet_pipeline.record import atomic_path, sha256_bytes
+
+LARGEST = 2**34
+"""Bytes of a weights file: more than the largest network has."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -176,7 +179,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, ModelCard
 
 def _read_weights(path: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     try:
-        data = path.read_bytes()
+        data = read_small(path, LARGEST)
     except OSError as error:
         raise PipelineError(path, "the weights of the model", error, fix=FIX) from error
     if sha256_bytes(data) != card.weights_sha256:

@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, field, fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.errors import PipelineError, brief, nearest_name
 
 T = TypeVar("T")
 
@@ -34,13 +34,15 @@ def build(kind: type[T], value: object, where: str) -> T:
         PipelineError: at the first unknown key (nearest name given), wrong type or value out of range.
     """
     if not isinstance(value, Mapping):
-        raise PipelineError(where, "keys and values", f"{value!r}", fix="indent the keys of the section under its name")
+        raise PipelineError(
+            where, "keys and values", _shown(value), fix="indent the keys of the section under its name"
+        )
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for name in value:
         if name not in known:
             raise PipelineError(
-                f"{where}.{name}", f"one of {', '.join(known)}", f"unknown key {name!r}",
-                nearest_name(str(name), known), "correct or remove the key",
+                f"{where}.{name}", f"one of {', '.join(known)}", f"unknown key {_shown(name)}",
+                nearest_name(brief(name), known), "correct or remove the key",
             )  # fmt: skip
     hints = get_type_hints(kind)
     built = {}
@@ -59,12 +61,12 @@ def _value(hint: Any, item: Any, where: str) -> Any:
         return None if item is None else _value(options[0], item, where)
     if origin is Literal:
         if item not in options:
-            raise PipelineError(where, f"one of {', '.join(options)}", repr(item), nearest_name(str(item), options))
+            raise PipelineError(where, f"one of {', '.join(options)}", _shown(item), nearest_name(brief(item), options))
         return item
     if origin is tuple:
         if not isinstance(item, list | tuple) or not all(isinstance(part, str) and part for part in item):
-            raise PipelineError(where, "a list of names", repr(item))
-        return tuple(item)
+            raise PipelineError(where, "a list of names", _shown(item))
+        return tuple(_text(part, where) for part in item)
     if origin is dict:
         return _value_map(item, where)
     return _scalar(hint, item, where)
@@ -73,22 +75,34 @@ def _value(hint: Any, item: Any, where: str) -> Any:
 def _value_map(item: Any, where: str) -> dict[int, str]:
     if not isinstance(item, Mapping):
         raise PipelineError(
-            where, "a map from label value to class name", repr(item), fix="e.g. {0: background, 255: cell}"
+            where, "a map from label value to class name", _shown(item), fix="e.g. {0: background, 255: cell}"
         )
     try:
-        return {int(value): str(name) for value, name in item.items()}
-    except (TypeError, ValueError) as error:
-        raise PipelineError(where, "whole numbers as label values", repr(item)) from error
+        return {int(value): _text(brief(name), where) for value, name in item.items()}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PipelineError(where, "whole numbers as label values", _shown(item)) from error
 
 
 def _scalar(hint: type, item: Any, where: str) -> Any:
-    if hint is float and isinstance(item, int) and not isinstance(item, bool):
+    if hint is float and isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63:
         return float(item)
     if type(item) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         fix = _text_hint(item) if hint is not str and isinstance(item, str) else ""
-        raise PipelineError(where, names[hint], f"{item!r} ({type(item).__name__})", fix=fix)
+        raise PipelineError(where, names[hint], f"{_shown(item)} ({type(item).__name__})", fix=fix)
+    return _text(item, where) if isinstance(item, str) else item
+
+
+def _text(item: str, where: str) -> str:
+    """Refuse text that no file can hold: halves of UTF-16 pairs, which JSON can say."""
+    if any("\ud800" <= letter <= "\udfff" for letter in item):
+        raise PipelineError(where, "text of whole characters", ascii(item))
     return item
+
+
+def _shown(item: object) -> str:
+    """Return `item` as Python writes it, cut where it is long or nested."""
+    return brief([item])[1:-1]
 
 
 def _text_hint(item: str) -> str:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.schema import build, json_schema, key
 
+Row = Mapping[str | None, Any]
+Rows = Iterable[Row]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+WHOLE = re.compile(r"[0-9]{1,9}")
+LARGEST = 2**26
+"""Bytes of a table."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def load_stacks(path: str | Path) -> dict[str, StackRow]:
     lines = _read_lines(Path(path))
     reader = csv.DictReader((text for _, text in lines), delimiter="\t", quoting=csv.QUOTE_NONE)
     rows: dict[str, StackRow] = {}
-    for (number, _), cells in zip(lines[1:], reader, strict=False):
+    for number, cells in _number_rows(path, lines, reader):
         where = f"{path} line {number}"
         row = _row(cells, where)
         if row.stack in rows:
@@ -70,10 +75,17 @@ def load_stacks(path: str | Path) -> dict[str, StackRow]:
     return rows
 
 
+def _number_rows(path: str | Path, lines: list[tuple[int, str]], reader: Rows) -> Iterator[tuple[int, Row]]:
+    try:
+        yield from zip((number for number, _ in lines[1:]), reader, strict=False)
+    except csv.Error as error:
+        raise PipelineError(path, "a tab-separated table", error, fix="correct the table") from error
+
+
 def _read_lines(path: Path) -> list[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_small(path, LARGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise PipelineError(
             path, "a readable table (UTF-8, tab-separated)", error, fix="set `stacks:` in config.yaml"
         ) from error
@@ -81,7 +93,7 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
 
 
-def _row(cells: Mapping[str | None, Any], where: str) -> StackRow:
+def _row(cells: Row, where: str) -> StackRow:
     if None in cells:
         raise PipelineError(
             where, "as many cells as the header has columns", f"more: {cells[None]}", fix="check the tabs"
@@ -91,14 +103,18 @@ def _row(cells: Mapping[str | None, Any], where: str) -> StackRow:
     _check_name(row.stack, where)
     if not row.image:
         raise PipelineError(f"{where}, column image", "a file, folder, glob or Zarr store", "an empty cell")
+    for column, cell in (("image", row.image), ("labels", row.labels)):
+        if "{" in cell or "}" in cell:  # Snakemake takes them for wildcards
+            fix = "rename the file"
+            raise PipelineError(f"{where}, column {column}", "a path without { and }", repr(cell), fix=fix)
     if row.role != "predict" and not row.labels:
         fix = "name the labels, or give the stack the role predict"
         raise PipelineError(f"{where}, column labels", f"labels for a stack with role {row.role}", "none", fix=fix)
     _check_number(row.pixel_um, f"{where}, column pixel_um")
     _check_number(row.step, f"{where}, column step")
-    if row.series and not row.series.isdecimal():
+    if row.series and not WHOLE.fullmatch(row.series):
         raise PipelineError(f"{where}, column series", "a whole number from 0", row.series)
-    if row.regions and not (row.regions.isdecimal() and 1 <= int(row.regions) <= 100_000):
+    if row.regions and not (WHOLE.fullmatch(row.regions) and 1 <= int(row.regions) <= 100_000):
         raise PipelineError(f"{where}, column regions", "a whole number from 1 to 100000", row.regions)
     return row
 
@@ -150,15 +166,15 @@ def source_files(source: str) -> list[str]:
 
     Args:
         source: a file, a folder of one file per plane, a glob, or a Zarr store. Of a store only its metadata
-            counts: chunks that are edited later go unseen.
+            counts: chunks that are edited later go unseen. So are files in a folder where a name has a brace, which
+            Snakemake would take for a wildcard: the folder itself counts then.
     """
     path = Path(source)
     if path.is_dir():
         if marks := [str(path / name) for name in ZARR_MARKS if (path / name).is_file()]:
             return marks
-        return sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith(".")) or [
-            source
-        ]
+        found = sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        return found if found and not any("{" in file for file in found) else [source]
     if path.exists():
         return [source]
     return sorted(glob.glob(source)) or [source]  # noqa: PTH207 -- Path.glob refuses absolute patterns

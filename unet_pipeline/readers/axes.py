@@ -153,7 +153,7 @@ def _describe(shape: Sequence[int], letters: str) -> str:
     return f"{' × '.join(map(str, shape))} ({letters})"
 
 
-def parse_planes(where: object, text: str | None, count: int) -> tuple[int, ...]:
+def parse_planes(where: object, text: str | None, count: int) -> Sequence[int]:
     """Return the plane numbers that `text` selects, in its order.
 
     Args:
@@ -165,7 +165,7 @@ def parse_planes(where: object, text: str | None, count: int) -> tuple[int, ...]
         PipelineError: for anything else, a number out of range, a range that runs backwards, or a plane named twice.
     """
     if text is None or not text.strip():
-        return tuple(range(count))
+        return range(count)
     chosen: dict[int, None] = {}
     for part in text.split(","):
         for plane in _parse_range(where, part.strip(), count):
@@ -176,7 +176,7 @@ def parse_planes(where: object, text: str | None, count: int) -> tuple[int, ...]
 
 
 def _parse_range(where: object, part: str, count: int) -> range:
-    match = re.fullmatch(r"([0-9]+)\s*(?:-\s*([0-9]+))?", part)
+    match = re.fullmatch(r"([0-9]{1,18})\s*(?:-\s*([0-9]{1,18}))?", part)
     if match is None:
         raise PipelineError(f"{where}: planes", "numbers and ranges such as '0-17,20'", repr(part))
     first = int(match[1])

@@ -16,10 +16,12 @@ from PIL import JpegImagePlugin, PngImagePlugin
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.readers.axes import Layout, find_layout
 from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, refuse_transparency
-from unet_pipeline.readers.tiff_structure import COPY_AGAIN
+from unet_pipeline.readers.codestreams import declared_bytes
+from unet_pipeline.readers.tiff_structure import COPY_AGAIN, MAX_BLOCK_BYTES
 from unet_pipeline.record import sha256_file
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+JPEG_IN_TIFF = 7
 # Deflate cannot exceed 1032. An optimal JPEG takes 12 bits for 768 bytes (4:2:0, one grey), a progressive one less.
 MAX_RATIO = {"PNG": 1033, "JPEG": 8192}
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -133,6 +135,9 @@ def _read_header(path: Path) -> _Header:
     if claim > 2**20 + size * MAX_RATIO[header.kind]:
         got = f"{header.height} × {header.width} pixels in {size} bytes: the header is damaged or forged"
         raise PipelineError(path, "a declared size that the file can hold", got, fix=COPY_AGAIN)
+    if claim > MAX_BLOCK_BYTES:
+        fix = "save it as tiled TIFF or OME-Zarr"
+        raise PipelineError(path, f"a picture of at most {MAX_BLOCK_BYTES} bytes of pixels", f"{claim}", fix=fix)
     return header
 
 
@@ -170,6 +175,8 @@ def _decode(path: Path, header: _Header) -> Array:
         # Pillow reduces these to 8 bits.
         wide: Array = imagecodecs.png_decode(path.read_bytes())
         return wide[..., : CHANNELS[header.colour] + header.alpha]
+    if header.kind == "JPEG":
+        declared_bytes(JPEG_IN_TIFF, path.read_bytes())
     opener: Any = PngImagePlugin.PngImageFile if header.kind == "PNG" else JpegImagePlugin.JpegImageFile
     with opener(path) as image:
         values = np.asarray(image)

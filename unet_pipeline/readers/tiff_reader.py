@@ -15,8 +15,9 @@ import numpy as np
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, refuse_transparency
+from unet_pipeline.readers.codestreams import declared_bytes
 from unet_pipeline.readers.tiff_series import open_series
-from unet_pipeline.readers.tiff_structure import COPY_AGAIN, PageData
+from unet_pipeline.readers.tiff_structure import COPY_AGAIN, FREE_BYTES, PageData
 from unet_pipeline.record import digest, sha256_file
 
 # Uncompressed pixels read in one go.
@@ -138,9 +139,13 @@ class TiffReader:
         if cached is not None or page.sizes[index] == 0 or page.offsets[index] == 0:
             return cached
         size = int(page.sizes[index])
-        data = _read_strided(file, int(page.offsets[index]), 1, size, size)
+        data = _read_strided(file, int(page.offsets[index]), 1, size, size).tobytes()
+        grid = self._series.grid
+        held = declared_bytes(grid.compression, data)
+        if held > max(FREE_BYTES, 8 * grid.stored_bytes(grid.rows)):
+            raise ValueError(f"a picture of {held} bytes in {size}: damaged or forged")
         options = self._series.jpeg | ({"jpegtables": page.tables} if self._series.jpeg else {})
-        decoded = self._series.decode(data.tobytes(), index, **options)[0]
+        decoded = self._series.decode(data, index, **options)[0]
         block: Array = np.moveaxis(decoded[0], -1, 0).astype(self.info.dtype)
         self._cache.put((number, index), block)
         return block

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from unet_pipeline.readers import calibration
 from unet_pipeline.readers.axes import LETTERS, UNKNOWN, Layout, find_layout
 from unet_pipeline.readers.blocks import pixel_dtype
 from unet_pipeline.readers.calibration import Calibration
+from unet_pipeline.readers.codestreams import READABLE
+from unet_pipeline.readers.tiff_files import check_metadata, check_series
 from unet_pipeline.readers.tiff_pages import read_pages
 from unet_pipeline.readers.tiff_structure import COPY_AGAIN, Grid, PageData, read_chain
 
@@ -28,8 +29,6 @@ JPEG = (6, 7, 34892, 33007)
 REFUSED_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
 ALPHA = (1, 2)
 REDUCED = 1
-# tifffile makes a list entry for every plane that OME-XML declares, before it looks for them.
-MAX_OME_PLANES = 10**7
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
 
 
 def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile.TiffPageSeries:
-    _refuse_forged_ome(path, tiff)
+    check_metadata(path, tiff)
     found = _merge_single_pages(tiff)
     if wanted is None:
         others = [one for one in found[1:] if not one.keyframe.subfiletype & REDUCED]
@@ -132,18 +131,8 @@ def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile
         raise PipelineError(f"{path}: series", f"a number from 0 to {len(found) - 1}", wanted, nearest=len(found) - 1)
     if tiff.is_imagej and found[wanted].kind in ("uniform", "generic"):
         raise PipelineError(path, "as many images as ImageJ's description says", "fewer: truncated", fix=COPY_AGAIN)
+    check_series(path, found[wanted])
     return found[wanted]
-
-
-def _refuse_forged_ome(path: Path, tiff: tifffile.TiffFile) -> None:
-    text = tiff.ome_metadata if tiff.is_ome else None
-    for element in re.findall(r"<[^>]*>", text or ""):
-        named = dict(re.findall(r'(Size[CZT]|PlaneCount|NumPlanes|First[CZT]|IFD)="([0-9]+)"', element))
-        counts = [max(1, int(value)) for value in named.values()]
-        declared = math.prod(counts) if "SizeZ" in named else max(counts, default=0)
-        if declared > MAX_OME_PLANES:
-            got = f"{declared} in {element[:120]}"
-            raise PipelineError(path, f"at most {MAX_OME_PLANES} planes in OME-XML", got, fix=COPY_AGAIN)
 
 
 def _merge_single_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
@@ -196,6 +185,9 @@ def _refuse_kinds(path: Path, series: tifffile.TiffPageSeries) -> None:
         colour = "YCbCr"
     if colour:
         raise PipelineError(path, "grey or RGB pixels", f"{colour} pixels", fix="convert the image to grey or RGB")
+    if int(frame.compression) not in READABLE:
+        fix = "save it anew, uncompressed or with zlib, zstd, LZW or JPEG"
+        raise PipelineError(path, "a compression that is read in bounded memory", str(frame.compression), fix=fix)
     if frame.imagedepth > 1 or series.transform is not None:
         raise PipelineError(
             path, "a TIFF of plain 2D pages", f"{series.kind} with volumes in a page", fix="save it anew"

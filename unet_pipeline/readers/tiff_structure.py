@@ -22,7 +22,13 @@ COPY_AGAIN = "copy the file again or repair it"
 MAX_RATIO = {1: 1, 5: 2731, 8: 1033, 32946: 1033, 32773: 64}
 OTHER_RATIO = 65536
 FREE_BYTES = 64 * 2**20
+# The largest compressed strip or tile: it is decoded whole.
+MAX_BLOCK_BYTES = 4 * 2**30
 MAX_TAGS = 4096
+# Bytes of a value, by the type of its tag.
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+# Directories and values of all pages together may fill the file a few times over, where pages share some.
+MAX_SHARED = 8
 
 
 # Tags that fix how a page is stored, with their defaults: size, bits, compression, colours, bit order, samples, rows
@@ -69,6 +75,7 @@ def read_chain(path: Path) -> dict[int, PageFormat]:
 def _walk(path: Path, file: BinaryIO, form: _Variant) -> dict[int, PageFormat]:
     chain: dict[int, PageFormat] = {}
     entry_bytes = struct.calcsize(form.entry) + form.inline
+    room = FREE_BYTES + MAX_SHARED * path.stat().st_size
     offset = _number(path, file, form.first, form.offset, 0)
     while offset and offset not in chain:
         where, page = f"{path}, page {len(chain)}", len(chain)
@@ -77,6 +84,10 @@ def _walk(path: Path, file: BinaryIO, form: _Variant) -> dict[int, PageFormat]:
             raise PipelineError(where, "a TIFF page directory", f"{tags} tags", fix=COPY_AGAIN)
         start = offset + struct.calcsize(form.tags)
         entries = _bytes(path, file, start, tags * entry_bytes, page)
+        room -= len(entries) + _value_bytes(form, entries)
+        if room < 0:
+            got = "overlapping directories, or values far beyond its size"
+            raise PipelineError(where, "a TIFF page that the file can hold", got, fix=COPY_AGAIN)
         chain[offset] = _page_format(path, file, form, entries, page)
         offset = _number(path, file, start + len(entries), form.offset, page)
     if offset:
@@ -84,6 +95,12 @@ def _walk(path: Path, file: BinaryIO, form: _Variant) -> dict[int, PageFormat]:
     if not chain:
         raise PipelineError(path, "a TIFF with at least one page", "none", fix=COPY_AGAIN)
     return chain
+
+
+def _value_bytes(form: _Variant, entries: bytes) -> int:
+    """Return the bytes of all values of a directory."""
+    tags = struct.iter_unpack(f"{form.entry}{form.inline}x", entries)
+    return sum(count * TYPE_BYTES.get(kind, 1) for _, kind, count in tags)
 
 
 def _page_format(path: Path, file: BinaryIO, form: _Variant, entries: bytes, page: int) -> PageFormat:
@@ -203,6 +220,9 @@ def _check_claim(where: str, sizes: npt.NDArray[np.int64], index: npt.NDArray[np
     claims = np.where(np.logical_or(grid.tiled, index % grid.down != grid.down - 1), float(claim), float(last))
     ratio = MAX_RATIO.get(grid.compression, OTHER_RATIO)
     small = 0 if grid.compression == 1 else FREE_BYTES
+    if grid.compression != 1 and claims.max(initial=0) > MAX_BLOCK_BYTES:
+        expected, fix = f"compressed strips or tiles of at most {MAX_BLOCK_BYTES} bytes", "save it in tiles"
+        raise PipelineError(where, expected, f"{claim} bytes", fix=fix)
     if ((claims > small) & (claims > sizes.astype(np.float64) * ratio)).any():
         got = f"strips or tiles of {claim} bytes backed by {int(sizes.min())} bytes: the header is damaged or forged"
         raise PipelineError(where, "a declared size that the file can hold", got, fix=COPY_AGAIN)

@@ -68,7 +68,7 @@ def read_node(path: Path) -> Node | None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PipelineError(path, "readable Zarr metadata", error) from error
     if not isinstance(value, dict):
         raise PipelineError(path, "readable Zarr metadata", f"a JSON {type(value).__name__}")
@@ -112,13 +112,6 @@ def _dataset(image: Node, level: str) -> dict[str, Any]:
         if isinstance(one, dict) and one.get("path") == level:
             return one
     return {}
-
-
-def refuse_pickle(node: Node) -> None:
-    """Refuse codecs that run code from the store."""
-    codecs = [node.metadata.get(key) for key in ("compressor", "filters", "codecs")]
-    if "pickle" in json.dumps(codecs).lower():
-        raise PipelineError(node.path, "codecs that only hold data", "a pickle codec", fix="save the array as numbers")
 
 
 def meaning(node: Node, image: Node | None, ndim: int) -> tuple[str, Calibration]:

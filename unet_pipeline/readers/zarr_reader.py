@@ -15,7 +15,8 @@ import zarr
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.readers.axes import UNKNOWN, find_layout
 from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, pixel_dtype
-from unet_pipeline.readers.zarr_nodes import Node, channel_names, find_array, guess, meaning, refuse_pickle
+from unet_pipeline.readers.zarr_bounds import check_codecs, open_bounded
+from unet_pipeline.readers.zarr_nodes import Node, channel_names, find_array, guess, meaning
 from unet_pipeline.record import digest, sha256_file
 
 
@@ -36,7 +37,7 @@ class ZarrReader:
         self._path, self._max_bytes, self._cache = path, cache_bytes, BlockCache(cache_bytes)
         node, image = find_array(path)
         self._node, self._image = node, image
-        refuse_pickle(node)
+        check_codecs(node.path, node.metadata)
         self._array = _open_array(node)
         dtype = pixel_dtype(node.path, self._array.dtype)
         shape = self._array.shape
@@ -141,8 +142,8 @@ def _open_array(node: Node) -> zarr.Array[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return zarr.open_array(store=str(node.path), mode="r", zarr_format=node.metadata.get("zarr_format", 3))
-    except MemoryError:
+            return open_bounded(node.path, node.metadata.get("zarr_format", 3))
+    except (MemoryError, PipelineError):
         raise
     # zarr raises errors of many kinds on metadata that it cannot read.
     except Exception as error:

@@ -1,0 +1,346 @@
+"""Forged configurations, tables, models and names: one clear error, and no meaning to a shell, a path or Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shlex
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from chain import make_model
+from fuzz.seeds import PIXELS
+from fuzz.worker import _peak, _reset_peak, _resident
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_hostile_files import SMALL, Touch
+from workspace import Workspace, fake_checkout
+
+from unet_pipeline.__main__ import main
+from unet_pipeline.config import from_dict, load
+from unet_pipeline.errors import LONGEST, PipelineError
+from unet_pipeline.readers.axes import parse_planes
+from unet_pipeline.record import read_json, sha256_file, write_json
+from unet_pipeline.stacks import load_stacks
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(f"m{i}: &m{i} {{<<: [*{'m' + str(i - 1) if i else 'a'}, *a]}}\n" for i in range(40))
+DEEP = "[" * 100_000
+CONFIGS = {
+    "billion laughs": LAUGHS,
+    "merged": MERGES,
+    "deep": f"labels: {DEEP}",
+    "python": "!!python/object/apply:os.mknod [pwned]",
+    "name": "labels: !!python/name:os.system",
+    "date": "stacks: 2024-99-99",
+    "digits": "train: {steps: " + "9" * 5000 + "}",
+    "huge": "train: {learning_rate: 1" + "0" * 400 + "}",
+    "binary": "stacks: !!binary '???'",
+    "list": "- 1",
+    "text": "x",
+    "surrogate": 'labels: {classes: ["\\ud800", b]}',
+    "not a number": "train: {learning_rate: .nan}",
+    "bytes": "\0",
+    "infinite key": "labels: {kind: classes, classes: [a, b], values: {.inf: a, 1: b}}",
+    "twice": "? [a]\n: b",
+    "long": "x" * (2**20 + 1),
+    "circle": "labels: &a {classes: [*a]}",
+    "aliases": "labels: &a {kind: &k [*k, *k]}",
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_hostile_yaml(tmp_path, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(CONFIGS[kind])
+    held = _resident()
+    _reset_peak()
+    with pytest.raises(PipelineError) as caught:
+        load("config.yaml")
+    assert _peak() - held < SMALL
+    assert len(str(caught.value)) < 3 * LONGEST
+    assert not Path("pwned").exists()
+
+
+def test_aliases_that_mean_little_are_read(tmp_path):
+    (tmp_path / "config.yaml").write_text("labels: {classes: &names [background, cell]}\ntrain: {<<: {steps: 7}}\n")
+    assert load(str(tmp_path / "config.yaml")).train.steps == 7
+
+
+@pytest.mark.parametrize(
+    "text", ['{"labels":' + DEEP, '{"train": {"steps": ' + "9" * 5000 + "}}", '{"a": "\\ud800"}', "{"]
+)
+def test_hostile_json(text):
+    with pytest.raises(PipelineError):
+        load(text)
+
+
+@pytest.mark.parametrize("source", ["nul\0.yaml", "x" * 5000, "/dev/zero", "pipe", "."])
+def test_configurations_and_tables_that_are_no_files(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for reader in (load, load_stacks):
+        with pytest.raises(PipelineError):
+            reader(source)
+
+
+def test_a_value_nested_without_end_has_a_short_message():
+    value: object = "x"
+    for _ in range(60):
+        value = [value] * 9
+    with pytest.raises(PipelineError) as caught:
+        from_dict({"labels": {"classes": value}})
+    assert len(str(caught.value)) < 3 * LONGEST
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+values = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain, inner, max_size=3), max_leaves=6
+)
+sections = st.sampled_from(["labels", "store", "train", "model", "normalise", "weigh", "stacks", "compute"])
+keys = st.sampled_from(
+    ["kind", "classes", "values", "ignore", "chunk_px", "shard_px", "steps", "folder", "depth", "low"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(sections, st.dictionaries(keys | plain, values, max_size=3) | values, max_size=3))
+def test_any_value_is_a_configuration_or_refused(value):
+    try:
+        json.dumps(from_dict(value).section("labels", "train"))
+    except PipelineError as error:
+        assert len(str(error)) < 4 * LONGEST
+
+
+NAMES = [
+    "../x",
+    "/etc/x",
+    "..",
+    ".",
+    "a/b",
+    "a\\b",
+    "a b",
+    "$(touch pwned)",
+    "`id`",
+    "a;b",
+    "a|b",
+    "-rf",
+    "'",
+    '"',
+    "*",
+    "{stack}",
+    "~",
+    "é",
+    "ａ",
+    "a\u202e",
+    "a\0b",
+    "a\x0bb",
+    "x" * 101,
+    "model",
+    "logs",
+    "report.html",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_with_a_meaning_are_refused(tmp_path, name):
+    (tmp_path / "stacks.tsv").write_text(f"stack\timage\n{name}\ta.tif\n", encoding="utf-8")
+    with pytest.raises(PipelineError):
+        load_stacks(tmp_path / "stacks.tsv")
+
+
+def test_braces_are_refused(tmp_path):
+    (tmp_path / "stacks.tsv").write_text("stack\timage\na\t{stack}.tif\n", encoding="utf-8")
+    with pytest.raises(PipelineError, match="column image: expected a path without"):
+        load_stacks(tmp_path / "stacks.tsv")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(max_size=12), st.text(max_size=20), st.text(max_size=12))
+@example("a", "x" * 200_000, "")
+@example("a", "\0", "9" * 5000)
+@example("a", '"', "١")
+def test_any_table_is_read_or_refused(tmp_path_factory, name, image, regions):
+    folder = tmp_path_factory.getbasetemp()
+    text = f"stack\timage\tregions\tseries\n{name}\t{image}\t{regions}\t{regions}\n"
+    (folder / "any.tsv").write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        stacks = load_stacks(folder / "any.tsv")
+    except PipelineError:
+        return
+    for stack, row in stacks.items():
+        assert shlex.quote(stack) == stack
+        assert (folder / "results" / stack).resolve().parent == (folder / "results").resolve()
+        assert 1 <= int(row.regions or 1) <= 100_000
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="0123456789-, ;x", max_size=12), st.integers(1, 10**6))
+@example("9" * 5000, 5)
+@example("0-" + "9" * 5000, 5)
+def test_any_choice_of_planes_is_read_or_refused(text, count):
+    try:
+        chosen = parse_planes("a", text, count)
+    except PipelineError:
+        return
+    assert len(chosen) <= count
+
+
+FILES = [
+    "a $(touch pwned).tif",
+    "`touch pwned`.tif",
+    "a;touch pwned;.tif",
+    "quote'\".tif",
+    "-rf.tif",
+    "--help.tif",
+    "{stack}.tif",
+    "é ✓ ａ.tif",
+    "a&b|c>d.tif",
+    "%s %d.tif",
+    "new\nline.tif",
+    "~a.tif",
+    "$HOME.tif",
+    "#a.tif",
+    "\\n.tif",
+    "a=b.tif",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_any_name_is_ingested(tmp_path, monkeypatch, name, capfd):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite(tmp_path / "plain.tif", PIXELS, metadata={"axes": "ZYX"})
+    (tmp_path / "plain.tif").rename(tmp_path / name)
+    assert main(["ingest", "--stack", "a", f"--image={name}", "--output", "results/a/ingest.json"]) == 0
+    assert read_json(Path("results/a/ingest.json"))["grid"]["planes"] == 3
+    assert {path.name for path in tmp_path.iterdir()} == {name, "results"}
+    assert np.asarray(PIXELS).any()
+
+
+def test_snakemake_passes_file_names_on_as_they_are(tmp_path):
+    """The real rules with stages that write down the words they got."""
+    names = [name for name in FILES if "\n" not in name and "{" not in name]
+    space = Workspace(tmp_path / "my $(touch pwned) project", fake_checkout(tmp_path / "check out"))
+    for name in names:
+        (space.folder / name).write_text(name)
+    folder = space.folder / "folder"
+    folder.mkdir()
+    (folder / "{stack}.tif").write_text("x")
+    names.append("folder")
+    rows = [f"s{number}\t{name}\tpredict" for number, name in enumerate(names)]
+    (space.folder / "stacks.tsv").write_text("\n".join(["stack\timage\trole", *rows]) + "\n", encoding="utf-8")
+    model = space.folder / "model 'of' $(touch pwned)"
+    model.mkdir()
+    for name in ("model.json", "weights.safetensors"):
+        (model / name).write_text("x")
+    ran = space.run("--until", "ingest", model={"folder": model.name})
+    assert ran.code == 0, ran.text[-3000:]
+    for number, name in enumerate(names):
+        words = json.loads((space.folder / f"results/s{number}/ingest.json").read_text())[1]
+        assert f"--image={name}" in words
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+def forged(model: Path, folder: Path, weights: bytes | None = None, **changes: object) -> Path:
+    """Copy a model folder with other weights or facts, and the checksums a forger would write."""
+    facts = read_json(model / "model.json") | changes
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(
+        (model / "weights.safetensors").read_bytes() if weights is None else weights
+    )
+    facts["weights_sha256"] = sha256_file(folder / "weights.safetensors")
+    if "card_digest" in facts:
+        from unet_pipeline.record import digest
+
+        facts["card_digest"] = digest({name: part for name, part in facts.items() if name != "card_digest"})
+    write_json(folder / "model.json", facts)
+    return folder
+
+
+def header(facts: object, length: int | None = None) -> bytes:
+    text = json.dumps(facts).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+WEIGHTS = {
+    "a long header": header({}, 2**60),
+    "a huge tensor": header({"a": {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}}),
+    "offsets that wrap": header({"a": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 0]}}) + bytes(8),
+    "overlap": header({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for name in "ab"}) + bytes(8),
+    "nothing": b"",
+    "deep": header({}, 100_000) + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_forged_weights(tmp_path, model, kind):
+    import torch
+
+    from unet_pipeline.models import load_model
+
+    held = _resident()
+    _reset_peak()
+    with pytest.raises(PipelineError, match="safetensors"):
+        load_model(forged(model, tmp_path / "m", WEIGHTS[kind]), torch.device("cpu"))
+    assert _peak() - held < SMALL
+
+
+def test_no_pickle_in_weights(tmp_path, model):
+    import torch
+
+    from unet_pipeline.models import load_model
+
+    saved = tmp_path / "saved.pt"
+    torch.save({"a": Touch(tmp_path / "pwned")}, saved)
+    for number, data in enumerate((saved.read_bytes(), pickle.dumps(Touch(tmp_path / "pwned")))):
+        with pytest.raises(PipelineError, match="a safetensors file"):
+            load_model(forged(model, tmp_path / f"m{number}", data), torch.device("cpu"))
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "architecture": {
+                "family": "unet",
+                "depth": 6,
+                "base_channels": 256,
+                "in_channels": 1024,
+                "classes": 2,
+                "dropout": 0.5,
+            }
+        },
+        {"architecture": {"family": "unet", "depth": 10**9}},
+        {"architecture": None},
+        {"classes": ["a"] * 10**5},
+        {"classes": [["a"]]},
+        {"normaliser": {"offset": [1e308] * 10**4, "scale": []}},
+        {"geometry": 7},
+        {"training": []},
+        {"normalise": {"method": ["percentile"]}},
+    ],
+)
+def test_forged_cards(tmp_path, model, changes):
+    import torch
+
+    from unet_pipeline.models import load_model
+
+    held = _resident()
+    _reset_peak()
+    with pytest.raises(PipelineError) as caught:
+        load_model(forged(model, tmp_path / "m", **changes), torch.device("cpu"))
+    assert _peak() - held < SMALL
+    assert len(str(caught.value)) < 4 * LONGEST
