@@ -16,6 +16,10 @@ SETTINGS, STACKS = checked(config)
 shell.prefix(job_prefix())
 
 
+onstart:
+    check_cluster()
+
+
 report: "workflow/report/workflow.rst"
 
 

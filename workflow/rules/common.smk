@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from unet_pipeline import __version__ as VERSION
+from unet_pipeline import cluster
 from unet_pipeline import config as sections
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.stacks import check_roles, load_stacks, source_files
@@ -56,6 +57,18 @@ def job_prefix():
     if not workflow.deployment_settings.deployment_method:  # a conda environment brings its own Python
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     return "; ".join([*lines, ""])
+
+
+def check_cluster():
+    """Before the first job of a Slurm run: refuse what Slurm would refuse, or would let wait for ever."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    jobs = [workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    try:
+        wanted = [cluster.request(", ".join(sorted(job.rules)), job.threads, job.resources) for job in jobs]
+        cluster.check(wanted, cluster.survey(), workflow.executor_settings.status_command)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def section(*names):

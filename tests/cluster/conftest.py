@@ -1,0 +1,45 @@
+"""The cluster, started once; and a project that was finished on this machine without it, to compare with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from projects import drawn
+from slurm import Cluster
+from workspace import Workspace
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Slurm on this host, stopped at the end whatever happens."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("tests/cluster/up starts Slurm daemons: that needs root on Debian or Ubuntu")
+    given = os.environ.get("UNET_PIPELINE_CLUSTER")
+    found = Cluster(Path(given) if given else tmp_path_factory.mktemp("cluster"))
+    try:
+        found.up()
+        yield found
+    finally:
+        found.down()
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A small project whose workflow has run on this machine, undisturbed."""
+    space = drawn(tmp_path_factory.mktemp("local") / "my project")
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    return space
+
+
+@pytest.fixture
+def copy(local: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished project, to be damaged."""
+    shutil.copytree(local.folder, tmp_path / "my copy")
+    space = Workspace(tmp_path / "my copy")
+    space.config = local.config
+    return space
