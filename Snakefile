@@ -13,6 +13,7 @@ configfile: nearby("config.yaml")
 
 SETTINGS, STACKS = checked(config)
 
+check_conda()
 shell.prefix(job_prefix())
 
 

@@ -17,7 +17,7 @@ MODULES = {
 }
 
 LAYERS = """
-errors record schema config stacks cluster progress geometry
+errors record schema config stacks cluster environments progress geometry
 readers.axes readers.blocks readers.calibration readers.tiff_structure readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_nodes readers.zarr_reader inputs
 ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
@@ -93,7 +93,9 @@ def test_stages_without_a_network_start_without_torch() -> None:
 def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
     heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
     block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"
-    found = modules_after(f"{block}; import unet_pipeline.config, unet_pipeline.stacks, unet_pipeline.cluster")
+    found = modules_after(
+        f"{block}; import unet_pipeline.config, unet_pipeline.stacks, unet_pipeline.cluster, unet_pipeline.environments"
+    )
     assert found.returncode == 0, found.stderr
 
 
