@@ -118,13 +118,14 @@ def test_what_slurm_would_refuse_or_never_start_is_one_message(
 
 def test_a_job_out_of_memory_is_given_more(cluster: Cluster, copy: Workspace, local: Workspace) -> None:
     forget(copy, "unseen/regions/0.json", "unseen/stitch.json")
-    # two Snakemakes and PyTorch want about 900 MB
-    profile = profile_with(copy.folder.parent / "slurm", "attempt * 12000", "attempt * 600")
-    run = start(cluster, copy, "results/unseen/regions/0.json", profile=profile)
+    # two Snakemakes want 250 MB, and PyTorch as much again before its libraries
+    profile = profile_with(copy.folder.parent / "slurm", "attempt * 12000", "attempt * 300")
+    run = start(cluster, copy, "results/unseen/regions/0.json", "--retries", "3", profile=profile)
     assert run.wait() == 0, run.text
     jobs = run.jobs("predict")
-    assert [job.memory for job in jobs] == ["600M", "1200M"]
-    assert states(jobs) == ["OUT_OF_MEMORY", "COMPLETED"]
+    assert [job.memory for job in jobs] == [f"{attempt * 300}M" for attempt in range(1, len(jobs) + 1)]
+    assert states(jobs)[0] == "OUT_OF_MEMORY"
+    assert states(jobs)[-1] == "COMPLETED"
     assert shards(copy) == shards(local)
 
 
