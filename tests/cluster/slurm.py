@@ -105,8 +105,10 @@ class Run:
 
     def jobs(self, *rules: str) -> list[SlurmJob]:
         """Its Slurm jobs, of these rules or of all."""
-        (name,) = re.findall(r"SLURM run ID: (\S+)", self.text)
-        lines = self.cluster.ask("sacct", "-nPX", f"--name={name}", f"--format={','.join(SACCT)}").splitlines()
+        name = re.search(r"SLURM run ID: (\S+)", self.text)
+        if name is None:
+            return []
+        lines = self.cluster.ask("sacct", "-nPX", f"--name={name[1]}", f"--format={','.join(SACCT)}").splitlines()
         found = [SlurmJob(*line.split("|")) for line in lines]
         return [job for job in found if not rules or set(rules) & set(re.split("[_ ]", job.comment))]
 

@@ -55,9 +55,11 @@ def checked(values):
 def job_prefix():
     """What every job runs first: stop at the first error, and find this package, its libraries and its Python.
 
-    Neither the working directory nor PYTHONPATH may put another module before them.
+    Neither the working directory nor PYTHONPATH may put another module before them. SIGTERM (a wall-time limit) comes to
+    all processes of a job: the shell and tee outlive the stage, which may have a checkpoint to write and a last word.
     """
-    lines = ["set -euo pipefail", "export PYTHONSAFEPATH=1", f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}"]
+    lines = ["set -euo pipefail", "trap : TERM", 'tee() { (trap "" TERM; exec tee "$@"); }']
+    lines += ["export PYTHONSAFEPATH=1", f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}"]
     if workflow.deployment_settings.deployment_method:  # the environment brings its own Python and all it needs
         lines.append("export PYTHONNOUSERSITE=1")
     else:
