@@ -64,7 +64,7 @@ def job_prefix():
         lines.append("export PYTHONNOUSERSITE=1")
     else:
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
-    return "; ".join([*lines, ""])
+    return "; ".join([*lines, ""]).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
 
 def check_conda():
