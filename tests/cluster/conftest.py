@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from projects import drawn
-from slurm import Cluster
+from slurm import STARTED, Cluster, until
 from workspace import Workspace
 
 
@@ -26,6 +26,18 @@ def cluster() -> Iterator[Cluster]:
         yield found
     finally:
         found.down()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(cluster: Cluster) -> Iterator[None]:
+    """End what a test leaves running: Snakemakes, then their jobs."""
+    yield
+    for run in STARTED:
+        run.process.kill()
+        run.process.wait()
+    STARTED.clear()
+    cluster.ask("scancel", "--me")
+    until(cluster.queue_is_empty, "an empty queue")
 
 
 @pytest.fixture(scope="session")

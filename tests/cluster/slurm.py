@@ -113,6 +113,10 @@ class Run:
         return [job for job in found if not rules or set(rules) & set(re.split("[_ ]", job.comment))]
 
 
+STARTED: list[Run] = []
+"""Snakemakes of the present test."""
+
+
 def start(cluster: Cluster, space: Workspace, *arguments: str, profile: Path = PROFILE) -> Run:
     """Start Snakemake in a project, with the profile of Slurm."""
     (space.folder / "config.yaml").write_text(yaml.safe_dump(space.config), encoding="utf-8")
@@ -124,7 +128,8 @@ def start(cluster: Cluster, space: Workspace, *arguments: str, profile: Path = P
             command, cwd=space.folder.parent, env=cluster.environment, stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-    return Run(process, log, cluster)
+    STARTED.append(Run(process, log, cluster))
+    return STARTED[-1]
 
 
 def finish(cluster: Cluster, space: Workspace, *arguments: str) -> Run:
