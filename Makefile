@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test faults fuzz lint format schema lock clean environment
+.PHONY: help demo test cluster-test faults fuzz lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
@@ -17,7 +17,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
 demo: environment ## run the whole workflow on the demo stacks: a few minutes, then open results/report.html
 	@snakemake --cores $(CORES)
@@ -26,6 +26,10 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 
 test: environment ## all tests, on WORKERS processes (2)
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
+
+cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it
+	@folder="$$(mktemp -d)"; trap 'tests/cluster/down "$$folder"; rm -rf "$$folder"' EXIT; \
+	OMP_NUM_THREADS=1 UNET_PIPELINE_CLUSTER="$$folder" pytest -m cluster tests/cluster
 
 faults: environment ## kill, corrupt and fill N times (200), seeded by SEED (0), and compare with an undisturbed run
 	@python tests/faults --trials $(or $(N),200) --seed $(SEED) --workers $(WORKERS)
@@ -56,8 +60,8 @@ schema: environment ## write workflow/schemas/*.yaml from the dataclasses
 	@python workflow/schemas/generate.py
 
 lock: $(UV) ## resolve the newest versions that pyproject.toml allows into envs/requirements*.txt
-	@$(COMPILE) pyproject.toml --group dev --output-file envs/requirements-dev.txt
-	@$(COMPILE) pyproject.toml --constraint envs/requirements-dev.txt --output-file envs/requirements.txt
+	@$(COMPILE) pyproject.toml --extra slurm --group dev --output-file envs/requirements-dev.txt
+	@$(COMPILE) pyproject.toml --extra slurm --constraint envs/requirements-dev.txt --output-file envs/requirements.txt
 	@echo uv | $(COMPILE) - --output-file envs/requirements-uv.txt
 	@echo 'Now bring envs/*.yaml to the versions in envs/requirements.txt; make test says which differ.'
 

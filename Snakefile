@@ -13,11 +13,13 @@ configfile: nearby("config.yaml")
 
 SETTINGS, STACKS = checked(config)
 
+check_conda()
 shell.prefix(job_prefix())
 
 
 onstart:
     alone()
+    check_cluster()
 
 
 report: "workflow/report/workflow.rst"

@@ -33,8 +33,8 @@ def lock(name: str) -> dict[str, str]:
 
 def environment(name: str) -> dict[str, str]:
     content = yaml.safe_load((ENVS / name).read_text(encoding="utf-8"))
-    pairs = [dependency.split(" =") for dependency in content["dependencies"]]
-    return {CONDA_NAMES.get(package, package): version for package, version in pairs}
+    pairs = [dependency.split()[:2] for dependency in content["dependencies"]]
+    return {CONDA_NAMES.get(package, package): version.removeprefix("=") for package, version in pairs}
 
 
 def imported(module: str, whole: bool = True) -> set[str]:
@@ -90,6 +90,12 @@ def test_environments_take_conda_forge_alone_and_nothing_from_pip(name: str) -> 
     assert all(isinstance(dependency, str) for dependency in content["dependencies"])
 
 
+def test_the_environment_with_a_network_takes_the_cuda_build_or_none() -> None:
+    content = yaml.safe_load((ENVS / "torch.yaml").read_text(encoding="utf-8"))
+    (pytorch,) = [dependency for dependency in content["dependencies"] if dependency.startswith("pytorch")]
+    assert pytorch == f"pytorch ={lock('requirements.txt')['torch']} cuda*"
+
+
 def test_each_rule_runs_in_an_environment_that_holds_what_it_imports() -> None:
     for rule, name in rules().items():
         assert name == ("torch.yaml" if rule in WITH_NETWORK else "pipeline.yaml")
@@ -114,6 +120,7 @@ def test_every_locked_package_has_hashes_and_no_line_names_a_place(name: str) ->
 def test_the_lock_is_within_what_pyproject_asks_for() -> None:
     runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
     asked = [(runtime, text) for text in PYPROJECT["project"]["dependencies"]]
+    asked += [(runtime, text) for text in PYPROJECT["project"]["optional-dependencies"]["slurm"]]
     asked += [(dev, text) for text in PYPROJECT["dependency-groups"]["dev"] + PYPROJECT["project"]["dependencies"]]
     for pins, text in asked:
         requirement = Requirement(text)

@@ -17,7 +17,7 @@ MODULES = {
 }
 
 LAYERS = """
-errors record publish filelist schema config stacks lock progress geometry
+errors record publish filelist schema config stacks lock cluster environments progress geometry
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
@@ -95,7 +95,9 @@ def test_stages_without_a_network_start_without_torch() -> None:
 def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
     heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
     block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"
-    found = modules_after(f"{block}; import unet_pipeline.config, unet_pipeline.stacks")
+    found = modules_after(
+        f"{block}; import unet_pipeline.config, unet_pipeline.stacks, unet_pipeline.cluster, unet_pipeline.environments"
+    )
     assert found.returncode == 0, found.stderr
 
 

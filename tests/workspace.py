@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-LIGHT = ("__init__", "errors", "schema", "config", "stacks", "lock")
+LIGHT = ("__init__", "errors", "schema", "config", "stacks", "lock", "cluster", "environments")
 """Modules the Snakefile imports; a faked checkout has them as they are."""
 
 FAKE_MAIN = '''

@@ -1,6 +1,7 @@
 # What the rules share: functions only, no rules. The checks themselves are in unet_pipeline, where tests reach them.
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from unet_pipeline import __version__ as VERSION
+from unet_pipeline import cluster, environments
 from unet_pipeline import config as sections
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import lock
@@ -52,11 +54,39 @@ def checked(values):
 
 
 def job_prefix():
-    """What every job runs first: stop at the first error, and find this package and this Python."""
-    lines = ["set -euo pipefail", f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}"]
-    if not workflow.deployment_settings.deployment_method:  # a conda environment brings its own Python
+    """What every job runs first: stop at the first error, and find this package, its libraries and its Python.
+
+    Neither the working directory nor PYTHONPATH may put another module before them. SIGTERM (a wall-time limit) comes to
+    all processes of a job: the shell and tee outlive the stage, which may have a checkpoint to write and a last word.
+    """
+    lines = ["set -euo pipefail", "trap : TERM", 'tee() { (trap "" TERM; exec tee "$@"); }']
+    lines += ["export PYTHONSAFEPATH=1", f"export PYTHONPATH={shlex.quote(str(workflow.basedir))}"]
+    if workflow.deployment_settings.deployment_method:  # the environment brings its own Python and all it needs
+        lines.append("export PYTHONNOUSERSITE=1")
+    else:
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
-    return "; ".join([*lines, ""])
+    return "; ".join([*lines, ""]).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
+
+
+def check_conda():
+    """With --use-conda: find conda, and let it choose builds for machines with a GPU."""
+    if "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}:
+        try:
+            environments.prepare(os.environ)
+        except PipelineError as error:
+            raise WorkflowError(str(error)) from None
+
+
+def check_cluster():
+    """Before the first job of a Slurm run: refuse what Slurm would refuse, or would let wait for ever."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    jobs = [workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    try:
+        wanted = [cluster.request(", ".join(sorted(job.rules)), job.threads, job.resources) for job in jobs]
+        cluster.check(wanted, cluster.survey(), workflow.executor_settings.status_command)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def alone():
