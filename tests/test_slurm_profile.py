@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_end_to_end import TABLE, TINY, write
+from real_project import TABLE, TINY, write
 from workspace import ROOT, Workspace
 
 PROFILE = ROOT / "profiles" / "slurm"

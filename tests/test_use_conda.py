@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import stand_in_conda
 import yaml
-from test_end_to_end import TINY, write
+from real_project import TINY, write
 from workspace import ROOT, Workspace
 
 from unet_pipeline import environments

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from chain import draw
-from test_end_to_end import TABLE, TINY, write
+from real_project import TABLE, TINY, write
 from workspace import Workspace, fake_checkout
 
 GATE = """
