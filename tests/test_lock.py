@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 import time
@@ -5,7 +6,7 @@ import time
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import lock
+from unet_pipeline.lock import check_writable, lock
 
 HOLDER = """
 import subprocess, sys, pathlib
@@ -48,3 +49,23 @@ def test_a_kill_gives_the_lock_back_although_children_live_on(held):
     else:
         pytest.fail("the lock was not given back")
     assert "process" in path.read_text()
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path):
+    check_writable(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == [".snakemake"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / ".snakemake").write_text("a file in the way")
+    with pytest.raises(PipelineError, match=f"{tmp_path}: expected a working directory that can be written"):
+        check_writable(tmp_path)
+
+
+def test_a_full_disk_is_told_before_any_work(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("unet_pipeline.lock.tempfile.TemporaryFile", full)
+    with pytest.raises(PipelineError, match="No space left"):
+        check_writable(tmp_path)

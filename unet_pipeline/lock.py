@@ -1,4 +1,4 @@
-"""One Snakemake per working directory, by a lock that no kill leaves behind.
+"""The working directory: that it can be written, and that one Snakemake works in it, by a lock no kill leaves behind.
 
 Snakemake's own lock is a set of files: after `kill -9` or a crash of the machine it stays, and people must know about
 `--unlock`. The operating system takes this one back whenever and however its process ends.
@@ -10,9 +10,26 @@ import errno
 import fcntl
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 from unet_pipeline.errors import PipelineError
+
+
+def check_writable(folder: Path) -> None:
+    """Write a little into `folder/.snakemake` and remove it, before Snakemake does and shows a traceback.
+
+    Raises:
+        PipelineError: if the disk is full or cannot be written.
+    """
+    try:
+        (folder / ".snakemake").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / ".snakemake") as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        fix = "free space, or work in another folder with --directory"
+        raise PipelineError(folder, "a working directory that can be written", error, fix=fix) from error
 
 
 def lock(path: Path) -> None:

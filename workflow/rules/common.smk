@@ -16,7 +16,7 @@ from unet_pipeline import __version__ as VERSION
 from unet_pipeline import cluster, environments
 from unet_pipeline import config as sections
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import lock
+from unet_pipeline.lock import check_writable, lock
 from unet_pipeline.stacks import check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
@@ -42,8 +42,9 @@ def nearby(path):
 
 
 def checked(values):
-    """The configuration and the table of stacks, or one message saying what is wrong with them."""
+    """The configuration and the table of stacks, or one message saying what is wrong with them or with this folder."""
     try:
+        check_writable(Path.cwd())
         settings = sections.from_dict(values)
         table = nearby(settings.stacks)
         stacks = load_stacks(table)
