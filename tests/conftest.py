@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,14 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert ran.code == 0, ran.text
     assert "done in" in ran.text, "progress is seen while jobs run"
     return space
+
+
+@pytest.fixture
+def done(finished_project: Any, tmp_path: Path) -> Any:
+    """A copy of the finished project, to be changed."""
+    from real_project import copied
+
+    return copied(finished_project, tmp_path / "my copy")
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,11 @@ def project(folder: Path) -> Workspace:
         tifffile.imwrite(images / "new" / f"plane {plane}.tif", grey.astype(np.uint16) * 100)
     space.table(*TABLE)
     return space
+
+
+def copied(space: Workspace, folder: Path) -> Workspace:
+    """Copy a project with its results, to be changed."""
+    shutil.copytree(space.folder, folder)
+    copy = Workspace(folder)
+    copy.config = space.config
+    return copy

@@ -19,21 +19,6 @@ DATA = Path(os.environ.get("UNET_PIPELINE_DATA") or ROOT.parent / "shared" / "da
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]  # one worker: the finished run is made once
 
 
-@pytest.fixture(scope="module")
-def finished(finished_project: Workspace) -> Workspace:
-    """A project whose workflow has run."""
-    return finished_project
-
-
-@pytest.fixture
-def done(finished: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the finished project, to be changed."""
-    shutil.copytree(finished.folder, tmp_path / "my copy")
-    space = Workspace(tmp_path / "my copy")
-    space.config = finished.config
-    return space
-
-
 def read(space: Workspace, name: str) -> dict:
     return json.loads((space.folder / "results" / name).read_text())
 
@@ -44,8 +29,8 @@ def sums(space: Workspace, stack: str) -> list:
     return [json.loads(path.read_text())["shards"] for path in records]
 
 
-def test_every_product_is_there_and_nothing_else(finished: Workspace) -> None:
-    results = finished.folder / "results"
+def test_every_product_is_there_and_nothing_else(finished_project: Workspace) -> None:
+    results = finished_project.folder / "results"
     made = {path.name for path in results.iterdir()}
     assert made == {"benchmarks", "learn", "logs", "model", "new", "report.html", "unseen", "val"}
     expected = {"image.ome.zarr", "ingest.json", "segmentation.ome.zarr", "tiles.json", "regions", "stitch.json"}
@@ -59,22 +44,22 @@ def test_every_product_is_there_and_nothing_else(finished: Workspace) -> None:
     assert not [path for path in results.rglob("*") if "partial" in path.name]
 
 
-def test_the_volume_has_the_shape_of_the_image(finished: Workspace) -> None:
-    group = zarr.open_group(finished.folder / "results" / "unseen" / "segmentation.ome.zarr", mode="r")
+def test_the_volume_has_the_shape_of_the_image(finished_project: Workspace) -> None:
+    group = zarr.open_group(finished_project.folder / "results" / "unseen" / "segmentation.ome.zarr", mode="r")
     assert group["0"].shape[-2:] == (70, 101)
     assert group["labels/instances/0"].shape == (2, 70, 101)
-    assert read(finished, "unseen/stitch.json")["coverage"]["covered_once"] is True
-    assert 0 <= read(finished, "unseen/metrics.json")["instances"]["seg"] <= 1
+    assert read(finished_project, "unseen/stitch.json")["coverage"]["covered_once"] is True
+    assert 0 <= read(finished_project, "unseen/metrics.json")["instances"]["seg"] <= 1
 
 
-def test_the_page_shows_every_stack(finished: Workspace) -> None:
-    page = (finished.folder / "results" / "report.html").read_text(encoding="utf-8")
+def test_the_page_shows_every_stack(finished_project: Workspace) -> None:
+    page = (finished_project.folder / "results" / "report.html").read_text(encoding="utf-8")
     for name in ("learn", "val", "unseen", "new"):
         assert f">{name}<" in page or f'"{name}"' in page
 
 
-def test_logs_are_plain_lines(finished: Workspace) -> None:
-    for log in (finished.folder / "results" / "logs").rglob("*.log"):
+def test_logs_are_plain_lines(finished_project: Workspace) -> None:
+    for log in (finished_project.folder / "results" / "logs").rglob("*.log"):
         text = log.read_text(encoding="utf-8")
         assert text.endswith("\n"), log
         assert "\r" not in text, log
@@ -114,9 +99,11 @@ def test_tiling_is_proved_seamless_on_the_trained_model(done: Workspace) -> None
     assert read(done, "unseen/prove.json")["seamless"] is True
 
 
-def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(finished: Workspace, tmp_path: Path) -> None:
+def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
+    finished_project: Workspace, tmp_path: Path
+) -> None:
     space = Workspace(tmp_path / "next month")
-    shutil.copytree(finished.folder / "results" / "model", space.folder / "the model")
+    shutil.copytree(finished_project.folder / "results" / "model", space.folder / "the model")
     write(space.folder, "next", (60, 50), 1, 9)
     space.table("stack | image", "next | next.tif")
     space.config = {name: TINY[name] for name in ("store", "tile", "report", "compute")} | {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -27,15 +26,6 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     space = project(tmp_path_factory.mktemp("again") / "another, longer place" / "with ünusual letters")
     ran = space.run("--cores", "1")
     assert ran.code == 0, ran.text
-    return space
-
-
-@pytest.fixture
-def done(finished_project: Workspace, tmp_path: Path) -> Workspace:
-    """A copy of the finished project, to be changed."""
-    shutil.copytree(finished_project.folder, tmp_path / "my copy")
-    space = Workspace(tmp_path / "my copy")
-    space.config = finished_project.config
     return space
 
 
