@@ -68,6 +68,7 @@ def test_what_a_killed_job_left_is_removed_and_nothing_else(tmp_path, name):
     (tmp_path / f".{name}.123.partial").mkdir()
     (tmp_path / f".{name}.123.partial" / "zarr.json").write_text("half")
     (tmp_path / f".{name}.456.partial").write_text("half")
+    (tmp_path / "..a.json.owner.789.partial").write_text("job")
     (tmp_path / name).mkdir()
     (tmp_path / ".other.zarr.123.partial").write_text("of somebody else")
     with claim(tmp_path / "a.json", tmp_path / name):

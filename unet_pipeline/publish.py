@@ -49,8 +49,16 @@ class Claim:
         self._token = f"job {uuid.uuid4().hex} (process {os.getpid()} on {socket.gethostname()})"
 
     def take(self) -> None:
-        """Take the claim over from whoever holds it."""
-        write_text(self._path, self._token)
+        """Take the claim over from whoever holds it, and remove what killed jobs left of theirs.
+
+        Raises:
+            PipelineError: if the place cannot be written.
+        """
+        try:
+            write_text(self._path, self._token)
+        except PipelineError:  # another job that starts just now may have swept the half-written claim away
+            write_text(self._path, self._token)
+        sweep(self._path)
 
     def check(self) -> None:
         """Stop where another job has taken over.

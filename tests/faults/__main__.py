@@ -56,7 +56,7 @@ def main() -> int:
     expected = tree(space.folder / "results")
     seconds, changes = measured(space.folder, jobs, scratch)
     kinds = [kind for kind in KINDS if options.only in (None, kind.__name__)]
-    results: dict[str, Counter[str]] = {kind.__name__: Counter() for kind in kinds}
+    results: dict[str, Counter[str]] = {kind.__name__: Counter() for kind in dict.fromkeys(kinds)}
 
     def attempt(number: int) -> None:
         kind: Callable[[Trial], None] = kinds[number % len(kinds)]
