@@ -39,7 +39,8 @@ class PipelineError(Exception):
 
 def brief(value: object) -> str:
     """Return `value` in words of bounded length: what is found in a file may be large, or nested without end."""
-    if not isinstance(value, list | tuple | dict | set):
+    nested = isinstance(value, list | tuple | dict | set) and type(value).__str__ is object.__str__
+    if not nested:
         text = str(value)
     else:
         short = reprlib.Repr()

@@ -95,7 +95,7 @@ class Run:
     def text(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def wait(self, seconds: float = 400) -> int:
+    def wait(self, seconds: float = 1200) -> int:
         """Its exit code."""
         try:
             return self.process.wait(timeout=seconds)
@@ -139,7 +139,7 @@ def finish(cluster: Cluster, space: Workspace, *arguments: str) -> Run:
     return run
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = 300) -> None:
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():
