@@ -6,7 +6,7 @@ import time
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import check_writable, lock
+from unet_pipeline.lock import RUN, check_run, check_writable, lock
 
 HOLDER = """
 import subprocess, sys, pathlib
@@ -69,3 +69,25 @@ def test_a_full_disk_is_told_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("unet_pipeline.lock.tempfile.TemporaryFile", full)
     with pytest.raises(PipelineError, match="No space left"):
         check_writable(tmp_path)
+
+
+def test_a_job_is_left_over_once_another_run_has_begun(tmp_path, monkeypatch):
+    path, output = tmp_path / "a:b project" / ".snakemake" / "unet_pipeline.lock", tmp_path / "out.json"
+    first = lock(path)
+    monkeypatch.setenv(RUN, first)
+    check_run(output)
+    monkeypatch.chdir(tmp_path)
+    second = lock(path)
+    with pytest.raises(PipelineError, match="expected the run that started this job") as caught:
+        check_run(output)
+    assert caught.value.got == second.partition(":")[0]
+    monkeypatch.setenv(RUN, second)
+    check_run(output)
+    path.unlink()
+    check_run(output)
+
+
+def test_a_job_started_by_hand_belongs_to_no_run(tmp_path, monkeypatch):
+    monkeypatch.delenv(RUN, raising=False)
+    lock(tmp_path / ".snakemake" / "unet_pipeline.lock")
+    check_run(tmp_path / "out.json")

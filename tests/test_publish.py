@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.lock import RUN, lock
 from unet_pipeline.publish import Claim, claim, replacing, sweep, unclaimed
 from unet_pipeline.record import read_json
 
@@ -24,6 +25,35 @@ def test_the_last_job_that_starts_writes_and_the_earlier_one_stops(tmp_path):
             orphan.check()
     assert read_json(output) == {"by": "later"}
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_job_of_an_earlier_run_stops_even_if_it_starts_last(tmp_path, monkeypatch):
+    """It waited in the queue of a cluster while its Snakemake was killed and another one started."""
+    output, path = tmp_path / "results" / "a.json", tmp_path / ".snakemake" / "unet_pipeline.lock"
+    former, last = lock(path), lock(path)
+    monkeypatch.setenv(RUN, last)
+    with claim(output) as rerun:
+        monkeypatch.setenv(RUN, former)
+        with pytest.raises(PipelineError, match="the run that started this job"), claim(output):
+            pass
+        monkeypatch.setenv(RUN, last)
+        rerun.write({"by": "rerun"})
+    monkeypatch.setenv(RUN, former)
+    with pytest.raises(PipelineError, match="the run that started this job"), claim(output):
+        pass
+    assert read_json(output) == {"by": "rerun"}
+    assert names(output.parent) == ["a.json"]
+
+
+def test_an_orphan_stops_when_another_run_begins_before_its_successor_does(tmp_path, monkeypatch):
+    path = tmp_path / ".snakemake" / "unet_pipeline.lock"
+    monkeypatch.setenv(RUN, lock(path))
+    with claim(tmp_path / "a.json") as orphan:
+        orphan.check()
+        lock(path)
+        with pytest.raises(PipelineError, match="the run that started this job"):
+            orphan.write({})
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_an_orphan_that_ends_leaves_the_claim_of_its_successor(tmp_path):

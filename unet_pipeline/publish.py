@@ -1,8 +1,9 @@
-"""Publish: a product appears whole, and only by the job that was started last.
+"""Publish: a product appears whole, and only by the job that was started last, of the Snakemake started last.
 
 When Snakemake itself is killed, its jobs live on; the next Snakemake starts the same jobs beside these orphans. Each
-job therefore claims its output: the last one to start holds the claim, and whoever finds that it was taken over stops
-before it writes anything more. Nothing has to be cleaned up by hand, however a job ends.
+job therefore claims its output: a job of the last run holds the claim, of two in one run the last one to start, and
+whoever finds that it was taken over stops before it writes anything more. Nothing has to be cleaned up by hand, however
+a job ends.
 
 A job that is suspended just between the look at its claim and its write can still write once. What it writes is equal
 if it was the same work, and is found by the checksums in the records if it was not.
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.lock import check_run
 from unet_pipeline.record import PARTIAL, partial_name, write_json, write_text
 
 Check = Callable[[], None]
@@ -36,7 +38,7 @@ PATIENCE_S = 0.5
 
 
 class Claim:
-    """The right to write one output; the last job that asked for it holds it.
+    """The right to write one output; the last job of the last run that asked for it holds it.
 
     Attributes:
         output: the record that says the work is done.
@@ -52,8 +54,9 @@ class Claim:
         """Take the claim over from whoever holds it, and remove what killed jobs left of theirs.
 
         Raises:
-            PipelineError: if the place cannot be written.
+            PipelineError: if another Snakemake has been started since, or the place cannot be written.
         """
+        check_run(self.output)
         try:
             write_text(self._path, self._token)
         except PipelineError:  # another job that starts just now may have swept the half-written claim away
@@ -61,11 +64,12 @@ class Claim:
         sweep(self._path)
 
     def check(self) -> None:
-        """Stop where another job has taken over.
+        """Stop where another job has taken over, or another Snakemake has been started.
 
         Raises:
-            PipelineError: naming that job.
+            PipelineError: naming it.
         """
+        check_run(self.output)
         holder = self._holder()
         if holder != self._token:
             fix = "nothing: the other job makes it; this one stops"

@@ -10,12 +10,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from same_tree import differing, tree
 from stages import Job, snakemake, start
+
+from unet_pipeline.lock import lock
 
 PATIENCE_S = 600
 """A job that takes longer is taken for hung."""
@@ -63,9 +65,13 @@ class Trial:
         """Wait for a while that ends somewhere within the run of a job."""
         time.sleep(self.chance.uniform(0.02, 1.1) * self.seconds[job.name])
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job: Job, run: str = "") -> None:
         """Run a job to its end; it must succeed."""
-        self.ended(start(self.folder, job.command, self.log), 0)
+        self.ended(start(self.folder, job.command, self.log, run=run), 0)
+
+    def run(self) -> str:
+        """Begin a run, as a Snakemake that starts does; its jobs need what this returns."""
+        return lock(self.folder / ".snakemake" / "unet_pipeline.lock")
 
     def workflow(self, *arguments: str) -> None:
         """Run Snakemake to its end; it must succeed."""
@@ -135,21 +141,45 @@ def terminated(trial: Trial) -> None:
 def orphan_beside_its_rerun(trial: Trial) -> None:
     """The same job twice at once; the first one was left over by a killed Snakemake."""
     job = trial.any_job()
-    orphan = start(trial.folder, job.command, trial.log)
+    orphan = start(trial.folder, job.command, trial.log, run=trial.run())
     trial.moment(job)
-    job.forget(trial.folder, whole=False)
-    trial.finish(job)
-    trial.ended(orphan, 0, 1)
+    _superseded(trial, job, orphan)
 
 
 def orphan_of_other_settings(trial: Trial) -> None:
     """A job of an older configuration still runs beside the new one."""
     job = trial.any_job()
-    orphan = start(trial.folder, job.with_other_settings(), trial.log)
+    orphan = start(trial.folder, job.with_other_settings(), trial.log, run=trial.run())
     trial.moment(job)
+    _superseded(trial, job, orphan)
+
+
+def _superseded(trial: Trial, job: Job, orphan: subprocess.Popen[bytes]) -> None:
+    run = trial.run()
     job.forget(trial.folder, whole=False)
-    trial.finish(job)
+    trial.finish(job, run)
     trial.ended(orphan, 0, 1)
+
+
+def orphan_from_the_queue(trial: Trial) -> None:
+    """A job of an older configuration that waited in the queue of a cluster starts beside the new one, or after it."""
+    job = trial.any_job()
+    former, last = trial.run(), trial.run()
+    rerun = start(trial.folder, job.command, trial.log, run=last)
+    trial.moment(job)
+    orphan = start(trial.folder, job.with_other_settings(), trial.log, run=former)
+    trial.ended(rerun, 0)
+    trial.ended(orphan, 1)
+
+
+def twice_by_hand(trial: Trial) -> None:
+    """The same job started twice without Snakemake: one of them makes it."""
+    job = trial.any_job()
+    both = [start(trial.folder, job.command, trial.log)]
+    time.sleep(trial.chance.uniform(0, 0.5))
+    both.append(start(trial.folder, job.command, trial.log))
+    if sum(trial.ended(process, 0, 1) for process in both) > 1:
+        raise Lost("both failed")
 
 
 def full_disk(trial: Trial) -> None:
@@ -204,11 +234,12 @@ def _damaged(trial: Trial, damage: Callable[[bytes, int], bytes]) -> None:
 
 
 def _forget_much(trial: Trial) -> None:
-    """Remove results so that a good part of the workflow must run again."""
-    results = trial.folder / "results"
-    shutil.rmtree(results / trial.chance.choice(["unseen", "new", "learn"]))
-    if trial.chance.random() < 0.4:
-        shutil.rmtree(results / "model")
+    """Remove results so that a good part of the workflow must run again.
+
+    What only training reads goes together with the model: Snakemake does not miss it otherwise.
+    """
+    for name in trial.chance.choice([("unseen",), ("new",), ("unseen", "model"), ("new", "model"), ("learn", "model")]):
+        shutil.rmtree(trial.folder / "results" / name)
 
 
 def _snakemake_ended(trial: Trial, end: Callable[[subprocess.Popen[bytes]], None]) -> None:
@@ -262,7 +293,8 @@ def snakemake_and_jobs_killed(trial: Trial) -> None:
     """Everything is killed with -9, as when the machine goes down."""
 
     def end(process: subprocess.Popen[bytes]) -> None:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     _snakemake_ended(trial, end)
@@ -353,8 +385,8 @@ def _unmount(results: Path) -> None:
 
 
 OF_A_JOB = (killed_at_a_write, killed_at_any_time, terminated, orphan_beside_its_rerun, orphan_of_other_settings,
-            full_disk)  # fmt: skip
-OF_THE_REST = (read_only, flipped_byte, cut_short, snakemake_killed_alone, snakemake_and_jobs_killed,
+            orphan_from_the_queue, full_disk)  # fmt: skip
+OF_THE_REST = (twice_by_hand, read_only, flipped_byte, cut_short, snakemake_killed_alone, snakemake_and_jobs_killed,
                snakemake_asked_to_stop, two_snakemakes)  # fmt: skip
 KINDS: tuple[Callable[[Trial], None], ...] = (*OF_A_JOB, *OF_THE_REST, *OF_A_JOB, *OF_A_JOB)
 """All kinds, in the order of trials; what happens to a single job comes more often: it is cheap and has many places."""

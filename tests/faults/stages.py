@@ -16,6 +16,8 @@ from pathlib import Path
 from real_project import project
 from workspace import ROOT, Workspace
 
+from unet_pipeline.lock import RUN
+
 JOBS = ("ingest unseen", "weigh learn", "train", "tile unseen", "predict unseen 0", "stitch unseen",
         "evaluate unseen", "report")  # fmt: skip
 """One job of each stage."""
@@ -86,7 +88,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def start(folder: Path, command: tuple[str, ...], log: Path, kill_at: int | None = None) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, command: tuple[str, ...], log: Path, kill_at: int | None = None, run: str = ""
+) -> subprocess.Popen[bytes]:
     """Start a job in a process group of its own.
 
     Args:
@@ -94,6 +98,7 @@ def start(folder: Path, command: tuple[str, ...], log: Path, kill_at: int | None
         command: arguments after `python -m unet_pipeline`.
         log: where its output goes.
         kill_at: be killed at this change of a file; 0 only counts them, into `log` with the suffix .count.
+        run: the run it belongs to, as `unet_pipeline.lock.lock` gives it; empty for a job started by hand.
     """
     head = ["-m", "unet_pipeline"]
     if kill_at is not None:
@@ -101,8 +106,8 @@ def start(folder: Path, command: tuple[str, ...], log: Path, kill_at: int | None
     with log.open("ab") as file:
         line = [sys.executable, *head, *command]
         return subprocess.Popen(
-            line, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            start_new_session=True,
+            line, cwd=folder, env=environment() | ({RUN: run} if run else {}), stdin=subprocess.DEVNULL, stdout=file,
+            stderr=file, start_new_session=True,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from unet_pipeline import __version__ as VERSION
 from unet_pipeline import cluster, environments
 from unet_pipeline import config as sections
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import check_writable, lock
+from unet_pipeline.lock import RUN, check_writable, lock
 from unet_pipeline.stacks import check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
@@ -91,9 +91,9 @@ def check_cluster():
 
 
 def alone():
-    """Let no other Snakemake work here until this one ends; see unet_pipeline.lock for why Snakemake's own is off."""
+    """Let no other Snakemake work here until this one ends, and end what a killed one left; see unet_pipeline.lock."""
     try:
-        lock(Path(".snakemake", "unet_pipeline.lock"))
+        os.environ[RUN] = lock(Path(".snakemake", "unet_pipeline.lock"))
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
 
