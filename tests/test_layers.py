@@ -17,7 +17,7 @@ MODULES = {
 }
 
 LAYERS = """
-errors record publish filelist schema config stacks lock cluster environments progress geometry
+errors record lock publish shapes filelist schema config stacks cluster environments progress geometry
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader

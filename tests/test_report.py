@@ -270,13 +270,13 @@ def test_a_foreign_record_is_named_and_no_page_left(run, tmp_path, name):
     assert not list(tmp_path.glob(".report*"))
 
 
-def test_a_part_that_is_missing_inside_a_record_names_the_stack(run, tmp_path):
+def test_a_part_that_is_missing_inside_a_record_is_named(run, tmp_path):
     model, stacks, config, _ = run
     shutil.copytree(model.parent, tmp_path / "results")
     stitched = tmp_path / "results" / stacks[1].relative_to(model.parent)
     path = stitched.with_name("metrics.json")
     write_json(path, read_json(path) | {"instances": {"seg": 0.5}})
-    with pytest.raises(PipelineError, match="as this version writes them"):
+    with pytest.raises(PipelineError, match=r"metrics\.json: instances\.objects: expected what evaluate writes"):
         report(tmp_path / "results" / "model", [stitched], config, tmp_path / "report.html")
 
 

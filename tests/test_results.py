@@ -7,8 +7,9 @@ from made_results import make_history, make_ingested, make_model, make_predicted
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import WEIGHTS_FILE, read_card, write_card
-from unet_pipeline.page.results import ModelResult, open_result, read_facts
+from unet_pipeline.page.results import ModelResult, open_result
 from unet_pipeline.record import read_json, write_json
+from unet_pipeline.shapes import open_record
 
 
 @pytest.fixture(scope="module")
@@ -173,4 +174,4 @@ def test_a_record_needs_its_provenance(tmp_path):
     facts = read_json(stitched.with_name("metrics.json"))
     write_json(stitched.with_name("metrics.json"), facts | {"provenance": None})
     with pytest.raises(PipelineError, match=r"--forcerun .*metrics\.json"):
-        read_facts(stitched.with_name("metrics.json"), "metrics")
+        open_record(stitched.with_name("metrics.json"), "evaluate")

@@ -9,7 +9,8 @@ from typing import Any
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
-from unet_pipeline.record import again, read_json
+from unet_pipeline.record import again
+from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 
@@ -65,9 +66,7 @@ def _predicted(stack_plan: StackPlan) -> dict[str, PlaneArray]:
 
 
 def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> dict[str, Any]:
-    facts = read_json(path, fix=again(path))
-    if not {"plan", "region", "model", "made_by", "shards"} <= set(facts):
-        raise PipelineError(path, "a region record", f"keys {sorted(facts)[:6]}", fix=again(path))
+    facts = open_record(path, "predict")
     if facts["plan"] != stack_plan.digest:
         raise PipelineError(path, f"a record of plan {stack_plan.digest}", f"plan {facts['plan']}", fix=again(path))
     if work not in (None, facts["made_by"]):

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config import IGNORE, Config
-from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
-from unet_pipeline.record import again, provenance, read_json
+from unet_pipeline.record import provenance
 from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
+from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.verify import check_stitched
@@ -39,9 +39,7 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
     Raises:
         PipelineError: not a record of stitch, a volume that is not what it vouches for, or a stack without reference.
     """
-    facts = read_json(stitched, fix=again(stitched))
-    if "tiles" not in facts or "provenance" not in facts:
-        raise PipelineError(stitched, "a record of stitch", f"keys {sorted(facts)[:6]}", fix=again(stitched))
+    facts = open_record(stitched, "stitch")
     stack_plan = StackPlan.open(stitched.parent / facts["tiles"])
     with claim(output) as mine:
         check_stitched(stitched, facts, stack_plan)

@@ -14,9 +14,11 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.publish import Claim
 from unet_pipeline.record import read_json, write_json
+from unet_pipeline.shapes import SHAPES, misfit
 from unet_pipeline.tiling import Shard
 
 Entry = dict[str, Any]
+SHAPE = {"key": str, "shards": SHAPES["predict"]["shards"]}
 
 
 def journal_path(record: Path) -> Path:
@@ -42,7 +44,9 @@ class Journal:
             facts = read_json(self._path)
         except PipelineError:
             return {}
-        return {entry["shard"]: entry for entry in facts["shards"]} if facts.get("key") == self._key else {}
+        if facts.get("key") != self._key or misfit(facts, SHAPE):
+            return {}
+        return {entry["shard"]: entry for entry in facts["shards"]}
 
     def finished(self, number: int, shard: Shard, arrays: Mapping[str, PlaneArray]) -> Entry | None:
         """Return the entry of a shard whose files still are what was written, else None."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import read_json, sha256_file, told, untold
+from unet_pipeline.record import again, read_json, sha256_file, told, untold
+from unet_pipeline.shapes import SHAPES, misfit
 
 State = Literal["as recorded", "changed", "missing"]
 
@@ -182,6 +183,8 @@ def read_origin(path: Path) -> Origin:
     verb = next((verb for key, verb in VERBS.items() if key in facts), None)
     if verb is None:
         raise PipelineError(path, "a record of the pipeline", f"keys {sorted(facts)[:6]}", fix="name another file")
+    if verb in SHAPES and (wrong := misfit(facts, SHAPES[verb])):
+        raise PipelineError(f"{path}: {wrong[0] or verb}", f"what {verb} writes", wrong[1], fix=again(path))
     trained = facts.get("training") if verb == "train" else None
     made = (trained if isinstance(trained, dict) else facts).get("provenance")
     made = made if isinstance(made, dict) else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline import __version__
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 
 PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torch", "snakemake")
 PARTIAL = ".partial"
@@ -25,6 +25,10 @@ PARTIAL = ".partial"
 
 SEAL = "record_sha256"
 """Last key of a record: the SHA-256 of the JSON text without it."""
+
+
+LARGEST = 200_000_000
+"""Bytes of a record; one of a region needs 250 for each shard."""
 
 
 def partial_name(path: Path) -> str:
@@ -66,7 +70,11 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
     The same value gives the same bytes. `read_json` finds any byte that was changed since.
     """
-    write_text(path, _sealed(value))
+    text = _sealed(value)
+    if len(text) > LARGEST:  # ASCII: as many bytes
+        fix = "raise the column `regions` of the stack, or tile.regions"
+        raise PipelineError(path, f"a record of at most {LARGEST} bytes", f"{len(text)} bytes", fix=fix)
+    write_text(path, text)
 
 
 def _sealed(value: Mapping[str, Any]) -> str:
@@ -82,7 +90,7 @@ def read_json(path: Path, fix: str = "run the step that writes it") -> dict[str,
         PipelineError: if the file is missing, not a record, or not what was written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small(path, LARGEST).decode("utf-8")
         value = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
         raise PipelineError(path, "a readable JSON record", error, fix=fix) from error

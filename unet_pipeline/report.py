@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,40 +59,23 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
         PipelineError: a record is missing, foreign, or of another model; a stack is named twice.
     """
     with claim(output) as mine:
-        page = _drawn(model, stacks, config, output)
+        page = _drawn(model, stacks, config)
         mine.check()
         write_text(output, page)
 
 
-def _drawn(model: Path, stacks: Sequence[Path], config: Config, output: Path) -> str:
+def _drawn(model: Path, stacks: Sequence[Path], config: Config) -> str:
     found = ModelResult.open(model)
     with Progress(len(stacks) + 1, "report") as progress:
-        results = [_opened(path, found) for path in stacks]
+        results = [open_result(path, found) for path in stacks]
         _check_names(results)
         anchors = {result.name: f"stack-{index}" for index, result in enumerate(results, 1)}
         progress.advance()
         sections = []
         for index, result in enumerate(results):
-            with _told(stacks[index]):
-                sections.append(stack_section(result, anchors[result.name], config.report, index < PICTURED))
+            sections.append(stack_section(result, anchors[result.name], config.report, index < PICTURED))
             progress.advance(note=result.name)
-    with _told(output):
-        return _page(found, results, anchors, sections, config)
-
-
-def _opened(path: Path, model: ModelResult) -> StackResult:
-    with _told(path):
-        return open_result(path, model)
-
-
-@contextmanager
-def _told(where: Path) -> Iterator[None]:
-    """Say which stack it was when a record lacks a part that this version writes."""
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        fix = "run the workflow again for this stack"
-        raise PipelineError(where, "records as this version writes them", repr(error), fix=fix) from error
+    return _page(found, results, anchors, sections, config)
 
 
 def _check_names(results: Sequence[StackResult]) -> None:

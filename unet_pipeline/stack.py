@@ -17,7 +17,8 @@ from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
 from unet_pipeline.plane_array import PlaneArray, Planes, open_array
-from unet_pipeline.record import again, read_json, untold
+from unet_pipeline.record import again, untold
+from unet_pipeline.shapes import open_record
 
 IMAGE = "image.ome.zarr"
 WEIGHTS = "weights.zarr"
@@ -44,10 +45,7 @@ class Stack:
         Raises:
             PipelineError: if the record is missing or is not one of ingest's.
         """
-        facts = read_json(record, fix=again(record))
-        if not {"stack", "image", "id"} <= set(facts):
-            raise PipelineError(record, "a record of ingest", f"keys {sorted(facts)[:6]}", fix=again(record))
-        return cls(record, facts)
+        return cls(record, open_record(record, "ingest"))
 
     @property
     def name(self) -> str:
@@ -93,8 +91,20 @@ class Stack:
         """The grey values, read lazily."""
         place = self.facts["image"]
         if not place["in_place"]:
-            return self._open("0")
-        return open_planes(str(self._in_place()), axes=place["axes"] or None, planes=place["planes"] or None)
+            stored = self._open("0")
+            self._check_image(self.store, stored.shape, stored.dtype)
+            return stored
+        found = self._in_place()
+        image = open_planes(str(found), axes=place["axes"] or None, planes=place["planes"] or None)
+        self._check_image(found, image.shape, image.dtype)
+        return image
+
+    def _check_image(self, place: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        planes, height, width = self.grid.shape
+        expected = f"{(planes, self.channels, height, width)} {self.dtype}"
+        if f"{tuple(shape)} {dtype}" != expected:
+            what = f"an image of {expected}, as {self.record} says"
+            raise PipelineError(place, what, f"{tuple(shape)} {dtype}", fix=again(self.record))
 
     def _in_place(self) -> Path:
         """Find the image that is used in place: seen from the project folder, wherever that lies today."""
@@ -115,7 +125,11 @@ class Stack:
             raise PipelineError(
                 self.record, "a labelled stack", f"{self.name} without labels", fix="fill column labels"
             )
-        return self._open(f"labels/{name}/0")
+        labels = self._open(f"labels/{name}/0")
+        if (labels.shape[0], *labels.shape[2:]) != self.grid.shape:
+            expected = f"labels of the size {self.grid.shape} that {self.record} says"
+            raise PipelineError(self.store, expected, labels.shape, fix=again(self.record))
+        return labels
 
     def _open(self, name: str) -> PlaneArray:
         fix = again(self.record)

@@ -23,7 +23,8 @@ from unet_pipeline.geometry import Geometry, unpadded
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.plane_array import PlaneArray, Repair, open_array
 from unet_pipeline.publish import Check, claim, replacing, sweep, unclaimed
-from unet_pipeline.record import again, atomic_path, digest, provenance, read_json, sha256_file
+from unet_pipeline.record import again, atomic_path, digest, provenance, sha256_file
+from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import Plan, plan
 
@@ -56,15 +57,15 @@ class StackPlan:
         Raises:
             PipelineError: if the record is missing or is not one of tile's.
         """
-        facts = read_json(record, fix=again(record))
-        try:
-            stack = Stack.open(record.parent / facts["ingest"])
-            stored = facts["plan"]
-            shape, keep, shard = (tuple(stored[name]) for name in ("shape", "keep", "shard"))
-            planned = Plan(shape, Geometry(**stored["geometry"]), keep, shard, stored["regions"])
-            return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise PipelineError(record, "a record of tile", error, fix=again(record)) from error
+        facts = open_record(record, "tile")
+        stack, stored = Stack.open(record.parent / facts["ingest"]), facts["plan"]
+        shape, keep, shard = (tuple(stored[name]) for name in ("shape", "keep", "shard"))
+        if shape != stack.grid.shape:
+            expected = f"a plan of {stack.grid.shape} planes, rows and columns, as {stack.record} has"
+            raise PipelineError(record, expected, shape, fix=again(record))
+        geometry = Geometry(*(stored["geometry"][name] for name in ("stride", "before", "after", "lost", "crop_px")))
+        planned = Plan(shape, geometry, keep, shard, stored["regions"])
+        return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"])
 
     @property
     def store(self) -> Path:

@@ -17,7 +17,8 @@ from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.plane_array import open_array
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
-from unet_pipeline.record import again, digest, provenance, read_json, sha256_file
+from unet_pipeline.record import again, digest, provenance, sha256_file
+from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import WEIGHTS, Stack
 from unet_pipeline.training.history import HISTORY_FILE
 from unet_pipeline.training.learner import CHECKPOINT, Settings
@@ -49,10 +50,8 @@ class Weighed:
         Raises:
             PipelineError: if the record is missing or is not one of weigh's.
         """
-        facts = read_json(record, fix=again(record))
-        if not {"ingest", "image_id", "class_counts", "id"} <= set(facts):
-            raise PipelineError(record, "a record of weigh", f"keys {sorted(facts)[:6]}", fix=again(record))
-        stack = Stack.open(record.parent / str(facts["ingest"]))
+        facts = open_record(record, "weigh")
+        stack = Stack.open(record.parent / facts["ingest"])
         if facts["image_id"] != stack.facts["id"]:
             got = f"weights of another ({facts['image_id']})"
             raise PipelineError(record, f"weights of the ingested stack {stack.facts['id']}", got, fix=again(record))

@@ -35,7 +35,9 @@ def mutate_tree(tree: Tree, rng: random.Random, others: list[Tree] | None = None
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5, 8))):
         if not changed:
             return dict(tree)
-        name = rng.choice(sorted(changed))
+        records = [one for one in sorted(changed) if one.endswith((".json", ".sha256")) and ".zarr/" not in one]
+        # A results folder is mostly chunks, which the Zarr target has already.
+        name = rng.choice(records if len(changed) > 50 and records and rng.random() < 0.85 else sorted(changed))
         kind = rng.random()
         if kind < 0.04 and len(changed) > 1:
             del changed[name]

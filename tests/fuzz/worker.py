@@ -120,9 +120,9 @@ class Worker:
         if way not in self.known:
             self.known.add(way)
             tally.paths += 1
-            if len(self.corpus) < CORPUS:
-                self.corpus.append(given)
-            if outcome not in ("accepted", "refused"):
+            if outcome in ("accepted", "refused"):
+                self.corpus += [given] if len(self.corpus) < CORPUS else []
+            else:
                 tally.findings[self.save(given)] = f"{outcome}: {way}"
 
     def save(self, given: tree.Tree) -> str:

@@ -17,6 +17,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import WEIGHTS_FILE, ModelCard, read_card
 from unet_pipeline.page.curves import History, read_history
 from unet_pipeline.record import again, read_json, sha256_file
+from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import Stack
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.training.history import HISTORY_FILE
@@ -26,16 +27,8 @@ LARGEST_HEADER = 100_000_000
 
 WEIGHTS = "weights.zarr"
 
-KEYS = {
-    "stitch": ("stack", "tiles", "coverage", "objects", "area_px", "filled_px", "provenance"),
-    "metrics": ("stack", "instances", "classes", "pixels", "isbi", "provenance"),
-    "weigh": ("stack", "ingest", "largest_boundary_term", "sigma_px", "provenance"),
-    "prove": ("stack", "crop", "seamless", "tolerance_std", "rows", "paper_step", "compute", "provenance"),
-    "region": ("plan", "region", "shards", "tiles", "compute", "provenance"),
-}
-"""Keys without which a record is not what its name says."""
-
-WRITERS = {"metrics": "evaluate", "region": "predict"}
+WRITERS = {"metrics": "evaluate"}
+"""Steps that write records of other names."""
 
 
 @dataclass(frozen=True)
@@ -143,29 +136,13 @@ class _Beside:
         path = self.folder / f"{name}.json"
         if not path.exists():
             return None
-        facts = read_facts(path, name)
+        facts = open_record(path, WRITERS.get(name, name))
         stale = [source.name for source in sources if not _made_from(facts, source)]
         if stale:
             self.notes.append(
                 f"{path.name} was made from another {stale[0]} and is left out: run {WRITERS.get(name, name)} again."
             )
         return None if stale else facts
-
-
-def read_facts(path: Path, name: str) -> dict[str, Any]:
-    """Read a record and check that it is one of its kind, a key of `KEYS`.
-
-    Raises:
-        PipelineError: naming the file.
-    """
-    step = WRITERS.get(name, name)
-    facts = read_json(path, fix=again(path))
-    if missing := [key for key in KEYS[name] if key not in facts]:
-        got = f"none named {', '.join(missing)}"
-        raise PipelineError(path, f"a record of {step} with its keys", got, fix=again(path))
-    if not isinstance(facts["provenance"], dict) or not isinstance(facts["provenance"].get("inputs"), dict):
-        raise PipelineError(path, f"a record of {step} with its provenance", "none", fix=again(path))
-    return facts
 
 
 def _made_from(facts: dict[str, Any], source: Path) -> bool:
@@ -192,13 +169,13 @@ def open_result(path: Path, model: ModelResult) -> StackResult:
 
 
 def _ingested(path: Path, model: ModelResult) -> StackResult:
-    stack, beside = _open_stack(path), _Beside(path.parent)
+    stack, beside = Stack.open(path), _Beside(path.parent)
     weigh = beside.read("weigh", [path])
     return StackResult(stack, model, weigh=weigh, notes=tuple(beside.notes))
 
 
 def _predicted(path: Path, model: ModelResult) -> StackResult:
-    facts = read_facts(path, "stitch")
+    facts = open_record(path, "stitch")
     plan = StackPlan.open(path.parent / facts["tiles"])
     if not _made_from(facts, plan.record):
         raise PipelineError(path, f"a record made from {plan.record}", "one of an older plan", fix="run stitch again")
@@ -206,7 +183,7 @@ def _predicted(path: Path, model: ModelResult) -> StackResult:
     ingested, card = plan.stack.record, model.folder / "model.json"
     beside = _Beside(path.parent)
     return StackResult(
-        _open_stack(ingested),
+        Stack.open(ingested),
         model,
         plan,
         facts,
@@ -216,15 +193,6 @@ def _predicted(path: Path, model: ModelResult) -> StackResult:
         beside.read("prove", [ingested, card]),
         tuple(beside.notes),
     )
-
-
-def _open_stack(path: Path) -> Stack:
-    stack = Stack.open(path)
-    needed = ("grid", "channels", "dtype", "labels", "statistics", "fingerprints", "provenance")
-    if missing := [key for key in needed if key not in stack.facts]:
-        got = f"none named {missing[0]}"
-        raise PipelineError(path, "a record of ingest with its keys", got, fix="run ingest again")
-    return stack
 
 
 def _check_model(path: Path, facts: dict[str, Any], plan: StackPlan, model: ModelResult) -> None:
@@ -239,5 +207,5 @@ def _check_model(path: Path, facts: dict[str, Any], plan: StackPlan, model: Mode
 def _regions(plan: StackPlan) -> tuple[dict[str, Any], ...]:
     """Return the region records of this plan; stitch has proved that they cover it."""
     paths = [plan.record.parent / "regions" / f"{region}.json" for region in range(plan.plan.regions)]
-    found = [read_facts(path, "region") for path in paths if path.exists()]
+    found = [open_record(path, "predict") for path in paths if path.exists()]
     return tuple(facts for facts in found if facts["plan"] == plan.digest)
