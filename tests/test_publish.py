@@ -4,8 +4,8 @@ import pytest
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import RUN, lock
-from unet_pipeline.publish import Claim, claim, replacing, sweep, unclaimed
-from unet_pipeline.record import read_json
+from unet_pipeline.publish import Claim, claim, replacing, sweep
+from unet_pipeline.record import atomic_path, read_json, unclaimed
 
 
 def names(folder):
@@ -54,6 +54,22 @@ def test_an_orphan_stops_when_another_run_begins_before_its_successor_does(tmp_p
         with pytest.raises(PipelineError, match="the run that started this job"):
             orphan.write({})
     assert not (tmp_path / "a.json").exists()
+
+
+def test_the_claim_is_looked_at_when_the_slow_work_is_done(tmp_path):
+    """A job that is taken over while it writes a file must not give that file its name."""
+    place, looked = tmp_path / "a.tif", []
+
+    def check():
+        looked.append(names(tmp_path))
+        raise PipelineError("a", "no other job", "another")
+
+    place.write_text("of the other job")
+    with pytest.raises(PipelineError, match="no other job"), atomic_path(place, check) as partial:
+        partial.write_text("late")
+    assert [len(found) for found in looked] == [2], "looked once, with the new file written beside the old one"
+    assert place.read_text() == "of the other job"
+    assert names(tmp_path) == ["a.tif"]
 
 
 def test_an_orphan_that_ends_leaves_the_claim_of_its_successor(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import PARTIAL, again, atomic_path, sha256_file
+from unet_pipeline.record import PARTIAL, Check, again, atomic_path, sha256_file, unclaimed
 
 
 def list_path(record: Path) -> Path:
@@ -18,23 +18,26 @@ def list_path(record: Path) -> Path:
     return record.with_suffix(".sha256")
 
 
-def write_list(record: Path, products: Sequence[Path], known: Mapping[Path, str] | None = None) -> dict[str, Any]:
+def write_list(
+    record: Path, products: Sequence[Path], known: Mapping[Path, str] | None = None, check: Check = unclaimed
+) -> dict[str, Any]:
     """Write the list of all files below some products, and return what the record says of it.
 
     Args:
         record: the record that shall vouch for them; the list lies beside it, and names are relative to its folder.
         products: files and folders.
         known: checksums that were just computed, by path; these files are not read again.
+        check: called before the list appears, `publish.Claim.check`.
 
     Returns:
         name and SHA-256 of the list, number of files and their bytes.
 
     Raises:
-        PipelineError: if the list cannot be written.
+        PipelineError: if the list cannot be written, or another job has taken over.
     """
     path, known = list_path(record), known or {}
     count = size = 0
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as lines:
+    with atomic_path(path, check) as partial, partial.open("w", encoding="utf-8") as lines:
         for product in products:
             for file in files_below(product):
                 total = known.get(file) or sha256_file(file)
@@ -87,6 +90,7 @@ def damaged(
         listed: from `read_list`.
         products: the files and folders that were listed; a file in them that was not there is named too.
         known: checksums that were just computed, by path; these files are not read again.
+        check: called before the list appears, `publish.Claim.check`.
     """
     known = known or {}
     for file, total in listed.items():

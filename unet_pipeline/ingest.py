@@ -22,10 +22,10 @@ from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
 from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
-from unet_pipeline.publish import Check, claim, replacing
+from unet_pipeline.publish import claim, replacing
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr
-from unet_pipeline.record import digest, provenance, told
+from unet_pipeline.record import Check, digest, provenance, told
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
 
@@ -92,7 +92,12 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
             else:
                 shutil.rmtree(store, ignore_errors=True)  # of a time when the stack was no Zarr, or had labels
         made_by = provenance(config.section("labels", "store") | {"source": asdict(source)})
-        record = {**found, "id": digest(found), "files": write_list(output, [store]), "provenance": made_by}
+        record = {
+            **found,
+            "id": digest(found),
+            "files": write_list(output, [store], check=mine.check),
+            "provenance": made_by,
+        }
         mine.write(record)
     return record
 

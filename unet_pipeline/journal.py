@@ -65,5 +65,5 @@ class Journal:
             PipelineError: if another job has taken over, or the disk is full.
         """
         self._entries[entry["shard"]] = entry
-        self._claim.check()
-        write_json(self._path, {"key": self._key, "shards": list(self._entries.values())})
+        facts = {"key": self._key, "shards": list(self._entries.values())}
+        write_json(self._path, facts, self._claim.check)

@@ -17,7 +17,7 @@ from unet_pipeline.config import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry, unpadded
 from unet_pipeline.normalise import Normaliser, from_statistics
-from unet_pipeline.record import read_json, write_json
+from unet_pipeline.record import Check, read_json, unclaimed, write_json
 from unet_pipeline.schema import build, key, plain
 
 T = TypeVar("T")
@@ -145,10 +145,10 @@ def read_card(folder: Path) -> ModelCard:
     return card
 
 
-def write_card(folder: Path, card: ModelCard) -> None:
+def write_card(folder: Path, card: ModelCard, check: Check = unclaimed) -> None:
     """Write `folder/model.json`; it appears whole or not at all."""
     _check(card, card.to_json(), folder / CARD_FILE)
-    write_json(folder / CARD_FILE, card.to_json())
+    write_json(folder / CARD_FILE, card.to_json(), check)
 
 
 def _section(kind: type[T], value: Any, where: str) -> T:

@@ -26,7 +26,7 @@ from unet_pipeline.modelcard import (
     read_card,
     write_card,
 )
-from unet_pipeline.record import atomic_path, sha256_bytes
+from unet_pipeline.record import Check, atomic_path, sha256_bytes, unclaimed
 
 LARGEST = 2**34
 """Bytes of a weights file: more than the largest network has."""
@@ -140,7 +140,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def save_model(folder: Path, network: nn.Module, card: ModelCard) -> ModelCard:
+def save_model(folder: Path, network: nn.Module, card: ModelCard, check: Check = unclaimed) -> ModelCard:
     """Write `weights.safetensors`, then `model.json` with its checksum; the same weights give the same bytes.
 
     A former card is removed first, so that a folder with a card is always whole.
@@ -150,11 +150,12 @@ def save_model(folder: Path, network: nn.Module, card: ModelCard) -> ModelCard:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     data = safetensors.torch.save(tensors)
+    check()
     (folder / CARD_FILE).unlink(missing_ok=True)
-    with atomic_path(folder / WEIGHTS_FILE) as partial:
+    with atomic_path(folder / WEIGHTS_FILE, check) as partial:
         partial.write_bytes(data)
     card = replace(card, weights_sha256=sha256_bytes(data))
-    write_card(folder, card)
+    write_card(folder, card, check)
     return card
 
 

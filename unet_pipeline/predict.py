@@ -23,8 +23,8 @@ from unet_pipeline.forward import Forward
 from unet_pipeline.journal import Journal, journal_path
 from unet_pipeline.plane_array import PlaneArray, Planes
 from unet_pipeline.progress import Progress
-from unet_pipeline.publish import Check, claim
-from unet_pipeline.record import digest, provenance
+from unet_pipeline.publish import claim
+from unet_pipeline.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.tiling import Plan, Shard, Tile, read_tile

@@ -16,22 +16,14 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import check_run
-from unet_pipeline.record import PARTIAL, partial_name, write_json, write_text
-
-Check = Callable[[], None]
-"""Raises a PipelineError where another job has taken over."""
-
-
-def unclaimed() -> None:
-    """Check nothing: for what no other job can write."""
-
+from unet_pipeline.record import PARTIAL, Check, partial_name, write_json, write_text
 
 PATIENCE_S = 0.5
 """How long a claim may be away: a predecessor that ends lifts it for a moment to see whose it is."""
@@ -92,8 +84,7 @@ class Claim:
         Raises:
             PipelineError: if another job has taken over, or the place cannot be written.
         """
-        self.check()
-        write_json(self.output, record)
+        write_json(self.output, record, self.check)
 
     def _holder(self) -> str:
         end = time.monotonic() + PATIENCE_S

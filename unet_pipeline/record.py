@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
@@ -36,12 +36,24 @@ def partial_name(path: Path) -> str:
     return f".{path.name}.{uuid.uuid4().hex}{PARTIAL}"
 
 
+Check = Callable[[], None]
+"""Raises a PipelineError where the job must not write any more; see `publish`."""
+
+
+def unclaimed() -> None:
+    """Check nothing: for what no other job can write."""
+
+
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, check: Check = unclaimed) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
+    Args:
+        path: the file.
+        check: called just before the file gets its name, when all the slow work is done.
+
     Raises:
-        PipelineError: if the disk is full or the place cannot be written; `path` is then as it was.
+        PipelineError: from `check`, or if the disk is full or the place cannot be written; `path` is then as it was.
     """
     partial = path.with_name(partial_name(path))
     try:
@@ -49,6 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        check()
         partial.replace(path)
     except OSError as error:
         raise PipelineError(
@@ -59,13 +72,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 so that `path` appears whole or not at all."""
-    with atomic_path(path) as partial:
+def write_text(path: Path, text: str, check: Check = unclaimed) -> None:
+    """Write `text` as UTF-8 so that `path` appears whole or not at all; see `atomic_path`."""
+    with atomic_path(path, check) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -> None:
     """Write `value` as indented JSON with its own SHA-256 as the last key; NaN is refused, because JSON has none.
 
     The same value gives the same bytes. `read_json` finds any byte that was changed since.
@@ -74,7 +87,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     if len(text) > LARGEST:  # ASCII: as many bytes
         fix = "raise the column `regions` of the stack, or tile.regions"
         raise PipelineError(path, f"a record of at most {LARGEST} bytes", f"{len(text)} bytes", fix=fix)
-    write_text(path, text)
+    write_text(path, text, check)
 
 
 def _sealed(value: Mapping[str, Any]) -> str:

@@ -60,8 +60,7 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
     """
     with claim(output) as mine:
         page = _drawn(model, stacks, config)
-        mine.check()
-        write_text(output, page)
+        write_text(output, page, mine.check)
 
 
 def _drawn(model: Path, stacks: Sequence[Path], config: Config) -> str:

@@ -26,9 +26,9 @@ from unet_pipeline.objects.components import ComponentOptions, ComponentTable, l
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
-from unet_pipeline.publish import Check, claim, unclaimed
+from unet_pipeline.publish import claim
 from unet_pipeline.pyramid import Reduction, build_pyramid, count_pyramid_blocks
-from unet_pipeline.record import atomic_path, partial_name, provenance
+from unet_pipeline.record import Check, atomic_path, partial_name, provenance, unclaimed
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 
@@ -62,8 +62,7 @@ def stitch(
         table = write_instances(stack_plan, config.stitch, check=mine.check)
         build_pyramids(stack_plan, mine.check)
         for path in tiffs:
-            mine.check()
-            write_tiff(stack_plan.labels(path.stem), path, stack_plan.stack.grid)
+            write_tiff(stack_plan.labels(path.stem), path, stack_plan.stack.grid, mine.check)
         record = {
             "stack": stack_plan.stack.name,
             "tiles": stack_plan.record.name,
@@ -71,7 +70,7 @@ def stitch(
             "objects": len(table.area),
             "area_px": _summary(table.area),
             "filled_px": int(table.filled_px),
-            "files": write_list(output, [stack_plan.store, *tiffs], sums),
+            "files": write_list(output, [stack_plan.store, *tiffs], sums, mine.check),
             "tiffs": [path.name for path in tiffs],
             "provenance": provenance(config.section("labels", "stitch"), [stack_plan.record, *sorted(records)]),
         }
@@ -149,14 +148,14 @@ def build_pyramids(stack_plan: StackPlan, check: Check = unclaimed) -> None:
             build_pyramid(store, name, reduction, progress.advance, check)
 
 
-def write_tiff(array: PlaneArray, path: Path, grid: ngff.Grid) -> None:
+def write_tiff(array: PlaneArray, path: Path, grid: ngff.Grid, check: Check = unclaimed) -> None:
     """Write labels as TIFF, (planes, y, x), BigTIFF where needed, one band of rows at a time."""
     pixel = grid.pixel_um
     centimetre = None if pixel is None else (1e4 / pixel[1], 1e4 / pixel[0])
     # One plane is a page of tiles; the generator keeps one row of tiles in memory.
     edge, large = 512, array.array.nbytes > 2**31
     with (
-        atomic_path(path) as partial,
+        atomic_path(path, check) as partial,
         tifffile.TiffWriter(partial, bigtiff=large) as tiff,
     ):
         tiff.write(

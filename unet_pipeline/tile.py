@@ -22,8 +22,8 @@ from unet_pipeline.filelist import files_below, list_path, parse_list, write_lis
 from unet_pipeline.geometry import Geometry, unpadded
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.plane_array import PlaneArray, Repair, open_array
-from unet_pipeline.publish import Check, claim, replacing, sweep, unclaimed
-from unet_pipeline.record import again, atomic_path, digest, provenance, sha256_file
+from unet_pipeline.publish import claim, replacing, sweep
+from unet_pipeline.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
 from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import Plan, plan
@@ -170,9 +170,9 @@ def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: 
         fresh = {store / file.relative_to(partial): file for file in files_below(partial)}
         if _listed(output) == {place: sha256_file(file) for place, file in fresh.items()}:
             for place, file in fresh.items():
-                _mend(place, file.read_bytes())
+                _mend(place, file.read_bytes(), check)
             shutil.rmtree(partial)
-    return write_list(output, sorted(fresh))
+    return write_list(output, sorted(fresh), check=check)
 
 
 def _listed(output: Path) -> dict[Path, str] | None:
@@ -183,10 +183,10 @@ def _listed(output: Path) -> dict[Path, str] | None:
         return None
 
 
-def _mend(place: Path, content: bytes) -> None:
+def _mend(place: Path, content: bytes, check: Check) -> None:
     sweep(place)
     if not place.is_file() or place.read_bytes() != content:
-        with atomic_path(place) as partial:
+        with atomic_path(place, check) as partial:
             partial.write_bytes(content)
 
 

@@ -23,8 +23,8 @@ from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import Window, halo_blocks
 from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
-from unet_pipeline.publish import Check, claim, replacing
-from unet_pipeline.record import digest, provenance
+from unet_pipeline.publish import claim, replacing
+from unet_pipeline.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES, INSTANCES, WEIGHTS, Stack
 from unet_pipeline.weights import boundary_term, halo_px, open_gaps
 
@@ -59,7 +59,12 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
             }
             ngff.mark(partial, digest(found))
         made_by = provenance(config.section("labels", "store", "weigh"), [stack.record])
-        record = {**found, "id": digest(found), "files": write_list(output, [store]), "provenance": made_by}
+        record = {
+            **found,
+            "id": digest(found),
+            "files": write_list(output, [store], check=mine.check),
+            "provenance": made_by,
+        }
         mine.write(record)
     return record
 

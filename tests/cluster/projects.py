@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,4 +99,4 @@ def forget(space: Workspace, *patterns: str) -> None:
         found = list((space.folder / "results").glob(pattern))
         assert found, pattern
         for path in found:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

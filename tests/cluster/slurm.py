@@ -74,6 +74,13 @@ class Cluster:
         """Kill a daemon as a crash would."""
         os.kill(int((self.folder / "run" / f"{daemon}.pid").read_text()), signal.SIGKILL)
 
+    def resume(self, node: str) -> None:
+        """Bring a node back that was drained or taken down; one that has come back by itself is no error."""
+        line = ["scontrol", "update", f"nodename={node}", "state=resume"]
+        subprocess.run(line, env=self.environment, capture_output=True, timeout=60, check=False)
+        ready = ("idle", "mixed", "allocated")
+        until(lambda: self.ask("sinfo", "-hN", "-n", node, "-o", "%T").split()[0].rstrip("*") in ready, f"{node} again")
+
     def running(self) -> dict[str, str]:
         """Ids and nodes of the jobs that run now."""
         lines = self.ask("squeue", "--noheader", "--states=RUNNING", "--format=%i %N").split("\n")

@@ -163,7 +163,7 @@ def test_a_job_cancelled_too_often_is_a_clear_failure_and_the_next_run_ends_the_
     run = held(cluster, space, FIRST, "--retries", "0")
     cluster.ask("scancel", *cluster.running())
     assert run.wait() == 1
-    assert re.search(r"SLURM-job '\d+' failed, SLURM status is: 'CANCELLED'", run.text)
+    assert re.search(r"JOB \d+ ON cpu\d CANCELLED", run.text), run.text
     assert "Traceback" not in run.text
     space.hold()
     finish(cluster, space, FIRST)
@@ -179,7 +179,7 @@ def test_a_drained_node_ends_its_job_and_gets_no_more(cluster: Cluster, tmp_path
     try:
         assert run.wait() == 0, run.text
     finally:
-        cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
+        cluster.resume(node)
     assert states(run.jobs()) == ["COMPLETED", "COMPLETED"]
     assert [job.node for job in run.jobs()] == [node, *(CPU_NODES - {node})]
 
@@ -193,7 +193,7 @@ def test_a_node_that_goes_down_costs_its_job_one_attempt(cluster: Cluster, tmp_p
     try:
         assert run.wait() == 0, run.text
     finally:
-        cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
+        cluster.resume(node)
     assert states(run.jobs()) == ["NODE_FAIL", "COMPLETED"]
 
 

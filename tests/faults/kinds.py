@@ -143,21 +143,26 @@ def orphan_beside_its_rerun(trial: Trial) -> None:
     job = trial.any_job()
     orphan = start(trial.folder, job.command, trial.log, run=trial.run())
     trial.moment(job)
-    _superseded(trial, job, orphan)
-
-
-def orphan_of_other_settings(trial: Trial) -> None:
-    """A job of an older configuration still runs beside the new one."""
-    job = trial.any_job()
-    orphan = start(trial.folder, job.with_other_settings(), trial.log, run=trial.run())
-    trial.moment(job)
-    _superseded(trial, job, orphan)
-
-
-def _superseded(trial: Trial, job: Job, orphan: subprocess.Popen[bytes]) -> None:
     run = trial.run()
     job.forget(trial.folder, whole=False)
     trial.finish(job, run)
+    trial.ended(orphan, 0, 1)
+
+
+def orphan_of_other_settings(trial: Trial) -> None:
+    """A job of an older configuration, on a slow machine, still runs beside the new one, or after it."""
+    job = trial.any_job()
+    orphan = start(trial.folder, job.with_other_settings(), trial.log, run=trial.run())
+    trial.moment(job)
+    orphan.send_signal(signal.SIGSTOP)
+    run = trial.run()
+    job.forget(trial.folder, whole=False)
+    rerun = start(trial.folder, job.command, trial.log, run=run)
+    trial.moment(job)
+    if trial.chance.random() < 0.5:
+        trial.ended(rerun, 0)
+    orphan.send_signal(signal.SIGCONT)
+    trial.ended(rerun, 0)
     trial.ended(orphan, 0, 1)
 
 
@@ -236,10 +241,12 @@ def _damaged(trial: Trial, damage: Callable[[bytes, int], bytes]) -> None:
 def _forget_much(trial: Trial) -> None:
     """Remove results so that a good part of the workflow must run again.
 
-    What only training reads goes together with the model: Snakemake does not miss it otherwise.
+    Snakemake does not miss what nothing needs that must run: so something goes that only the last steps make.
     """
-    for name in trial.chance.choice([("unseen",), ("new",), ("unseen", "model"), ("new", "model"), ("learn", "model")]):
-        shutil.rmtree(trial.folder / "results" / name)
+    results = trial.folder / "results"
+    for name in trial.chance.choice([("unseen",), ("new",), ("unseen", "model"), ("new", "model", "learn")]):
+        shutil.rmtree(results / name)
+    (results / "report.html").unlink()
 
 
 def _snakemake_ended(trial: Trial, end: Callable[[subprocess.Popen[bytes]], None]) -> None:

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import atomic_path
+from unet_pipeline.record import Check, atomic_path, unclaimed
 
 FIX = "remove it: an unfinished training then starts over, a finished one does not need it"
 
@@ -32,18 +32,18 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint, check: Check = unclaimed) -> None:
     """Write a checkpoint; the former one stays until the new one is whole.
 
     Raises:
-        PipelineError: if the disk is full or cannot be written.
+        PipelineError: from `check`, just before the file gets its name, or if the disk is full or cannot be written.
     """
     state = json.dumps(dict(checkpoint.state), allow_nan=False)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     # one entry, because safetensors keeps several in no fixed order, and the same state shall give the same bytes
     whole = json.dumps({"state": state, "sha256": _sha256(tensors, state)})
     data = safetensors.torch.save(tensors, metadata={"checkpoint": whole})
-    with atomic_path(path) as partial:
+    with atomic_path(path, check) as partial:
         partial.write_bytes(data)
 
 

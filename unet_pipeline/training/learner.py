@@ -19,6 +19,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import autocast, build, choose_device
 from unet_pipeline.progress import Progress
+from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
 from unet_pipeline.schema import plain
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -158,7 +159,7 @@ def batches(learner: Learner, first: int) -> Generator[tuple[torch.Tensor, torch
             yield image, target, batch.boundary.to(device, non_blocking=True)
 
 
-def save(learner: Learner, state: State) -> None:
+def save(learner: Learner, state: State, check: Check) -> None:
     """Write the checkpoint of a state whose losses have been read."""
     momentum = {name: buffer for name, _, buffer in _momentum(learner) if buffer is not None}
     parts = {"model": learner.network.state_dict(), "momentum": momentum, "best": state.best}
@@ -172,7 +173,7 @@ def save(learner: Learner, state: State) -> None:
         "best_step": state.best_step,
         "scaler": learner.scaler.state_dict(),
     }
-    write_checkpoint(learner.checkpoint, Checkpoint(tensors, values))
+    write_checkpoint(learner.checkpoint, Checkpoint(tensors, values), check)
 
 
 def resume(learner: Learner, progress: Progress) -> State:

@@ -25,8 +25,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import autocast, save_model
 from unet_pipeline.progress import Progress
-from unet_pipeline.publish import Check, unclaimed
-from unet_pipeline.record import sha256_bytes, write_text
+from unet_pipeline.record import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.schema import plain
 from unet_pipeline.training.guards import Termination, explain_memory, reproducible
 from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
@@ -110,9 +109,9 @@ def train(
         check()
         text = history_text(state.history, card.classes)
         record = {**_record(learner, state), "history_sha256": sha256_bytes(text.encode())}
-        write_text(folder / HISTORY_FILE, text)
+        write_text(folder / HISTORY_FILE, text, check)
         learner.network.load_state_dict(state.best or learner.network.state_dict())
-        card = save_model(folder, learner.network, replace(card, training={**record, **card.training}))
+        card = save_model(folder, learner.network, replace(card, training={**record, **card.training}), check)
     return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)
 
 
@@ -152,7 +151,7 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             if keep:
                 check()
                 _check_weights(state, learner)
-                save(learner, state)
+                save(learner, state, check)
             if termination.requested and not last:
                 raise _terminated(state.step, options.steps)
             progress.advance(1, _note(state))
