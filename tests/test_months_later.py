@@ -72,7 +72,7 @@ def copied(space: Workspace, to: Path, times: Callable[[list[Path]], None], meta
     """Copy a project, with or without Snakemake's own folder, and set the times of its files."""
     left_out = None if metadata else shutil.ignore_patterns(".snakemake")
     shutil.copytree(space.folder, to, ignore=left_out)
-    times([path for path in to.rglob("*") if path.is_file() and ".snakemake" not in path.parts])
+    times([path for path in sorted(to.rglob("*")) if path.is_file() and ".snakemake" not in path.parts])
     copy = Workspace(to, space.checkout)
     copy.config = space.config
     return copy
@@ -90,12 +90,12 @@ def test_a_copy_with_all_its_files_runs_nothing_whatever_their_times(
 
 def test_without_the_profile_times_would_count(finished: Workspace, tmp_path: Path) -> None:
     """The test above holds because of the key in profiles/default, not because files are small."""
-    copy = copied(finished, tmp_path / "copy", shuffled)
+    copy = copied(finished, tmp_path / "copy", reverse)
     assert "ingest c.1" in copy.would_run("--max-checksum-file-size", "1000000")
 
 
 def test_a_copy_without_snakemakes_folder_is_made_good_by_one_command(finished: Workspace, tmp_path: Path) -> None:
-    copy = copied(finished, tmp_path / "copy", shuffled, metadata=False)
+    copy = copied(finished, tmp_path / "copy", reverse, metadata=False)
     assert copy.would_run() == FIRST
     before = {path: path.read_bytes() for path in (copy.folder / "results").rglob("*.json")}
     assert copy.run("--touch", "--forceall").code == 0
