@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -48,6 +49,11 @@ for file in files:
     file.write_text(json.dumps(made_from))
 print(json.dumps([verb, *rest]))
 '''
+
+
+def hear_interrupts() -> None:
+    """Let this process and those it starts hear SIGINT, which the background jobs of a shell are started deaf to."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from projects import drawn
 from slurm import STARTED, Cluster, until
-from workspace import Workspace
+from workspace import Workspace, hear_interrupts
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,7 @@ def cluster() -> Iterator[Cluster]:
     """Slurm on this host, stopped at the end whatever happens."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("tests/cluster/up starts Slurm daemons: that needs root on Debian or Ubuntu")
+    hear_interrupts()
     # not below pytest's folder, which only root may enter: the database is another user's
     found = Cluster(Path(os.environ.get("UNET_PIPELINE_CLUSTER") or tempfile.mkdtemp()))
     try:

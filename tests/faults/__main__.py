@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from kinds import KINDS, Lost, Trial
 from same_tree import tree
 from stages import Job, reference, start
+from workspace import hear_interrupts
 
 
 def measured(folder: Path, jobs: dict[str, Job], scratch: Path) -> tuple[dict[str, float], dict[str, int]]:
@@ -51,6 +52,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial, to repeat one")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    hear_interrupts()
     scratch = Path(tempfile.mkdtemp(prefix="faults "))
     space, jobs = reference(scratch / "my project")
     expected = tree(space.folder / "results")
