@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from kinds import KINDS, Lost, Trial
+from kinds import KINDS, Lost, Trial, Untried
 from same_tree import tree
 from stages import Job, reference, start
 from workspace import hear_interrupts
@@ -70,6 +70,11 @@ def main() -> int:
         try:
             kind(trial)
             trial.check()
+        except Untried as error:
+            results[kind.__name__]["untried"] += 1
+            print(f"UNTRIED trial {number} ({kind.__name__}): {error}", flush=True)
+            shutil.rmtree(folder)
+            return
         except (Lost, AssertionError, OSError) as error:
             results[kind.__name__]["lost"] += 1
             print(f"LOST trial {number} ({kind.__name__}): {error}\n  kept: {folder}, {log}", flush=True)
@@ -89,7 +94,8 @@ def told(results: dict[str, Counter[str]], scratch: Path) -> int:
     """Print the table and the last line."""
     print(f"\n{'kind':<28}{'tried':>7}{'survived':>10}{'lost':>6}")
     for name, counts in results.items():
-        print(f"{name:<28}{counts.total():>7}{counts['survived']:>10}{counts['lost']:>6}")
+        tried = counts["survived"] + counts["lost"]
+        print(f"{name:<28}{tried:>7}{counts['survived']:>10}{counts['lost']:>6}")
     survived, lost = (sum(counts[word] for counts in results.values()) for word in ("survived", "lost"))
     if not lost:
         shutil.rmtree(scratch)

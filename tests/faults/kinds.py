@@ -27,6 +27,10 @@ class Lost(Exception):
     """Something was lost, came out otherwise, hung, or ended without a clear message."""
 
 
+class Untried(Exception):
+    """This machine does not allow what the kind needs."""
+
+
 @dataclass
 class Trial:
     """One copy of the project, to be maltreated.
@@ -338,7 +342,7 @@ def _small_disk(trial: Trial, room: int) -> Iterator[Callable[[], None]]:
         subprocess.run(["mount", "-o", "remount,size=1g", str(results)], check=True)
 
     if not _mount(results, f"size={used + room}"):
-        raise Lost("this kind needs the right to mount a file system: run as root")
+        raise Untried("needs the right to mount a file system: run as root")
     try:
         yield grow
     finally:
@@ -356,6 +360,8 @@ def _frozen(trial: Trial) -> Iterator[None]:
         finally:
             _unmount(results)
         return
+    if os.geteuid() == 0:
+        raise Untried("needs the right to mount a file system, since no mode of a file stops root")
     folders = [results, *(path for path in results.rglob("*") if path.is_dir())]
     for path in folders:
         path.chmod(0o555)
