@@ -56,3 +56,6 @@ rule all:
         expand(["results/{stack}/stitch.json", *label_tiffs()], stack=predicted()),
         expand("results/{stack}/metrics.json", stack=scored()),
     localrule: True
+
+
+stop_if_left_over()  # last, because outputs are removed soon after

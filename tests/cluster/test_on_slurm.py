@@ -253,5 +253,30 @@ def test_jobs_of_a_killed_snakemake_do_no_harm_beside_those_of_its_successor(
     until(cluster.queue_is_empty, "the orphans' end")
     assert shards(copy) == shards(local)
     assert arrays(copy) == arrays(local)
+    assert not copy.would_run(target)
     finish(cluster, copy)
+    assert arrays(copy) == arrays(local)
+
+
+def test_a_job_that_still_waited_when_its_snakemake_was_killed_removes_nothing(
+    cluster: Cluster, copy: Workspace, local: Workspace
+) -> None:
+    """A job begins by removing its outputs; one that starts after a second run has ended must not come so far."""
+    forget(copy, "unseen/stitch.json")
+    target = "results/unseen/stitch.json"
+    cluster.ask("scontrol", "update", "partitionname=cpu", "state=down")
+    try:
+        first = start(cluster, copy, target)
+        until(lambda: not cluster.queue_is_empty(), "a waiting job")
+        (job,) = cluster.ask("squeue", "--noheader", "--format=%i").split()
+        first.process.kill()
+        first.process.wait()
+        cluster.ask("scontrol", "hold", job)
+    finally:
+        cluster.ask("scontrol", "update", "partitionname=cpu", "state=up")
+    finish(cluster, copy, target)
+    cluster.ask("scontrol", "release", job)
+    until(cluster.queue_is_empty, "the orphan's end")
+    assert cluster.ask("sacct", "-nXj", job, "--format=state").split() == ["FAILED"]
+    assert not copy.would_run(target)
     assert arrays(copy) == arrays(local)

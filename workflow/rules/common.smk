@@ -16,7 +16,7 @@ from unet_pipeline import __version__ as VERSION
 from unet_pipeline import cluster, environments
 from unet_pipeline import config as sections
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import RUN, check_writable, lock
+from unet_pipeline.lock import RUN, check_run, check_writable, lock
 from unet_pipeline.stacks import check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
@@ -96,6 +96,15 @@ def alone():
         os.environ[RUN] = lock(Path(".snakemake", "unet_pipeline.lock"))
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
+
+
+def stop_if_left_over():
+    """In the Snakemake inside a cluster's job, which removes the job's outputs before it starts: stop if its run is over."""
+    if not workflow.is_main_process:
+        try:
+            check_run(Path("results"))
+        except PipelineError as error:
+            raise WorkflowError(str(error)) from None
 
 
 def section(*names):
