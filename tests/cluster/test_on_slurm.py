@@ -276,7 +276,7 @@ def test_a_job_that_still_waited_when_its_snakemake_was_killed_removes_nothing(
         cluster.ask("scontrol", "update", "partitionname=cpu", "state=up")
     finish(cluster, copy, target)
     log = copy.folder / ".snakemake" / "slurm_logs" / "group_finish_stitch" / f"{job}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)  # which the run's end has removed; without it Slurm would not start the job at all
+    log.parent.mkdir(parents=True, exist_ok=True)  # the run's end removed it; without it Slurm does not start the job
     cluster.ask("scontrol", "release", job)
     until(lambda: cluster.ask("sacct", "-nXj", job, "--format=state").split() == ["FAILED"], "the orphan's end")
     assert "left over from a Snakemake that was killed" in log.read_text()
