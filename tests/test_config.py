@@ -99,7 +99,8 @@ def test_the_schema_accepts_config_yaml_and_refuses_what_is_not_in_it() -> None:
 def test_both_refuse_what_is_out_of_range(section: str, field: Field[Any]) -> None:
     validator = jsonschema.Draft202012Validator(module.schema())
     for bound, step in ((field.metadata["low"], -1), (field.metadata["high"], 1)):
-        value = {section: {field.name: type(field.default or 0)(bound + step)}}
+        kind = float if isinstance(field.default, float) else int
+        value = {section: {field.name: kind(bound + step)}}
         assert not validator.is_valid(value)
         error = refusal(value)
         assert error.where == f"{section}.{field.name}"
@@ -108,7 +109,7 @@ def test_both_refuse_what_is_out_of_range(section: str, field: Field[Any]) -> No
 
 @named(RANGED)
 def test_defaults_lie_within_their_range(section: str, field: Field[Any]) -> None:
-    if field.default is not None:
+    if field.default not in (None, "auto"):
         assert field.metadata["low"] <= field.default <= field.metadata["high"]
 
 
@@ -124,6 +125,8 @@ def test_an_unknown_section_or_key_names_the_nearest() -> None:
         ({"store": {"chunk_px": 512, "shard_px": 1000}}, "store.shard_px", "1024"),
         ({"store": {"chunk_px": 16, "shard_px": 48}, "model": {"depth": 5}}, "store.shard_px", "64"),
         ({"tile": {"tile_px": 500}}, "tile.tile_px", "496"),
+        ({"tile": {"tile_px": "automatic"}}, "tile.tile_px", "auto"),
+        ({"tile": {"tile_px": "512"}}, "tile.tile_px", None),
         ({"train": {"tile_px": 388}, "model": {"depth": 4}}, "train.tile_px", "384"),
         ({"normalise": {"low": 99.9}}, "normalise.low", None),
         ({"labels": {"classes": ["only"]}}, "labels.classes", None),

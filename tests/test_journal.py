@@ -21,12 +21,12 @@ def computed(monkeypatch):
     """Shards the network was run for; the job is killed before the one in `stop`."""
     seen, real = [], module.predict_shard
 
-    def counted(image, plan, shard, *rest):
+    def counted(window, plan, shard, *rest):
         if len(seen) in computed_stop:
             computed_stop.clear()
             raise Killed
         seen.append(shard)
-        return real(image, plan, shard, *rest)
+        return real(window, plan, shard, *rest)
 
     computed_stop: set[int] = set()
     monkeypatch.setattr(module, "predict_shard", counted)

@@ -17,7 +17,7 @@ MODULES = {
 }
 
 LAYERS = """
-errors record lock publish shapes filelist schema config stacks cluster environments progress geometry
+errors record lock publish shapes filelist schema config stacks cluster environments progress pipelining memory geometry
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
@@ -27,7 +27,7 @@ statistics labels stack normalise modelcard demo ingest origin today
 tiling tile journal weights weigh
 training.augment training.training_stack training.dataset models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
-forward predict coverage stitch verify
+forward tile_size predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
 page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
 page.results page.panels page.score_tables page.training_section page.stack_section report

@@ -1,5 +1,4 @@
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ from chain import make_model, make_plan, make_stack, run, settings
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
-from unet_pipeline.predict import ahead, predict
+from unet_pipeline.predict import predict
 from unet_pipeline.prove import Crop, whole_pass
 
 
@@ -132,30 +131,7 @@ def test_a_gpu_out_of_memory_names_the_key(made):
 
     broken = Forward(full, forward.card, forward.normaliser, forward.device, "float32")
     with pytest.raises(PipelineError, match=r"lower tile\.tile_px or predict\.batch"):
-        broken([np.zeros((1, 72, 72), np.uint8)])
-
-
-def test_reading_ahead_keeps_order_and_overlaps():
-    started = [threading.Event() for _ in range(6)]
-
-    def read(item):
-        started[item].set()
-        return item * 10
-
-    found = []
-    for item, value in ahead(read, range(6)):
-        if item < 5:
-            assert started[item + 1].wait(30), "the next item is read while this one is worked on"
-        found.append((item, value))
-    assert found == [(item, item * 10) for item in range(6)]
-
-
-def test_a_failed_read_reaches_the_caller():
-    def fail(item):
-        raise PipelineError("file", "pixels", "nothing")
-
-    with pytest.raises(PipelineError, match="pixels"):
-        list(ahead(fail, range(3)))
+        broken([torch.zeros(1, 72, 72)])
 
 
 def test_the_whole_run_on_rgb_like_channels(tmp_path):

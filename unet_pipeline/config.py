@@ -126,7 +126,9 @@ class Train:
 class Tile:
     """How an image is cut for prediction; changes speed and memory, never the result."""
 
-    tile_px: int = key(512, "kept output of one network pass, px; a multiple of 2^depth", 2, 16384)
+    tile_px: int | Literal["auto"] = key(
+        "auto", "kept output of one network pass, px; a multiple of 2^depth, or auto: measured and remembered", 2, 16384
+    )
     regions: int = key(1, "prediction jobs of a stack (column `regions` of the table overrides)", 1, 100_000)
 
 
@@ -305,7 +307,7 @@ def _check_together(config: Config, given: set[str]) -> None:
             "store.shard_px": store.shard_px,
         }
         for name, edge_px in edges.items():
-            if name.split(".")[0] in given:
+            if name.split(".")[0] in given and edge_px != "auto":
                 _check_multiple(name, edge_px, stride, "the pooling stride 2^model.depth")
 
 

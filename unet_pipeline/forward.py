@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from unet_pipeline.config import Compute
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import autocast, choose_device, load_model
+from unet_pipeline.models import PRECISIONS, autocast, choose_device, load_model
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.stack import Stack
 
@@ -57,21 +57,35 @@ class Forward:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return cls(network, card, card.normaliser_of(stack.facts["statistics"], stack.dtype), device, precision)
 
-    def __call__(self, windows: list[npt.NDArray[Any]]) -> torch.Tensor:
+    def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
+        """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
+        values = torch.from_numpy(self.normaliser(raw))
+        if self.device.type == "cuda":  # from pinned memory, else the copy would wait for the network
+            values = values.pin_memory().to(self.device, non_blocking=True)
+        return values
+
+    def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
 
         Raises:
             PipelineError: if the GPU has too little memory; names the key to lower.
         """
         count = len(windows)
-        if count == 1 and self.device.type == "cpu" and windows[0][0].size <= SMALL_PX:
-            windows = windows * 2
-        batch = torch.from_numpy(np.stack([self.normaliser(window) for window in windows]))
+        if count == 1 and self.device.type == "cpu" and windows[0][0].numel() <= SMALL_PX:
+            windows = [*windows, *windows]
         with _told_out_of_memory(), _exact(), torch.inference_mode():
-            batch = batch.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
             with autocast(self.device, self.precision, "predict.precision"):
                 logits: torch.Tensor = self.network(batch)
             return logits[:count].float()
+
+    def bytes_of(self, read: tuple[int, int], batch: int) -> int:
+        """Return about how much memory a pass over a batch of windows of `read` (height, width) px takes, bytes.
+
+        The most is taken at full size on the way up: skip, up-convolution, both together, and a convolution's result.
+        """
+        values = 6 * self.card.architecture.base_channels
+        return math.prod(read) * batch * values * PRECISIONS[self.precision].itemsize
 
 
 def _exact() -> AbstractContextManager[None]:

@@ -1,16 +1,22 @@
 """Predict: the tiles of one region through the network, into whole shards, each written once.
 
-A region record says which shards were written, with the checksum of each file; `stitch` trusts nothing else.
+```
+reading thread     window of shard i + 1: read, mirrored, normalised
+this thread        tiles of shard i through the network, probabilities and classes into the shard's arrays
+writing thread     shard i - 1: compressed, written, checksum, journal
+```
+So the network waits for the first window and the last write only. A region record says which shards were written, with
+the checksum of each file; `stitch` trusts nothing else.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +27,19 @@ from unet_pipeline.config import Compute, Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.journal import Journal, journal_path
+from unet_pipeline.pipelining import ahead, behind
 from unet_pipeline.plane_array import PlaneArray, Planes
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
 from unet_pipeline.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan
-from unet_pipeline.tiling import Plan, Shard, Tile, read_tile
+from unet_pipeline.tile_size import choose_plan
+from unet_pipeline.tiling import Plan, Shard, Tile, read_window
 
-A = TypeVar("A")
-B = TypeVar("B")
 Array = npt.NDArray[Any]
-AHEAD = 2
-"""Batches that are read while the network works on another."""
+STORED = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
+"""Number formats of stored probabilities."""
 
 
 def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, output: Path) -> dict[str, Any]:
@@ -76,84 +82,100 @@ def _predict_region(
     stack_plan: StackPlan, region: int, forward: Forward, config: Config, journal: Journal, check: Check
 ) -> list[dict[str, Any]]:
     """Write the shards that are not yet finished; return what the record says of all."""
-    plan, numbers, written = stack_plan.plan, stack_plan.plan.region(region), []
+    plan, numbers, found = stack_plan.plan, stack_plan.plan.region(region), ""
     probabilities, classes = stack_plan.probabilities(True, check), stack_plan.labels(CLASSES, True, check)
     arrays = {"probabilities": probabilities, "classes": classes}
     done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), arrays))}
+
+    def write(number: int, values: Values) -> None:
+        done[number] = {"shard": number} | _write(arrays, plan.shard_at(number), values.arrays())
+        journal.add(done[number])
+
+    missing = [n for n in numbers if n not in done]
+    if missing:
+        plan, found = choose_plan(stack_plan, missing, forward, config.predict.batch, check)
     with Progress(plan.tile_count(numbers), f"predict {stack_plan.stack.name} region {region}") as progress:
+        if found:
+            progress.say(found)
         if done:
             progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
-            progress.skip(sum(plan.tile_count(range(n, n + 1)) for n in done))
-        for number in numbers:
-            if number not in done:
-                shard = plan.shard_at(number)
-                dtype, batch = probabilities.dtype, config.predict.batch
-                values = predict_shard(stack_plan.stack.image, plan, shard, forward, dtype, batch, progress.advance)
-                done[number] = {"shard": number} | _write(arrays, shard, values)
-                journal.add(done[number])
-            written.append(done[number])
-    return written
+            progress.skip(plan.tile_count(done))
+        windows = ahead(lambda n: read_shard(stack_plan.stack.image, plan, n, forward), missing)
+        with closing(windows), behind(write) as write_soon:
+            for number, window in windows:
+                options = probabilities.dtype, config.predict.batch, progress.advance
+                write_soon(number, predict_shard(window, plan, plan.shard_at(number), forward, *options))
+    return [done[number] for number in numbers]
+
+
+def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> torch.Tensor:
+    """Return what the tiles of a shard see, normalised, on the device: (channels, y, x) float32.
+
+    Each chunk is decoded once, where tile by tile would decode those at the tiles' edges again.
+    """
+    shard, before = plan.shard_at(number), plan.geometry.before
+    y, x = shard.rows.start - before, shard.columns.start - before
+    return forward.window(read_window(image, shard.plane, y, x, plan.shard_read(shard)))
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a shard holds, perhaps still being computed by a GPU.
+
+    Attributes:
+        probabilities: (classes, height, width), on the device.
+        classes: (height, width) uint8, the class of highest probability, on the device.
+    """
+
+    probabilities: torch.Tensor
+    classes: torch.Tensor
+
+    def arrays(self) -> tuple[Array, Array]:
+        """Wait for the device, and return both in memory."""
+        return self.probabilities.cpu().numpy(), self.classes.cpu().numpy()
 
 
 def predict_shard(
-    image: Planes,
+    window: torch.Tensor,
     plan: Plan,
     shard: Shard,
     forward: Forward,
     dtype: np.dtype[Any],
     batch: int,
     on_tiles: Callable[[int], None] = lambda count: None,
-) -> tuple[Array, Array]:
-    """Return what one shard holds, assembled in memory.
+) -> Values:
+    """Return what one shard holds.
 
     Args:
-        image: the stack.
-        plan: its plan.
+        window: from `read_shard`.
+        plan: of the stack.
         shard: the shard.
         forward: the network.
         dtype: of the probabilities: uint8 (0..255), float16 or float32 (0..1).
         batch: tiles per pass.
         on_tiles: called with the number of tiles after each pass.
-
-    Returns:
-        Probabilities (classes, height, width) and the class of highest probability (height, width) uint8.
     """
-    size = shard.rows.stop - shard.rows.start, shard.columns.stop - shard.columns.start
-    probabilities = np.empty((len(forward.card.classes), *size), dtype)
-    classes = np.empty(size, np.uint8)
-    for tiles, windows in ahead(
-        lambda group: [read_tile(image, tile, plan) for tile in group], _groups(plan.tiles(shard), batch)
-    ):
-        logits = forward(windows)
-        shares, best = quantised(logits, dtype), logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
-        for index, tile in enumerate(tiles):
-            inside, local = _relative(tile, shard), tile.local(plan.geometry)
-            probabilities[:, *inside] = shares[index][:, *local]
-            classes[inside] = best[index][local]
+    probabilities = torch.empty(
+        (len(forward.card.classes), *shard.size), dtype=STORED[dtype.name], device=window.device
+    )
+    classes = torch.empty(shard.size, dtype=torch.uint8, device=window.device)
+    for tiles in _groups(plan.tiles(shard), batch):
+        logits = forward([window[:, *plan.seen(tile, shard)] for tile in tiles])
+        for scores, tile in zip(logits, tiles, strict=True):
+            kept = scores[:, *tile.local(plan.geometry)]
+            inside = tile.within(shard)
+            probabilities[:, *inside] = quantised(kept, dtype)
+            classes[inside] = kept.argmax(dim=0)
         on_tiles(len(tiles))
-    return probabilities, classes
+    return Values(probabilities, classes)
 
 
-def quantised(logits: torch.Tensor, dtype: np.dtype[Any]) -> Array:
-    """Return the softmax of logits (n, classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
-    shares = torch.softmax(logits, dim=1)
+def quantised(logits: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+    """Return the softmax of logits (classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
+    shares = torch.softmax(logits, dim=0)
     if dtype == np.uint8:
-        return shares.mul(255).round().to(torch.uint8).cpu().numpy()
-    return shares.cpu().numpy().astype(dtype)
-
-
-def ahead(function: Callable[[A], B], items: Iterable[A], depth: int = AHEAD) -> Iterator[tuple[A, B]]:
-    """Yield `(item, function(item))` in order, while a thread works on the next `depth` items."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[tuple[A, Future[B]]] = deque()
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > depth:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+        shares = shares.mul_(255).round_()
+    return shares.to(STORED[dtype.name])
 
 
 def describe_compute(forward: Forward, compute: Compute) -> dict[str, Any]:
@@ -166,11 +188,6 @@ def describe_compute(forward: Forward, compute: Compute) -> dict[str, Any]:
 def _groups(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
     while group := list(islice(tiles, size)):
         yield group
-
-
-def _relative(tile: Tile, shard: Shard) -> tuple[slice, slice]:
-    y, x = tile.y - shard.rows.start, tile.x - shard.columns.start
-    return slice(y, y + tile.height), slice(x, x + tile.width)
 
 
 def _write(arrays: Mapping[str, PlaneArray], shard: Shard, values: tuple[Array, Array]) -> dict[str, str | None]:

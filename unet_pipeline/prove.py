@@ -114,7 +114,7 @@ def whole_pass(crop: Planes, forward: Forward) -> Logits:
     """Return the logits (classes, y, x) of one pass over plane 0, mirrored at its edges."""
     geometry, (height, width) = forward.card.geometry, crop.shape[2:]
     size = geometry.read_px(geometry.round_up(height)), geometry.read_px(geometry.round_up(width))
-    logits = forward([read_window(crop, 0, -geometry.before, -geometry.before, size)])[0]
+    logits = forward([forward.window(read_window(crop, 0, -geometry.before, -geometry.before, size))])[0]
     inside = slice(geometry.crop_px, geometry.crop_px + height), slice(geometry.crop_px, geometry.crop_px + width)
     values: Logits = logits[:, *inside].cpu().numpy()
     return values
@@ -126,7 +126,7 @@ def tiled_pass(crop: Planes, planned: Plan, forward: Forward) -> Logits:
     for region in range(planned.regions):
         for number in planned.region(region):
             for tile in planned.tiles(planned.shard_at(number)):
-                logits = forward([read_tile(crop, tile, planned)])[0].cpu().numpy()
+                logits = forward([forward.window(read_tile(crop, tile, planned))])[0].cpu().numpy()
                 result[:, *tile.write] = logits[:, *tile.local(planned.geometry)]
     return result
 
@@ -139,7 +139,8 @@ def paper_pass(crop: Planes, forward: Forward, output_px: int = 388) -> Logits:
     result = np.full((len(forward.card.classes), height, width), np.nan, np.float32)
     for y in range(0, height, step):
         for x in range(0, width, step):
-            logits = forward([read_window(crop, 0, y - geometry.before, x - geometry.before, size)])[0].cpu().numpy()
+            window = forward.window(read_window(crop, 0, y - geometry.before, x - geometry.before, size))
+            logits = forward([window])[0].cpu().numpy()
             rows, columns = min(step, height - y), min(step, width - x)
             result[:, y : y + rows, x : x + columns] = logits[:, :rows, :columns]
     return result

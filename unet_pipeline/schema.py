@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from unet_pipeline.errors import PipelineError, brief, nearest_name
 
 T = TypeVar("T")
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def key(default: Any, doc: str, low: float | None = None, high: float | None = None) -> Any:
@@ -58,7 +59,7 @@ def _value(hint: Any, item: Any, where: str) -> Any:
     if hasattr(hint, "__dataclass_fields__"):
         return build(hint, item, where)
     if origin in (Union, UnionType):
-        return None if item is None else _value(options[0], item, where)
+        return _value_or_word(options, item, where)
     if origin is Literal:
         if item not in options:
             raise PipelineError(where, f"one of {', '.join(options)}", _shown(item), nearest_name(brief(item), options))
@@ -70,6 +71,18 @@ def _value(hint: Any, item: Any, where: str) -> Any:
     if origin is dict:
         return _value_map(item, where)
     return _scalar(hint, item, where)
+
+
+def _value_or_word(options: tuple[Any, ...], item: Any, where: str) -> Any:
+    """Build `kind | None` or `kind | Literal["word"]`."""
+    kind, other = options
+    if get_origin(other) is not Literal:
+        return None if item is None else _value(kind, item, where)
+    words = get_args(other)
+    if isinstance(item, str) and item not in words:
+        expected = f"{NAMES[kind]} or {', '.join(words)}"
+        raise PipelineError(where, expected, _shown(item), nearest_name(brief(item), words), _text_hint(item))
+    return item if item in words else _value(kind, item, where)
 
 
 def _value_map(item: Any, where: str) -> dict[int, str]:
@@ -87,9 +100,8 @@ def _scalar(hint: type, item: Any, where: str) -> Any:
     if hint is float and isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63:
         return float(item)
     if type(item) is not hint:
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         fix = _text_hint(item) if hint is not str and isinstance(item, str) else ""
-        raise PipelineError(where, names[hint], f"{_shown(item)} ({type(item).__name__})", fix=fix)
+        raise PipelineError(where, NAMES[hint], f"{_shown(item)} ({type(item).__name__})", fix=fix)
     return _text(item, where) if isinstance(item, str) else item
 
 
@@ -113,7 +125,7 @@ def _text_hint(item: str) -> str:
 
 def _check_range(metadata: Mapping[str, Any], item: Any, where: str) -> None:
     low, high = metadata.get("low"), metadata.get("high")
-    if item is None or low is None or high is None:
+    if item is None or isinstance(item, str) or low is None or high is None:
         return
     if not low <= item <= high:
         raise PipelineError(where, f"{low} to {high}", item, nearest=min(max(item, low), high))
@@ -143,7 +155,10 @@ def _type_schema(hint: Any) -> dict[str, Any]:
     names = {int: "integer", float: "number", bool: "boolean", str: "string"}
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return {"type": [names[options[0]], "null"]}
+        kind, other = options
+        if get_origin(other) is Literal:
+            return {"anyOf": [_type_schema(kind), _type_schema(other)]}
+        return {"type": [names[kind], "null"]}
     if origin is Literal:
         return {"enum": list(options)}
     if origin is tuple:

@@ -115,6 +115,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "shard": [SIZE, SIZE],
             "regions": SIZE,
         },
+        "auto": bool,
         "classes": [str],
         "digest": str,
         "files": FILES,

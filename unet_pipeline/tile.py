@@ -26,7 +26,7 @@ from unet_pipeline.publish import claim, replacing, sweep
 from unet_pipeline.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
 from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
-from unet_pipeline.tiling import Plan, plan
+from unet_pipeline.tiling import PLANNED_PX, Plan, plan
 
 SEGMENTATION = "segmentation.ome.zarr"
 LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}
@@ -42,6 +42,7 @@ class StackPlan:
         plan: regions, shards and tiles.
         classes: class names; the channels of the probabilities.
         digest: names the plan; every region record repeats it.
+        auto: whether each job chooses its tile size (see `tile_size`); the plan's is then only a first guess.
     """
 
     record: Path
@@ -49,6 +50,7 @@ class StackPlan:
     plan: Plan
     classes: tuple[str, ...]
     digest: str
+    auto: bool = False
 
     @classmethod
     def open(cls, record: Path) -> StackPlan:
@@ -65,7 +67,7 @@ class StackPlan:
             raise PipelineError(record, expected, shape, fix=again(record))
         geometry = Geometry(*(stored["geometry"][name] for name in ("stride", "before", "after", "lost", "crop_px")))
         planned = Plan(shape, geometry, keep, shard, stored["regions"])
-        return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"])
+        return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"])
 
     @property
     def store(self) -> Path:
@@ -138,7 +140,8 @@ def tile(
         card.check_classes(config.labels.classes)
     grid, geometry = stack.grid, card.geometry if card else unpadded(config.model.depth)
     _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
-    planned = plan(grid.shape, geometry, config.tile.tile_px, shard, regions)
+    tile_px = config.tile.tile_px
+    planned = plan(grid.shape, geometry, PLANNED_PX if tile_px == "auto" else tile_px, shard, regions)
     text = describe(stack, planned, config)
     if dry_run:
         return text
@@ -149,6 +152,7 @@ def tile(
         "stack": stack.name,
         "ingest": stack.record.name,
         "plan": asdict(planned),
+        "auto": tile_px == "auto",
         "classes": list(config.labels.classes),
         "digest": key,
         "tiles": planned.tile_count(range(planned.shard_count)),
@@ -199,10 +203,11 @@ def describe(stack: Stack, planned: Plan, config: Config) -> str:
     kept = planned.keep[0] * planned.keep[1] * tiles
     stored = len(config.labels.classes) * np.dtype(config.predict.probabilities).itemsize + 1 + 4
     geometry, keep, read_px, shard = planned.geometry, planned.keep, planned.read, planned.shard
+    free = "; a job may take another size (tile.tile_px: auto)" if config.tile.tile_px == "auto" else ""
     lines = [
         f"stack      {stack.name}: {planes} plane(s) of {height} x {width} px, {stack.channels} channel(s)",
         f"network    stride {geometry.stride} px, reads {geometry.before} px before, {geometry.after} px after a tile",
-        f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read",
+        f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read{free}",
         f"cost       reads {read / pixels:.2f} px and computes {kept / pixels:.2f} px per image px",
         f"shards     {planned.shard_count} of {shard[0]} x {shard[1]} px or less, in {planned.regions} region(s)",
         f"volume     {pixels * stored / 1e6:,.1f} MB before compression (probabilities, classes, instances)",

@@ -7,7 +7,7 @@ tile size, of the shards and of the regions (see `geometry`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ import numpy.typing as npt
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.plane_array import Planes
+
+PLANNED_PX = 512
+"""Tile size of a plan that leaves it to the jobs (`tile.tile_px: auto`)."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Tile:
         crop = geometry.crop_px
         return slice(crop, crop + self.height), slice(crop, crop + self.width)
 
+    def within(self, shard: Shard) -> tuple[slice, slice]:
+        """Rows and columns of its shard that it writes."""
+        y, x = self.y - shard.rows.start, self.x - shard.columns.start
+        return slice(y, y + self.height), slice(x, x + self.width)
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -65,6 +73,11 @@ class Shard:
     plane: int
     rows: slice
     columns: slice
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), px."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
 @dataclass(frozen=True)
@@ -136,14 +149,26 @@ class Plan:
                 height, width = min(self.keep[0], shard.rows.stop - y), min(self.keep[1], shard.columns.stop - x)
                 yield Tile(shard.plane, y, x, height, width)
 
-    def tile_count(self, shards: range) -> int:
+    def _tile_grid(self, shard: Shard) -> tuple[int, int]:
+        """(rows, columns) of the tiles of a shard."""
+        height, width = shard.size
+        return -(-height // self.keep[0]), -(-width // self.keep[1])
+
+    def tile_count(self, shards: Iterable[int]) -> int:
         """Return the number of tiles of some shards, without listing them."""
-        count = 0
-        for number in shards:
-            shard = self.shard_at(number)
-            height, width = shard.rows.stop - shard.rows.start, shard.columns.stop - shard.columns.start
-            count += -(-height // self.keep[0]) * -(-width // self.keep[1])
-        return count
+        grids = (self._tile_grid(self.shard_at(number)) for number in shards)
+        return sum(rows * columns for rows, columns in grids)
+
+    def shard_read(self, shard: Shard) -> tuple[int, int]:
+        """(height, width) of what all tiles of a shard read together, px; begins `geometry.before` px before it."""
+        rows, columns = self._tile_grid(shard)
+        overlap = self.geometry.before + self.geometry.after
+        return rows * self.keep[0] + overlap, columns * self.keep[1] + overlap
+
+    def seen(self, tile: Tile, shard: Shard) -> tuple[slice, slice]:
+        """Rows and columns that a tile reads, of what its shard reads."""
+        y, x = tile.y - shard.rows.start, tile.x - shard.columns.start
+        return slice(y, y + self.read[0]), slice(x, x + self.read[1])
 
 
 def plan(shape: tuple[int, int, int], geometry: Geometry, tile_px: int, shard: tuple[int, int], regions: int) -> Plan:
@@ -206,6 +231,8 @@ def read_window(image: Planes, plane: int, y: int, x: int, size: tuple[int, int]
     rows, columns = mirrored(y, size[0], image.shape[2]), mirrored(x, size[1], image.shape[3])
     top, left = int(rows.min()), int(columns.min())
     block = image.read(plane, slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1))
+    if block.shape[1:] == size and (top, left) == (y, x):  # nothing is mirrored
+        return block
     return block[:, (rows - top)[:, None], (columns - left)[None, :]]
 
 
