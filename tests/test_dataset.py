@@ -1,6 +1,4 @@
 import dataclasses
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -209,37 +207,6 @@ def test_validation_passes_over_blocks_nobody_annotated():
 
 
 # reading ahead
-
-
-def test_prefetch_keeps_the_order_whatever_the_timing():
-    def slow_first(number):
-        time.sleep(0.02 if number % 3 == 0 else 0.0)
-        return number * number
-
-    assert list(prefetch(slow_first, range(30), workers=4)) == [number * number for number in range(30)]
-
-
-def test_prefetch_works_ahead_but_not_without_bound():
-    started = []
-    results = prefetch(lambda number: started.append(number) or number, range(1000), workers=2, ahead=3)
-    assert next(results) == 0
-    time.sleep(0.1)
-    assert 1 < len(started) <= 5
-    results.close()
-    assert len(started) <= 6
-
-
-def test_prefetch_hands_on_errors_and_ends_its_threads():
-    def fail(number):
-        if number == 3:
-            raise ValueError("tile 3")
-        return number
-
-    results = prefetch(fail, range(10), workers=2)
-    seen = []
-    with pytest.raises(ValueError, match="tile 3"):
-        seen.extend(results)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_workers_take_one_core_each_and_leave_the_callers_threads_alone():

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -14,11 +15,11 @@ def test_reading_ahead_keeps_order_and_overlaps():
         return item * 10
 
     found = []
-    for item, value in ahead(read, range(6)):
-        if item < 5:
-            assert started[item + 1].wait(30), "the next item is read while this one is worked on"
-        found.append((item, value))
-    assert found == [(item, item * 10) for item in range(6)]
+    for value in ahead(read, range(6)):
+        if value < 50:
+            assert started[value // 10 + 1].wait(30), "the next item is read while this one is worked on"
+        found.append(value)
+    assert found == [item * 10 for item in range(6)]
 
 
 def test_a_failed_read_reaches_the_caller():
@@ -31,10 +32,41 @@ def test_a_failed_read_reaches_the_caller():
 
 def test_reading_ahead_is_bounded_and_ends_with_its_consumer():
     started = []
-    items = ahead(lambda number: started.append(number) or number, range(1000), depth=2)
-    assert next(items) == (0, 0)
+    items = ahead(lambda number: started.append(number) or number, range(1000), more=2)
+    assert next(items) == 0
     items.close()
     assert len(started) <= 4
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_keeps_the_order_whatever_the_timing():
+    def slow_first(number):
+        time.sleep(0.02 if number % 3 == 0 else 0.0)
+        return number * number
+
+    assert list(ahead(slow_first, range(30), workers=4)) == [number * number for number in range(30)]
+
+
+def test_works_ahead_but_not_without_bound():
+    started = []
+    results = ahead(lambda number: started.append(number) or number, range(1000), workers=2, more=3)
+    assert next(results) == 0
+    time.sleep(0.1)
+    assert 1 < len(started) <= 5
+    results.close()
+    assert len(started) <= 6
+
+
+def test_hands_on_errors_and_ends_its_threads():
+    def fail(number):
+        if number == 3:
+            raise ValueError("tile 3")
+        return number
+
+    results = ahead(fail, range(10), workers=2)
+    seen = []
+    with pytest.raises(ValueError, match="tile 3"):
+        seen.extend(results)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import open_array
-from unet_pipeline.weigh import weigh
+from unet_pipeline.weigh import present, weigh
 
 
 def brute_force(labels, w0, sigma, gap):
@@ -22,8 +22,8 @@ def brute_force(labels, w0, sigma, gap):
     return parted, np.where(parted == 0, term, 0)
 
 
-def arrays(stack, config, block_px=1024):
-    weigh(stack, config, stack.record.with_name("weigh.json"), block_px)
+def arrays(stack, config, block_px=1024, threads=1):
+    weigh(stack, config, stack.record.with_name("weigh.json"), threads, block_px)
     found = [open_array(stack.record.parent / "weights.zarr", name) for name in ("target", "boundary")]
     return [np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(2)]) for array in found]
 
@@ -43,11 +43,11 @@ def test_equals_the_definition(stack, options):
         np.testing.assert_allclose(boundary[plane], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("block_px", [7, 32, 61])
-def test_bit_equal_for_any_block_and_shard(stack, block_px):
+@pytest.mark.parametrize(("block_px", "threads"), [(7, 3), (32, 1), (61, 2)])
+def test_bit_equal_for_any_block_shard_and_number_of_threads(stack, block_px, threads):
     whole = arrays(stack, settings())
     for store in ({"chunk_px": 16, "shard_px": 32}, {"chunk_px": 32, "shard_px": 128}):
-        for found, expected in zip(arrays(stack, settings(store=store), block_px), whole, strict=True):
+        for found, expected in zip(arrays(stack, settings(store=store), block_px, threads), whole, strict=True):
             np.testing.assert_array_equal(found, expected)
 
 
@@ -73,7 +73,13 @@ def test_objects_that_vanish_in_the_gap_are_counted(tmp_path):
     labels = np.zeros((2, 100, 130), np.uint8)
     labels[:, 10:30, 10:20], labels[:, 10:30, 20], labels[:, 10:30, 21:60] = 1, 2, 3
     stack = make_stack(tmp_path, labels=labels)
-    record = weigh(stack, settings(), stack.record.with_name("weigh.json"), 16)
+    record = weigh(stack, settings(), stack.record.with_name("weigh.json"), block_px=16)
     assert record["vanished_objects"] == 2, "object 2 is one pixel wide, in both planes"
     record = weigh(stack, settings(weigh={"gap_px": 0}), stack.record.with_name("weigh.json"))
     assert record["vanished_objects"] == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (8, 13)])
+def test_present_finds_every_value_once(shape):
+    ids = np.random.default_rng(0).integers(0, 5, shape).astype(np.uint32)
+    assert present(ids) == set(np.unique(ids).tolist())

@@ -40,7 +40,7 @@ def weigh(options: argparse.Namespace) -> None:
     from unet_pipeline.stack import Stack
     from unet_pipeline.weigh import weigh
 
-    weigh(Stack.open(options.ingest), _config(options), options.output)
+    weigh(Stack.open(options.ingest), _config(options), options.output, options.threads)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -158,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--step", type=_positive, default=None, help="distance of planes, micrometres or seconds")
 
     one = _add(verbs, weigh, "--config", "--output")
+    one.add_argument("--threads", type=int, default=1, help="blocks worked on at a time; they do not change the result")
     one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
 
     one = _add(verbs, train, "--config", "--output", "--threads", "--device")

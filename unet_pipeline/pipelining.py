@@ -12,23 +12,34 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def ahead(function: Callable[[A], B], items: Iterable[A], depth: int = 1) -> Generator[tuple[A, B], None, None]:
-    """Yield `(item, function(item))` in order, while a thread works on the next `depth` items.
+def ahead(
+    function: Callable[[A], B],
+    items: Iterable[A],
+    workers: int = 1,
+    more: int = 1,
+    initializer: Callable[[], object] | None = None,
+) -> Generator[B, None, None]:
+    """Yield function(item) in the order of the items, computed by threads while the caller works.
+
+    Args:
+        function: must not depend on anything but its argument.
+        items: taken lazily.
+        workers: number of threads.
+        more: results computed beyond those being worked on.
+        initializer: called by each thread first.
 
     Raises:
         Exception: whatever `function` raises, when its item's turn comes.
     """
-    pool = ThreadPoolExecutor(1, "ahead")
-    waiting: deque[tuple[A, Future[B]]] = deque()
+    pool = ThreadPoolExecutor(workers, "ahead", initializer=initializer)
+    waiting: deque[Future[B]] = deque()
     try:
         for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > depth:
-                done, future = waiting.popleft()
-                yield done, future.result()
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= workers + more:
+                yield waiting.popleft().result()
         while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

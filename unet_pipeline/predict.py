@@ -100,7 +100,7 @@ def _predict_region(
         if done:
             progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
             progress.skip(plan.tile_count(done))
-        windows = ahead(lambda n: read_shard(stack_plan.stack.image, plan, n, forward), missing)
+        windows = ahead(lambda n: (n, read_shard(stack_plan.stack.image, plan, n, forward)), missing)
         with closing(windows), behind(write) as write_soon:
             for number, window in windows:
                 options = probabilities.dtype, config.predict.batch, progress.advance

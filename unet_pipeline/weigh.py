@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
-from unet_pipeline.halo import Window, halo_blocks
+from unet_pipeline.halo import HaloBlock, Window, halo_blocks
+from unet_pipeline.pipelining import ahead, behind
 from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim, replacing
@@ -32,14 +34,15 @@ BLOCK_PX = 1024
 """Edge of a block of work, px: keeps working memory flat whatever the shard."""
 
 
-def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) -> dict[str, Any]:
+def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px: int = BLOCK_PX) -> dict[str, Any]:
     """Write `weights.zarr` (arrays `target` uint8 and `boundary` float32, both (planes, y, x)) and `weigh.json`.
 
     Args:
         stack: a labelled, ingested stack.
         config: sections labels, store and weigh are used.
         output: `results/{stack}/weigh.json`; the store lies beside it.
-        block_px: edge of the blocks; the result does not depend on it.
+        threads: blocks worked on at a time; the result depends on neither this
+        block_px: nor the edge of the blocks, px.
 
     Returns:
         The record: class counts of the target, largest weight, vanished objects.
@@ -48,8 +51,8 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
     halo = halo_px(config.weigh.w0, sigma_px, config.weigh.formula, config.weigh.gap_px)
     store = output.parent / WEIGHTS
     with claim(output, store, list_path(output)) as mine:
-        with replacing(store, mine.check) as partial:
-            tally = _fill(partial, stack, config, sigma_px, halo, block_px, mine.check)
+        with replacing(store, mine.check) as half_made:
+            tally = _fill(half_made, stack, config, sigma_px, Blocks(block_px, halo, threads), mine.check)
             found = {
                 "stack": stack.name,
                 "ingest": stack.record.name,
@@ -57,7 +60,7 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
                 **tally.as_record(config.labels.classes),
                 "sigma_px": sigma_px,
             }
-            ngff.mark(partial, digest(found))
+            ngff.mark(half_made, digest(found))
         made_by = provenance(config.section("labels", "store", "weigh"), [stack.record])
         record = {
             **found,
@@ -69,28 +72,63 @@ def weigh(stack: Stack, config: Config, output: Path, block_px: int = BLOCK_PX) 
     return record
 
 
-def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, halo: int, block_px: int, check: Check) -> Tally:
+@dataclass(frozen=True)
+class Blocks:
+    """How a shard is worked on: blocks of `edge_px` that look `halo_px` beyond, `threads` at a time."""
+
+    edge_px: int
+    halo_px: int
+    threads: int
+
+
+def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Blocks, check: Check) -> Tally:
     """Write targets and boundary terms shard by shard, and count."""
     target, boundary = _create(store, stack.grid, config, check)
     classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
     tally, gap_px = Tally(), config.weigh.gap_px
-    blocks = list(target.blocks())
-    with Progress(len(blocks), f"weigh {stack.name}") as progress:
-        for plane, rows, columns in blocks:
-            shape = rows.stop - rows.start, columns.stop - columns.start
-            goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-            for block in halo_blocks(rows, columns, block_px, halo, target.shape[2:]):
-                ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
-                parted = open_gaps(ids, gap_px)
-                goal[block.place], term[block.place] = _block(parted, known, block.local, config.weigh, sigma_px)
-                tally.add_objects(plane, ids[block.local], parted[block.local])
-            target.write(plane, rows, columns, goal)
-            boundary.write(plane, rows, columns, term)
-            tally.add(goal, term)
-            progress.advance()
+    shards = list(target.blocks())
+
+    def work(plane: int, block: HaloBlock) -> BlockResult:
+        ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
+        parted = open_gaps(ids, gap_px)
+        goal, term = _block(parted, known, block.local, config.weigh, sigma_px)
+        return BlockResult(block.place, goal, term, present(ids[block.local]), present(parted[block.local]))
+
+    def write(plane: int, rows: slice, columns: slice, goal: npt.NDArray[Any], term: npt.NDArray[Any]) -> None:
+        target.write(plane, rows, columns, goal)
+        boundary.write(plane, rows, columns, term)
+        progress.advance()
+
+    with Progress(len(shards), f"weigh {stack.name}") as progress:
+        with behind(write) as write_soon:
+            for plane, rows, columns in shards:
+                shape = rows.stop - rows.start, columns.stop - columns.start
+                goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+                parts = halo_blocks(rows, columns, blocks.edge_px, blocks.halo_px, target.shape[2:])
+                for found in ahead(partial(work, plane), parts, blocks.threads):
+                    goal[found.place], term[found.place] = found.goal, found.term
+                    tally.add_objects(plane, found.before, found.after)
+                tally.add(goal, term)
+                write_soon(plane, rows, columns, goal, term)
         if vanished := tally.vanished():
             progress.say(f"{vanished} object(s) are so thin that the gap of {gap_px} px leaves nothing of them")
     return tally
+
+
+class BlockResult(NamedTuple):
+    """Target and boundary term of a block, its place in the shard, and its ids before and after gaps were opened."""
+
+    place: Window
+    goal: npt.NDArray[np.uint8]
+    term: npt.NDArray[np.float32]
+    before: set[int]
+    after: set[int]
+
+
+def present(ids: npt.NDArray[Any]) -> set[int]:
+    """Return the values of ids (y, x), from the ends of their runs along rows: sorting all pixels would take longer."""
+    ends = ids[:, 1:][ids[:, 1:] != ids[:, :-1]]
+    return {*np.unique(ids[:, :1]).tolist(), *np.unique(ends).tolist()}
 
 
 @dataclass
@@ -114,12 +152,12 @@ class Tally:
         self.counts += np.bincount(goal.ravel(), minlength=256)
         self.largest = max(self.largest, float(term.max()))
 
-    def add_objects(self, plane: int, ids: npt.NDArray[Any], parted: npt.NDArray[Any]) -> None:
-        """Take in the ids (y, x) of a block before and after gaps were opened; planes come one after the other."""
+    def add_objects(self, plane: int, before: set[int], after: set[int]) -> None:
+        """Take in the ids of a block before and after gaps were opened; planes come one after the other."""
         if plane != self._plane:
             self._close(plane)
-        self._before.update(np.unique(ids).tolist())
-        self._after.update(np.unique(parted).tolist())
+        self._before |= before
+        self._after |= after
 
     def as_record(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the part of the record that was counted, for class names."""

@@ -6,9 +6,7 @@ same tiles, and threads that read ahead cannot change them.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +17,7 @@ import torch
 
 from unet_pipeline.config import IGNORE, Augment
 from unet_pipeline.geometry import Geometry
+from unet_pipeline.pipelining import ahead
 from unet_pipeline.training import augment
 from unet_pipeline.training.training_stack import Label, TrainingStack
 
@@ -217,29 +216,7 @@ def _annotated(tile: ValidationTile, tile_px: int) -> bool:
     return bool((tile.stack.target.read_label(tile.plane, *tile.inside(tile_px)) != IGNORE).any())
 
 
-def prefetch(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int = 2
-) -> Generator[Result, None, None]:
-    """Yield function(item) in the order of the items, computed by threads while the caller works.
-
-    Args:
-        function: must not depend on anything but its argument.
-        items: taken lazily.
-        workers: number of threads; torch uses one core in each.
-        ahead: results computed beyond those being worked on.
-
-    Raises:
-        Exception: whatever `function` raises, when its item's turn comes.
-    """
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
+    """Yield function(item) in the order of the items, computed by threads in which torch uses one core each."""
     # torch.set_num_threads holds for the calling thread alone: without it each worker would take every core
-    pool = ThreadPoolExecutor(workers, "prefetch", initializer=torch.set_num_threads, initargs=(1,))
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= workers + ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return ahead(function, items, workers, more=2, initializer=lambda: torch.set_num_threads(1))

@@ -10,6 +10,7 @@ rule weigh:
         "results/benchmarks/weigh/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    threads: 1 # a large stack gains from more: --set-threads weigh=8
     params:
         version=VERSION,
         config=section("labels", "store", "weigh"),
@@ -18,6 +19,7 @@ rule weigh:
         python -m unet_pipeline weigh \
             --ingest {input:q} \
             --config {params.config:q} \
+            --threads {threads} \
             --output {output:q} \
             2>&1 | tee {log:q}
         """
