@@ -129,11 +129,7 @@ def test_a_training_killed_twice_and_in_bfloat16(tmp_path):
 def test_the_scale_of_half_precision_gradients_is_resumed_too(tmp_path, monkeypatch):
     """Float16 belongs to GPUs and is refused on a CPU; allowed here, its scaler is the same object."""
 
-    def allowed(device, precision, where):
-        return torch.autocast(device.type, torch.float16)
-
-    monkeypatch.setattr("unet_pipeline.training.learner.autocast", allowed)
-    monkeypatch.setattr("unet_pipeline.training.loop.autocast", allowed)
+    monkeypatch.setattr("unet_pipeline.training.learner.usable_precision", lambda device, precision, where: precision)
     scales = []
     update = torch.amp.GradScaler.update
     monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (update(self), scales.append(self.get_scale())))

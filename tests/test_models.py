@@ -1,4 +1,7 @@
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +12,16 @@ from torch.nn import functional
 from unet_pipeline.config import Compute
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
-from unet_pipeline.models import autocast, build, centre_crop, choose_device, load_model, save_model
+from unet_pipeline.models import (
+    autocast,
+    build,
+    centre_crop,
+    choose_device,
+    has_bfloat16,
+    load_model,
+    save_model,
+    usable_precision,
+)
 
 SMALL = Architecture("unet", 2, 4, 1, 2, 0.0)
 CARD = ModelCard(SMALL, ("background", "cell"))
@@ -213,9 +225,28 @@ def test_auto_takes_the_gpu_and_cpu_does_not(monkeypatch):
 def test_precision():
     cpu = torch.device("cpu")
     image, network = torch.rand(1, 1, 44, 44), build(SMALL).eval()
-    with autocast(cpu, "bfloat16", "train.precision"):
+    with autocast(cpu, "bfloat16"):
         assert network(image).dtype == torch.bfloat16
-    with autocast(cpu, "float32", "train.precision"):
+    with autocast(cpu, "float32"):
         assert network(image).dtype == torch.float32
     with pytest.raises(PipelineError, match=r"predict\.precision.*(?s:.*)bfloat16"):
-        autocast(cpu, "float16", "predict.precision")
+        usable_precision(cpu, "float16", "predict.precision")
+
+
+def test_a_machine_without_bfloat16_takes_float32_and_says_so():
+    code = """
+import torch
+from unet_pipeline.models import usable_precision
+print(usable_precision(torch.device("cpu"), "bfloat16", "predict.precision"))
+print(usable_precision(torch.device("cpu"), "float32", "predict.precision"))
+"""
+    old = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    ran = subprocess.run([sys.executable, "-c", code], env=old, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["float32", "float32"]
+    assert ran.stderr == "predict.precision: this CPU does not compute in bfloat16, so float32 is used\n"
+
+
+@pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bfloat16_of_gpus(monkeypatch, capability, there):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bfloat16(torch.device("cuda")) == there

@@ -24,6 +24,8 @@ LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -114,7 +116,7 @@ class Train:
     weight_decay: float = key(0.0, "L2 penalty on the kernels", 0, 1)
     clip: float = key(1.0, "largest norm of a gradient; 0 turns clipping off", 0, 1e6)
     class_weights: Literal["balanced", "none"] = key("balanced", "w_c of eq. 2: inverse class frequency, or 1")
-    precision: Literal["float32", "bfloat16", "float16"] = key("float32", "number format of the convolutions")
+    precision: Precision = key("float32", "number format of the convolutions")
     validate_every: int = key(150, "steps between validations", 1, 10_000_000)
     validate_tiles: int = key(8, "tiles a validation takes, evenly over the validation planes", 1, 100_000)
     checkpoint_every: int = key(100, "steps between checkpoints an interrupted training resumes from", 1, 10_000_000)
@@ -136,7 +138,7 @@ class Tile:
 class Predict:
     """The forward pass and what is stored of it."""
 
-    precision: Literal["float32", "bfloat16", "float16"] = key("float32", "number format of the convolutions")
+    precision: Precision = key("float32", "number format of the convolutions")
     batch: int = key(1, "tiles per network pass", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
 

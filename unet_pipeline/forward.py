@@ -12,10 +12,11 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.config import Compute
+from unet_pipeline.allocator import keep_pages
+from unet_pipeline.config import Compute, Precision
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import PRECISIONS, autocast, choose_device, load_model
+from unet_pipeline.models import PRECISIONS, autocast, choose_device, load_model, usable_precision
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.stack import Stack
 
@@ -44,14 +45,16 @@ class Forward:
     precision: str
 
     @classmethod
-    def load(cls, model: Path, stack: Stack, precision: str, compute: Compute) -> Forward:
+    def load(cls, model: Path, stack: Stack, precision: Precision, compute: Compute) -> Forward:
         """Load a model folder for one stack.
 
         Raises:
             PipelineError: missing or altered model, another channel count, CUDA asked for and absent.
         """
         torch.set_num_threads(compute.threads)
+        keep_pages()
         device = choose_device(compute)
+        precision = usable_precision(device, precision, "predict.precision")
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -75,7 +78,7 @@ class Forward:
             windows = [*windows, *windows]
         with _told_out_of_memory(), _exact(), torch.inference_mode():
             batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
-            with autocast(self.device, self.precision, "predict.precision"):
+            with autocast(self.device, self.precision):
                 logits: torch.Tensor = self.network(batch)
             return logits[:count].float()
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from unet_pipeline.config import Compute
+from unet_pipeline.config import Compute, Precision
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.modelcard import (
     CARD_FILE,
@@ -26,6 +26,7 @@ from unet_pipeline.modelcard import (
     read_card,
     write_card,
 )
+from unet_pipeline.progress import tell
 from unet_pipeline.record import Check, atomic_path, sha256_bytes, unclaimed
 
 LARGEST = 2**34
@@ -223,12 +224,27 @@ def choose_device(compute: Compute) -> torch.device:
     return torch.device("cuda" if available and compute.device != "cpu" else "cpu")
 
 
-def autocast(device: torch.device, precision: str, where: str) -> AbstractContextManager[Any]:
-    """Return the context in which convolutions run in `precision`; weights stay float32.
+def usable_precision(device: torch.device, precision: Precision, where: str) -> Precision:
+    """Return the number format for a device: the one asked for, or float32 (told) where the device has no bfloat16.
 
     Raises:
         PipelineError: float16 on a CPU, whose kernels are slow or absent; `where` is the key, e.g. "train.precision".
     """
     if precision == "float16" and device.type == "cpu":
         raise PipelineError(where, "float32 or bfloat16 on a CPU", precision, "bfloat16")
+    if precision == "bfloat16" and not has_bfloat16(device):
+        tell(f"{where}: this {device.type.upper()} does not compute in bfloat16, so float32 is used")
+        return "float32"
+    return precision
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, so that convolutions in it are not emulated."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Return the context in which convolutions run in `precision` (see `usable_precision`); weights stay float32."""
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")

@@ -102,6 +102,12 @@ class Progress:
         self._stream.flush()
 
 
+def tell(text: str) -> None:
+    """Write a line for people, outside any progress."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 def _duration(seconds: float) -> str:
     """Return e.g. "0.4 s", "12 s", "3 min 05 s", "2 h 10 min"."""
     if seconds < 10:

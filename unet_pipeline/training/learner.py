@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import nn
 from unet_pipeline.config import Augment, Compute, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import autocast, build, choose_device
+from unet_pipeline.models import build, choose_device, usable_precision
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
@@ -96,8 +96,9 @@ def prepare(
     Raises:
         PipelineError: a device, precision, tile size or class weights that do not fit.
     """
-    options, device = settings.train, choose_device(settings.compute)
-    autocast(device, options.precision, "train.precision")  # refuses what the device cannot do, before any work
+    device = choose_device(settings.compute)
+    options = replace(settings.train, precision=usable_precision(device, settings.train.precision, "train.precision"))
+    settings = replace(settings, train=options)
     card.geometry.check_keep(options.tile_px, "train.tile_px")
     weights = _checked_weights(class_weights, card)
     network = build(card.architecture, options.seed).to(device)

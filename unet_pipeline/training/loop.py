@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from unet_pipeline.allocator import keep_pages
 from unet_pipeline.config import Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
@@ -90,6 +91,7 @@ def train(
             GPU or disk, or SIGTERM (after a checkpoint).
     """
     started = time.monotonic()
+    keep_pages()
     check_stacks(stacks, card.architecture.in_channels)
     if validation_stacks:
         check_stacks(validation_stacks, card.architecture.in_channels)
@@ -126,7 +128,7 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             for group in optimiser.param_groups:
                 group["lr"] = rate
             torch.manual_seed(dropout_seed(options.seed, state.step))
-            with autocast(learner.device, options.precision, "train.precision"):
+            with autocast(learner.device, options.precision):
                 logits = network(image)
             loss = weighted_cross_entropy(logits, target, pixel_weight(target, boundary, learner.class_weights))
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

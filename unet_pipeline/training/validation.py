@@ -62,7 +62,7 @@ class Validation:
         loss = torch.zeros(2, dtype=torch.float64, device=device)
         overlap = torch.zeros((3, classes), dtype=torch.float64, device=device)
         for image, target, boundary in self._batches(device):
-            with autocast(device, self.precision, "train.precision"):
+            with autocast(device, self.precision):
                 logits = network(image)
             first = self.geometry.crop_px
             logits = logits[..., first : first + self.tile_px, first : first + self.tile_px]
