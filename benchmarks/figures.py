@@ -1,0 +1,111 @@
+"""What the benchmarks share: taking times in turn, and the table of figures each leaves in `benchmarks/tables`."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TABLES = Path(__file__).parent / "tables"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number and what it should be.
+
+    Attributes:
+        name: what was measured.
+        ours: our value.
+        other: that of the alternative, in the same unit; None where the goal is about our value alone.
+        unit: of both.
+        goal: the bound of ours / other (or of ours where there is no other); None for a number without a goal.
+        at_most: whether the bound is an upper one.
+        larger: whether larger values are better; the ratio is turned so that above 1 means that we are ahead.
+    """
+
+    name: str
+    ours: float
+    other: float | None
+    unit: str
+    goal: float | None = None
+    at_most: bool = False
+    larger: bool = True
+
+    @property
+    def ratio(self) -> float | None:
+        """How far we are ahead of the other."""
+        if self.other is None:
+            return None
+        return self.ours / self.other if self.larger else self.other / self.ours
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        value = self.ours if self.ratio is None else self.ratio
+        return self.goal is None or (value <= self.goal if self.at_most else value >= self.goal)
+
+    def cells(self) -> list[str]:
+        """Return name, ours, other, ratio, goal, met as text."""
+        goal = "" if self.goal is None else f"{'<=' if self.at_most else '>='} {self.goal:g}"
+        other = "" if self.other is None else f"{self.other:.4g} {self.unit}"
+        ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
+        met = "" if self.goal is None else ("met" if self.met else "not met")
+        return [self.name, f"{self.ours:.4g} {self.unit}", other, ratio, goal, met]
+
+
+def in_turn(*functions: Callable[[], object], rounds: int = 5) -> list[float]:
+    """Return the median seconds of each function; they are called in turn, because the machine has moods.
+
+    Each is called once more before, to warm up.
+    """
+    for function in functions:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, taken in zip(functions, times, strict=True):
+            began = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - began)
+    return [statistics.median(taken) for taken in times]
+
+
+def publish(benchmark: str, figures: Sequence[Figure], notes: str = "") -> None:
+    """Print the figures and write the dated table of a benchmark."""
+    TABLES.mkdir(exist_ok=True)
+    lines = [f"# {benchmark}", "", f"{datetime.date.today()}, {machine()}: `python benchmarks/{benchmark}.py`", ""]
+    lines += ["| figure | ours | other | ratio | goal | |", "|---|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(figure.cells()) + " |" for figure in figures]
+    lines += ["", notes.strip()] if notes else []
+    (TABLES / f"{benchmark}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print_figures(figures)
+
+
+def print_figures(figures: Sequence[Figure]) -> None:
+    """Print one line per figure."""
+    for figure in figures:
+        print("  ".join(cell for cell in figure.cells() if cell), flush=True)
+
+
+def machine() -> str:
+    """Describe the machine."""
+    return f"{processor()}, {os.cpu_count()} core(s), Python {platform.python_version()}"
+
+
+def processor() -> str:
+    """Return the processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def step(text: str) -> None:
+    """Say what is being measured."""
+    print(f"... {text}", file=sys.stderr, flush=True)

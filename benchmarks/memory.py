@@ -1,0 +1,114 @@
+"""Peak memory of the stages on small and large planes: `python benchmarks/memory.py`; `--edges 2048 16384 65536` for all.
+
+Each stage is a process of its own, as in the workflow. Memory that is flat does not grow with the image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from figures import Figure, publish, step
+
+from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.models import build, save_model
+
+STAGES = ("ingest", "weigh", "tile", "predict", "stitch", "evaluate")
+BLOCK = 1024
+CONFIG = '{"model": {"depth": 2, "base_channels": 4}, "compute": {"threads": 2, "device": "cpu"}, "tile": {"tile_px": 512}}'
+
+
+def pattern() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return grey values and a mask of cells (BLOCK, BLOCK), to be repeated."""
+    from unet_pipeline.demo import cells
+
+    grey, ids = cells((BLOCK, BLOCK), np.random.default_rng(0), 30.0)
+    ids[:2], ids[-2:], ids[:, :2], ids[:, -2:] = 0, 0, 0, 0
+    return (grey * 120).clip(0, 255).astype(np.uint8), ids
+
+
+def write_tiff(path: Path, edge: int, tile: npt.NDArray, numbered: bool) -> None:
+    """Write a tiled BigTIFF of repeated tiles; with `numbered`, instances of each tile get numbers of their own."""
+    count = edge // BLOCK
+    dtype = np.uint32 if numbered else tile.dtype
+    most = int(tile.max())
+
+    def tiles():
+        for number in range(count * count):
+            yield np.where(tile > 0, tile.astype(np.uint32) + number * most, 0) if numbered else tile
+
+    tifffile.imwrite(
+        path, tiles(), shape=(edge, edge), dtype=dtype, tile=(BLOCK, BLOCK), bigtiff=True,
+        compression="zlib", photometric="minisblack",
+    )  # fmt: skip
+
+
+def peak(*arguments: str) -> tuple[float, float]:
+    """Run a verb; return the peak of its resident memory in MB and its seconds."""
+    began = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "unet_pipeline", *arguments], stderr=subprocess.PIPE)
+    assert process.stderr
+    said = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(arguments)}\n{said}")
+    return usage.ru_maxrss / 1024, time.perf_counter() - began
+
+
+def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
+    """Run all stages on one plane."""
+    grey, ids = pattern()
+    write_tiff(folder / "grey.tif", edge, grey, numbered=False)
+    write_tiff(folder / "ids.tif", edge, ids, numbered=True)
+    save_model(folder / "model", build(Architecture("unet", 2, 4, 1, 2, 0.5)), ModelCard(Architecture("unet", 2, 4, 1, 2, 0.5), ("background", "object")))
+    stack = folder / "results" / "s"
+    ingest, tiles, region, stitch = (str(stack / name) for name in ("ingest.json", "tiles.json", "regions/0.json", "stitch.json"))
+    model = str(folder / "model")
+    verbs = {
+        "ingest": ["--stack", "s", "--image", str(folder / "grey.tif"), "--labels", str(folder / "ids.tif"), "--output", ingest],
+        "weigh": ["--ingest", ingest, "--threads", "2", "--output", str(stack / "weigh.json")],
+        "tile": ["--ingest", ingest, "--model", model, "--regions", "1", "--output", tiles],
+        "predict": ["--tiles", tiles, "--region", "0", "--model", model, "--output", region],
+        "stitch": ["--tiles", tiles, "--regions", region, "--model", model, "--output", stitch],
+        "evaluate": ["--stitch", stitch, "--output", str(stack / "metrics.json")],
+    }
+    found = {}
+    for verb in STAGES:
+        found[verb] = peak(verb, "--config", CONFIG, *verbs[verb])
+        step(f"{edge} px, {verb}: {found[verb][0]:.0f} MB, {found[verb][1]:.1f} s")
+    return found
+
+
+def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
+    """Measure all edges; return the figures and a table."""
+    peaks = {}
+    for edge in edges:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            peaks[edge] = stages(Path(folder), edge)
+    figures = []
+    for verb in STAGES:
+        values = [peaks[edge][verb][0] for edge in edges]
+        name = f"memory: {verb}, largest over smallest of {', '.join(map(str, edges))} px"
+        figures.append(Figure(name, max(values) / min(values), None, "", 1.15, at_most=True))
+    most = max(peaks[edge][verb][0] for edge in edges for verb in STAGES)
+    figures.append(Figure("memory: most of any stage", most / 1000, None, "GB", 3, at_most=True))
+    rows = ["| stage | " + " | ".join(f"{edge} px" for edge in edges) + " |", "|---" * (len(edges) + 1) + "|"]
+    for verb in STAGES:
+        rows.append(f"| {verb} | " + " | ".join("{:.0f} MB, {:.1f} s".format(*peaks[edge][verb]) for edge in edges) + " |")
+    return figures, "\n".join(rows)
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--edges", type=int, nargs="+", default=[2048, 8192])
+    options.add_argument("--scratch", type=Path, default=None, help="folder with room: 65536 px need 40 GB")
+    given = options.parse_args()
+    publish("memory", *measure(given.edges, given.scratch))

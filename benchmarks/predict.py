@@ -1,0 +1,144 @@
+"""Prediction from store to store, against the network alone and MONAI's sliding window: `python benchmarks/predict.py`.
+
+All sides have the same widths and depth and the same number of threads. MONAI's user pads the convolutions, keeps the
+image and the result in memory, and leaves every option at its default (overlap 0.25, constant weights).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from figures import Figure, in_turn, publish, step
+from torch import nn
+
+from unet_pipeline.config import Config, from_dict
+from unet_pipeline.forward import Forward
+from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.models import UNet, build, save_model
+from unet_pipeline.predict import predict
+from unet_pipeline.stack import Stack
+from unet_pipeline.tile import StackPlan, tile
+
+BASE = 16
+DEPTH = 4
+EDGE = 3072
+ROI_PX = 512
+
+
+def prepare(folder: Path, threads: int, precision: str) -> tuple[StackPlan, Path, Config]:
+    """Make a stack, a model and a plan."""
+    config = from_dict(
+        {
+            "predict": {"precision": precision},
+            "model": {"depth": DEPTH, "base_channels": BASE},
+            "compute": {"threads": threads},
+        }
+    )
+    record = folder / "grey" / "ingest.json"
+    if not record.exists():
+        grey = np.random.default_rng(0).normal(120, 30, (EDGE, EDGE)).clip(0, 255).astype(np.uint8)
+        tifffile.imwrite(folder / "grey.tif", grey)
+        ingest(Source("grey", str(folder / "grey.tif")), config, record)
+        card = ModelCard(Architecture("unet", DEPTH, BASE, 1, 2, 0.5), ("background", "cell"))
+        save_model(folder / "model", build(card.architecture), card)
+    output = record.with_name("tiles.json")
+    tile(Stack.open(record), config, 1, output)
+    return StackPlan.open(output), folder / "model", config
+
+
+def whole_stage(plan: StackPlan, model: Path, config: Config) -> None:
+    """Predict the only region from nothing."""
+    record = plan.region_record(0)
+    for left in record.parent.glob(".*"):
+        left.unlink()
+    predict(plan, 0, model, config, record)
+
+
+def best_tile(forward: Forward) -> float:
+    """Return the best rate of the network alone over tile sizes, kept px per second."""
+    geometry, best = forward.card.geometry, 0.0
+    for keep in (256, 384, 512, 640, 768, 1024, 1536):
+        window = [torch.rand(1, *(geometry.read_px(keep),) * 2)]
+        forward(window)
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            forward(window)
+            times.append(time.perf_counter() - began)
+        best = max(best, keep**2 / sorted(times)[2])
+        step(f"the network alone, {keep} px: {keep**2 / sorted(times)[2] / 1e6:.3g} Mpx/s")
+    return best
+
+
+class Padded(UNet):
+    """The same network with padded convolutions, as most people write it."""
+
+    def __init__(self) -> None:
+        """Pad all 3x3 convolutions."""
+        super().__init__(Architecture("unet", DEPTH, BASE, 1, 2, 0.5))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.padding = (1, 1)
+
+    def _check(self, image: torch.Tensor) -> None:
+        """Take any size."""
+
+
+def monai_side(channels_last: bool = False, precision: str = "float32"):
+    """Return a function that predicts the image in memory with MONAI."""
+    from monai.inferers import sliding_window_inference
+
+    image = torch.rand(1, 1, EDGE, EDGE)
+    network = Padded().eval()
+    if channels_last:
+        network, image = (
+            network.to(memory_format=torch.channels_last),
+            image.contiguous(memory_format=torch.channels_last),
+        )
+
+    def run() -> None:
+        lower = torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32")
+        with torch.inference_mode(), lower:
+            sliding_window_inference(image, (ROI_PX, ROI_PX), 4, network).softmax(dim=1).argmax(dim=1)
+
+    return run
+
+
+def measure(threads: int, rounds: int) -> list[Figure]:
+    """Measure both precisions."""
+    torch.set_num_threads(threads)
+    figures = []
+    peers = {"defaults": monai_side(), "channels_last, bfloat16": monai_side(True, "bfloat16")}
+    mpx = EDGE**2 / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in ("float32", "bfloat16"):
+            plan, model, config = prepare(Path(folder), threads, precision)
+            best = best_tile(Forward.load(model, plan.stack, config.predict.precision, config.compute))
+            step(f"the stage, {precision}, and MONAI in turn")
+            sides = [lambda p=plan, m=model, c=config: whole_stage(p, m, c), *peers.values()]
+            mine, *others = in_turn(*sides, rounds=rounds)
+            figures.append(
+                Figure(f"predict {precision}: stage, against the network alone", mpx / mine, best / 1e6, "Mpx/s", 0.9)
+            )
+            for name, other in zip(peers, others, strict=True):
+                goal = 2.0 if name == "defaults" else None
+                figures.append(
+                    Figure(f"predict {precision}: stage, against MONAI ({name})", mpx / mine, mpx / other, "Mpx/s", goal)
+                )
+    return figures
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--rounds", type=int, default=3)
+    given = options.parse_args()
+    notes = f"Network: depth {DEPTH}, {BASE} channels, 2 classes; image {EDGE} x {EDGE} px uint8; {given.threads} threads."
+    publish("predict", measure(given.threads, given.rounds), notes)

@@ -1,0 +1,95 @@
+"""Writing shards, against tensorstore with the same codec, and what the codecs cost: `python benchmarks/shards.py`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorstore
+import zarr
+from figures import Figure, in_turn, publish, step
+
+from unet_pipeline import ngff
+from unet_pipeline.config import Store
+from unet_pipeline.plane_array import open_array
+
+EDGE = 4096
+
+
+def probabilities() -> npt.NDArray[np.uint8]:
+    """Return what a network is sure of: two channels (2, y, x), mostly 0 or 255, soft at edges, a little noise."""
+    from scipy.ndimage import gaussian_filter
+
+    generator = np.random.default_rng(0)
+    field = gaussian_filter(generator.normal(size=(EDGE, EDGE)).astype(np.float32), 12)
+    cell = 1 / (1 + np.exp(-field / field.std() * 6 + generator.normal(0, 0.3, field.shape).astype(np.float32)))
+    return (np.stack([1 - cell, cell]) * 255).round().astype(np.uint8)
+
+
+def objects() -> npt.NDArray[np.uint32]:
+    """Return instances (y, x): discs with numbers."""
+    y, x = np.mgrid[:EDGE, :EDGE]
+    inside = (y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 25**2
+    return np.where(inside, y // 64 * 64 + x // 64 + 1, 0).astype(np.uint32)
+
+
+def create(folder: Path, level: int, channels: int | None, dtype: npt.DTypeLike) -> Path:
+    """Create an empty array as the pipeline does."""
+    shutil.rmtree(folder, ignore_errors=True)
+    grid = ngff.Grid(1, EDGE, EDGE, "z", None, None)
+    ngff.create_array(zarr.create_group(folder, zarr_format=3), "0", grid, channels, dtype, Store(compression=level))
+    return folder
+
+
+def write_ours(folder: Path, values: npt.NDArray) -> None:
+    """Write one shard."""
+    every = slice(0, EDGE)
+    open_array(folder, "0", writable=True).write(0, every, every, values)
+
+
+def write_tensorstore(folder: Path, values: npt.NDArray) -> None:
+    """Write the same array, made by the pipeline, with tensorstore."""
+    place = {"driver": "file", "path": str(folder / "0")}
+    store = tensorstore.open({"driver": "zarr3", "kvstore": place}, open=True).result()
+    store[(slice(None), 0) if values.ndim == 3 else 0].write(values).result()
+
+
+def against_tensorstore(folder: Path) -> list[Figure]:
+    """Write both kinds of array with both libraries in turn, and see that they read alike."""
+    figures = []
+    for name, values in (("probabilities", probabilities()), ("instances", objects())):
+        step(name)
+        channels = len(values) if values.ndim == 3 else None
+        one, two = (create(folder / side, 3, channels, values.dtype) for side in ("ours", "other"))
+        mine, other = in_turn(lambda v=values, p=one: write_ours(p, v), lambda v=values, p=two: write_tensorstore(p, v))
+        every = slice(0, EDGE)
+        for place in (one, two):
+            read = open_array(place, "0").read(0, every, every)
+            assert np.array_equal(read if channels else read[0], values), place
+        rates = values.nbytes / 1e6 / mine, values.nbytes / 1e6 / other
+        figures.append(Figure(f"shards: {name} written, against tensorstore", *rates, "MB/s", 0.8))
+    return figures
+
+
+def levels(folder: Path) -> list[str]:
+    """Return a table of what the levels of Zstandard cost and save."""
+    lines = ["| level | probabilities, MB/s | of their size | instances, MB/s | of their size |", "|---|---|---|---|---|"]
+    for level in (0, 1, 2, 3, 5, 7, 9):
+        step(f"Zstandard level {level}")
+        cells = [str(level)]
+        for values in (probabilities(), objects()):
+            place = create(folder / "level", level, len(values) if values.ndim == 3 else None, values.dtype)
+            (seconds,) = in_turn(lambda v=values, p=place: write_ours(p, v), rounds=3)
+            size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            cells += [f"{values.nbytes / 1e6 / seconds:.0f}", f"{size / values.nbytes:.1%}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        made = against_tensorstore(Path(name))
+        publish("shards", made, "\n".join(levels(Path(name))))

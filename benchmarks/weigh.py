@@ -1,0 +1,149 @@
+"""The boundary weight map against the common recipe, and how its cost grows: `python benchmarks/weigh.py`."""
+
+from __future__ import annotations
+
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from figures import Figure, in_turn, publish, step
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from unet_pipeline.config import from_dict
+from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.stack import Stack
+from unet_pipeline.weigh import weigh
+from unet_pipeline.weights import boundary_term, open_gaps
+
+EDGES = (512, 1024, 2048, 4096, 8192)
+DENSITIES = (20, 300, 1300, 4000, 14_000)
+"""Cells per Mpx."""
+RECIPE_CELLS = 24
+"""Cells for which the common recipe is timed; it needs the same time for each."""
+
+
+def touching_cells(edge: int, per_mpx: float, seed: int = 0) -> npt.NDArray[np.uint32]:
+    """Return (edge, edge) instances: round cells around random points, cut where they meet, so that they touch."""
+    count = max(2, round(per_mpx * edge**2 / 1e6))
+    points = np.random.default_rng(seed).uniform(0, edge, (count, 2))
+    labels = np.empty((edge, edge), np.uint32)
+    tree, radius = cKDTree(points), 0.7 * math.sqrt(1e6 / per_mpx)
+    columns = np.arange(edge)
+    for top in range(0, edge, 256):
+        rows = np.arange(top, min(top + 256, edge))
+        pixels = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+        distance, nearest = tree.query(pixels, workers=-1)
+        labels[rows] = np.where(distance <= radius, nearest + 1, 0).reshape(len(rows), edge)
+    return labels
+
+
+def ours(labels: npt.NDArray[np.uint32], block_px: int = 1024, halo: int = 30) -> None:
+    """Compute the term as the stage does: block by block."""
+    for y in range(0, labels.shape[0], block_px):
+        for x in range(0, labels.shape[1], block_px):
+            part = labels[max(0, y - halo) : y + block_px + halo, max(0, x - halo) : x + block_px + halo]
+            boundary_term(open_gaps(part, 1), 10, 5)
+
+
+def recipe(labels: npt.NDArray[np.uint32], cells: int) -> None:
+    """Do what most published code does: a distance transform of the whole plane for each cell, the two least kept."""
+    first = np.full(labels.shape, np.inf)
+    second = first.copy()
+    for cell in np.unique(labels)[1 : cells + 1]:
+        distance = ndimage.distance_transform_edt(labels != cell)
+        second = np.minimum(second, np.maximum(first, distance))
+        first = np.minimum(first, distance)
+    np.exp(-((first + second) ** 2) / 50)
+
+
+def growth() -> list[Figure]:
+    """Time planes of several sizes."""
+    ms = []
+    for edge in EDGES:
+        step(f"{edge} px")
+        labels = touching_cells(edge, 300)
+        (seconds,) = in_turn(lambda labels=labels: ours(labels), rounds=3 if edge > 4096 else 5)
+        ms.append(seconds * 1e3)
+    pixels = np.array(EDGES, float) ** 2
+    exponent = float(np.polyfit(np.log(pixels), np.log(ms), 1)[0])
+    worst = max(m / p * 1e6 for m, p in zip(ms, pixels, strict=True))
+    return [
+        Figure("weigh: exponent, 512 to 8192 px", exponent, None, "", 1.05, at_most=True),
+        Figure("weigh: one core, slowest of these", worst, None, "ms/Mpx", 100, at_most=True),
+    ]
+
+
+def density() -> Figure:
+    """Time planes that differ in the number of cells."""
+    times = []
+    for per_mpx in DENSITIES:
+        step(f"{per_mpx} cells/Mpx")
+        labels = touching_cells(2048, per_mpx)
+        times += in_turn(lambda labels=labels: ours(labels), rounds=5)
+    return Figure("weigh: dearest over cheapest density", max(times) / min(times), None, "", 2, at_most=True)
+
+
+def against_recipe() -> Figure:
+    """Time the common recipe for some cells of a plane, and count it for all."""
+    labels = touching_cells(2048, 320)
+    cells = len(np.unique(labels)) - 1
+    step(f"the common recipe for {RECIPE_CELLS} of {cells} cells")
+    mine, some = in_turn(lambda: ours(labels), lambda: recipe(labels, RECIPE_CELLS), rounds=3)
+    return Figure("weigh: 2048 px, recipe for each cell", mine, some * cells / RECIPE_CELLS, "s", 500, larger=False)
+
+
+def stage() -> list[Figure]:
+    """Time the stage from store to store, on one core and on two."""
+    with tempfile.TemporaryDirectory() as folder:
+        step("the stage, 4096 px")
+        place = Path(folder)
+        labels = touching_cells(4096, 300).astype(np.uint16)
+        tifffile.imwrite(place / "image.tif", (labels % 251).astype(np.uint8))
+        tifffile.imwrite(place / "labels.tif", labels)
+        record, config = place / "cells" / "ingest.json", from_dict({})
+        ingest(Source("cells", str(place / "image.tif"), str(place / "labels.tif")), config, record)
+        stack, output = Stack.open(record), record.with_name("weigh.json")
+        one, two = in_turn(
+            lambda: weigh(stack, config, output, threads=1), lambda: weigh(stack, config, output, threads=2), rounds=3
+        )
+    mpx = 4096**2 / 1e6
+    return [
+        Figure("weigh: stage on two threads, against one", two / mpx * 1e3, one / mpx * 1e3, "ms/Mpx", 1.8, larger=False),
+    ]
+
+
+def memory() -> Figure:
+    """Measure the peak of a block in a process of its own."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import weigh; weigh.print_peak()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return Figure("weigh: working memory of a block", float(ran.stdout), None, "B/px", 16, at_most=True)
+
+
+def print_peak() -> None:
+    """Print the bytes a pixel costs in a large block, beyond its labels."""
+    labels = touching_cells(4096, 300)
+    open_gaps(labels[:64, :64], 1)
+    boundary_term(labels[:64, :64], 10, 5)  # compiled and loaded
+    before = _resident()
+    boundary_term(labels, 10, 5)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / labels.size)
+
+
+def _resident() -> int:
+    """Return the resident memory now, after its peak was forgotten, bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    time.sleep(0.01)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    publish("weigh", [*growth(), density(), *stage(), memory(), against_recipe()])

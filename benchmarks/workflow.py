@@ -1,0 +1,123 @@
+"""What the workflow costs beside the work: `python benchmarks/workflow.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from figures import Figure, in_turn, publish, step
+
+ROOT = Path(__file__).parents[1]
+VERBS = ("ingest", "weigh", "tile", "stitch", "evaluate", "report")
+"""Stages without a network."""
+
+
+def snakemake(folder: Path, *arguments: str) -> float:
+    """Run Snakemake in a folder and return its seconds."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--workflow-profile", str(ROOT / "profiles" / "default"), "--cores", "2", "--quiet", "all", *arguments]
+    began = time.perf_counter()
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{ran.stdout}\n{ran.stderr}")
+    return time.perf_counter() - began
+
+
+def large_graph(stacks: int, regions: int) -> list[Figure]:
+    """Time a dry run and a run with nothing to do, for many stacks."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        rows = ["stack\timage\tlabels\trole\tregions"]
+        tifffile.imwrite(folder / "images" / "one.tif", np.zeros((64, 64), np.uint8))
+        for number in range(stacks):
+            for part in (f"{number}.tif", f"{number}_labels.tif"):
+                os.link(folder / "images" / "one.tif", folder / "images" / part)
+            role, labels = ("train", f"images/{number}_labels.tif") if number < 2 else ("predict", "")
+            rows.append(f"s{number}\timages/{number}.tif\t{labels}\t{role}\t{regions}")
+        (folder / "stacks.tsv").write_text("\n".join(rows) + "\n")
+        shutil.copy(ROOT / "config.yaml", folder)
+        what = f"{stacks} stacks of {regions} regions"
+        step(f"dry run, {what}")
+        dry = snakemake(folder, "--dry-run")
+        make_outputs(folder, stacks, regions)
+        step("marking all as made")
+        snakemake(folder, "--touch")
+        step("run with nothing to do")
+        idle = snakemake(folder)
+    return [
+        Figure(f"workflow: dry run, {what}", dry, None, "s", 60, at_most=True),
+        Figure(f"workflow: nothing to do, {what}", idle, None, "s", 60, at_most=True),
+    ]
+
+
+def make_outputs(folder: Path, stacks: int, regions: int) -> None:
+    """Write every file the workflow would make, empty; Snakemake looks at no content."""
+    results = folder / "results"
+    files = [results / "report.html", *(results / "model" / n for n in ("model.json", "weights.safetensors", "history.tsv"))]
+    for number in range(stacks):
+        stack = results / f"s{number}"
+        files.append(stack / "ingest.json")
+        if number < 2:
+            files.append(stack / "weigh.json")
+        else:
+            files += [stack / "tiles.json", stack / "stitch.json"]
+            files += [stack / "regions" / f"{region}.json" for region in range(regions)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+
+
+def starts() -> list[Figure]:
+    """Time each verb up to its first look at its input, against Python with numpy."""
+    missing = ["--ingest", "nowhere.json", "--output", "nowhere/out.json"]
+    arguments = {
+        "ingest": ["--stack", "s", "--image", "nowhere.tif", "--output", "nowhere/ingest.json"],
+        "weigh": missing,
+        "tile": missing,
+        "stitch": ["--tiles", "nowhere.json", "--regions", "nowhere.json", "--output", "nowhere/stitch.json"],
+        "evaluate": ["--stitch", "nowhere.json", "--output", "nowhere/metrics.json"],
+        "report": ["--model", "nowhere", "--stacks", "nowhere", "--output", "nowhere/report.html"],
+    }
+
+    def start(*command: str) -> None:
+        subprocess.run([sys.executable, *command], cwd="/", capture_output=True, check=False)
+
+    step("starts of the verbs")
+    verbs = [lambda v=verb: start("-m", "unet_pipeline", v, *arguments[v]) for verb in VERBS]
+    bare, *times = in_turn(lambda: start("-c", "import numpy"), *verbs, rounds=7)
+    slowest = max(range(len(VERBS)), key=lambda index: times[index])
+    each = ", ".join(f"{verb} {seconds - bare:.2f}" for verb, seconds in zip(VERBS, times, strict=True))
+    print(f"start over bare Python and numpy, s: {each}", file=sys.stderr)
+    return [
+        Figure(f"workflow: start of {VERBS[slowest]}, the slowest, over numpy", times[slowest] - bare, None, "s", 0.5, at_most=True)
+    ]
+
+
+def demo() -> Figure:
+    """Run the demo and say how much of it is neither training nor prediction."""
+    step("the demo")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("config.yaml", "stacks.tsv"):
+            shutil.copy(ROOT / part, folder)
+        whole = snakemake(folder)
+        logs = [*folder.glob("results/benchmarks/predict/*/*.tsv"), folder / "results" / "benchmarks" / "train.tsv"]
+        network = sum(float(log.read_text().splitlines()[1].split("\t")[0]) for log in logs)
+    return Figure("workflow: share of the demo outside train and predict", 100 * (1 - network / whole), None, "%", 25, at_most=True)
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--stacks", type=int, default=1000)
+    options.add_argument("--regions", type=int, default=16)
+    given = options.parse_args()
+    publish("workflow", [*large_graph(given.stacks, given.regions), *starts(), demo()])
