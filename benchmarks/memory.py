@@ -1,4 +1,4 @@
-"""Peak memory of the stages on small and large planes: `python benchmarks/memory.py`; `--edges 2048 16384 65536` for all.
+"""Peak memory of the stages on small and large planes: `python benchmarks/memory.py --edges 2048 16384 65536`.
 
 Each stage is a process of its own, as in the workflow. Memory that is flat does not grow with the image.
 """
@@ -23,7 +23,9 @@ from unet_pipeline.models import build, save_model
 
 STAGES = ("ingest", "weigh", "tile", "predict", "stitch", "evaluate")
 BLOCK = 1024
-CONFIG = '{"model": {"depth": 2, "base_channels": 4}, "compute": {"threads": 2, "device": "cpu"}, "tile": {"tile_px": 512}}'
+CONFIG = (
+    '{"model": {"depth": 2, "base_channels": 4}, "compute": {"threads": 2, "device": "cpu"}, "tile": {"tile_px": 512}}'
+)
 
 
 def pattern() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -68,17 +70,23 @@ def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
     grey, ids = pattern()
     write_tiff(folder / "grey.tif", edge, grey, numbered=False)
     write_tiff(folder / "ids.tif", edge, ids, numbered=True)
-    save_model(folder / "model", build(Architecture("unet", 2, 4, 1, 2, 0.5)), ModelCard(Architecture("unet", 2, 4, 1, 2, 0.5), ("background", "object")))
-    stack = folder / "results" / "s"
-    ingest, tiles, region, stitch = (str(stack / name) for name in ("ingest.json", "tiles.json", "regions/0.json", "stitch.json"))
-    model = str(folder / "model")
+    save_model(
+        folder / "model",
+        build(Architecture("unet", 2, 4, 1, 2, 0.5)),
+        ModelCard(Architecture("unet", 2, 4, 1, 2, 0.5), ("background", "object")),
+    )
+    stack, model = folder / "results" / "s", str(folder / "model")
+    ingest, tiles, region, stitch, weigh, evaluate = (
+        str(stack / f"{name}.json") for name in ("ingest", "tiles", "regions/0", "stitch", "weigh", "metrics")
+    )
+    files = ["--image", str(folder / "grey.tif"), "--labels", str(folder / "ids.tif")]
     verbs = {
-        "ingest": ["--stack", "s", "--image", str(folder / "grey.tif"), "--labels", str(folder / "ids.tif"), "--output", ingest],
-        "weigh": ["--ingest", ingest, "--threads", "2", "--output", str(stack / "weigh.json")],
+        "ingest": ["--stack", "s", *files, "--output", ingest],
+        "weigh": ["--ingest", ingest, "--threads", "2", "--output", weigh],
         "tile": ["--ingest", ingest, "--model", model, "--regions", "1", "--output", tiles],
         "predict": ["--tiles", tiles, "--region", "0", "--model", model, "--output", region],
         "stitch": ["--tiles", tiles, "--regions", region, "--model", model, "--output", stitch],
-        "evaluate": ["--stitch", stitch, "--output", str(stack / "metrics.json")],
+        "evaluate": ["--stitch", stitch, "--output", evaluate],
     }
     found = {}
     for verb in STAGES:
@@ -102,7 +110,9 @@ def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
     figures.append(Figure("memory: most of any stage", most / 1000, None, "GB", 3, at_most=True))
     rows = ["| stage | " + " | ".join(f"{edge} px" for edge in edges) + " |", "|---" * (len(edges) + 1) + "|"]
     for verb in STAGES:
-        rows.append(f"| {verb} | " + " | ".join("{:.0f} MB, {:.1f} s".format(*peaks[edge][verb]) for edge in edges) + " |")
+        rows.append(
+            f"| {verb} | " + " | ".join("{:.0f} MB, {:.1f} s".format(*peaks[edge][verb]) for edge in edges) + " |"
+        )
     return figures, "\n".join(rows)
 
 

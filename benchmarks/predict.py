@@ -130,7 +130,9 @@ def measure(threads: int, rounds: int) -> list[Figure]:
             for name, other in zip(peers, others, strict=True):
                 goal = 2.0 if name == "defaults" else None
                 figures.append(
-                    Figure(f"predict {precision}: stage, against MONAI ({name})", mpx / mine, mpx / other, "Mpx/s", goal)
+                    Figure(
+                        f"predict {precision}: stage, against MONAI ({name})", mpx / mine, mpx / other, "Mpx/s", goal
+                    )
                 )
     return figures
 
@@ -140,5 +142,7 @@ if __name__ == "__main__":
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
-    notes = f"Network: depth {DEPTH}, {BASE} channels, 2 classes; image {EDGE} x {EDGE} px uint8; {given.threads} threads."
+    notes = (
+        f"Network: depth {DEPTH}, {BASE} channels, 2 classes; image {EDGE} x {EDGE} px uint8; {given.threads} threads."
+    )
     publish("predict", measure(given.threads, given.rounds), notes)

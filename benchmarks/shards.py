@@ -76,7 +76,10 @@ def against_tensorstore(folder: Path) -> list[Figure]:
 
 def levels(folder: Path) -> list[str]:
     """Return a table of what the levels of Zstandard cost and save."""
-    lines = ["| level | probabilities, MB/s | of their size | instances, MB/s | of their size |", "|---|---|---|---|---|"]
+    lines = [
+        "| level | probabilities, MB/s | of their size | instances, MB/s | of their size |",
+        "|---|---|---|---|---|",
+    ]
     for level in (0, 1, 2, 3, 5, 7, 9):
         step(f"Zstandard level {level}")
         cells = [str(level)]

@@ -116,7 +116,9 @@ def stage() -> list[Figure]:
         )
     mpx = 4096**2 / 1e6
     return [
-        Figure("weigh: stage on two threads, against one", two / mpx * 1e3, one / mpx * 1e3, "ms/Mpx", 1.8, larger=False),
+        Figure(
+            "weigh: stage on two threads, against one", two / mpx * 1e3, one / mpx * 1e3, "ms/Mpx", 1.8, larger=False
+        ),
     ]
 
 

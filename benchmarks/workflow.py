@@ -62,7 +62,10 @@ def large_graph(stacks: int, regions: int) -> list[Figure]:
 def make_outputs(folder: Path, stacks: int, regions: int) -> None:
     """Write every file the workflow would make, empty; Snakemake looks at no content."""
     results = folder / "results"
-    files = [results / "report.html", *(results / "model" / n for n in ("model.json", "weights.safetensors", "history.tsv"))]
+    files = [
+        results / "report.html",
+        *(results / "model" / n for n in ("model.json", "weights.safetensors", "history.tsv")),
+    ]
     for number in range(stacks):
         stack = results / f"s{number}"
         files.append(stack / "ingest.json")
@@ -98,7 +101,14 @@ def starts() -> list[Figure]:
     each = ", ".join(f"{verb} {seconds - bare:.2f}" for verb, seconds in zip(VERBS, times, strict=True))
     print(f"start over bare Python and numpy, s: {each}", file=sys.stderr)
     return [
-        Figure(f"workflow: start of {VERBS[slowest]}, the slowest, over numpy", times[slowest] - bare, None, "s", 0.5, at_most=True)
+        Figure(
+            f"workflow: start of {VERBS[slowest]}, the slowest, over numpy",
+            times[slowest] - bare,
+            None,
+            "s",
+            0.5,
+            at_most=True,
+        )
     ]
 
 
@@ -112,7 +122,14 @@ def demo() -> Figure:
         whole = snakemake(folder)
         logs = [*folder.glob("results/benchmarks/predict/*/*.tsv"), folder / "results" / "benchmarks" / "train.tsv"]
         network = sum(float(log.read_text().splitlines()[1].split("\t")[0]) for log in logs)
-    return Figure("workflow: share of the demo outside train and predict", 100 * (1 - network / whole), None, "%", 25, at_most=True)
+    return Figure(
+        "workflow: share of the demo outside train and predict",
+        100 * (1 - network / whole),
+        None,
+        "%",
+        25,
+        at_most=True,
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_sizes_and_types():
     deeper = sampler(discs(), options=Augment(), geometry=unpadded(3)).tile(0, 0)
     assert deeper.image.shape == (1, 108, 108)
     assert deeper.target.shape == (20, 20)  # 4 px more than are kept: all that the network returns is learnt from
-    batch = sampler(discs(), options=Augment()).batch(0, 4)
+    batch = sampler(discs(), options=Augment()).batch(0, range(4))
     assert [part.shape[0] for part in batch] == [4, 4, 4]
 
 
@@ -99,8 +99,8 @@ def test_a_tile_is_a_function_of_seed_step_and_index_alone():
     draws.tile(8, 0)
     assert same(first, draws.tile(7, 1))
     assert same(first, sampler(stack, options=Augment(), seed=5).tile(7, 1))
-    assert same(first, draws.batch(7, 3)._replace()) is False
-    assert all(torch.equal(part[1], one) for part, one in zip(draws.batch(7, 3), first, strict=True))
+    assert same(first, draws.batch(7, range(3))._replace()) is False
+    assert all(torch.equal(part[1], one) for part, one in zip(draws.batch(7, range(3)), first, strict=True))
     for other in (draws.tile(7, 2), draws.tile(6, 1), sampler(stack, options=Augment(), seed=6).tile(7, 1)):
         assert not torch.equal(first.image, other.image)
 

@@ -250,7 +250,7 @@ def test_one_step_is_the_textbooks(tmp_path):
     options = settings(steps=1, momentum=0.0, clip=0.0, warmup=0, schedule="constant")
     run(tmp_path, options, validation=[], card=dataclasses.replace(CARD, architecture=architecture))
     network = build(architecture, seed=3)
-    image, target, boundary = Sampler(tuple(STACKS), network.geometry, 16, Augment(), 3).batch(0, 2)
+    image, target, boundary = Sampler(tuple(STACKS), network.geometry, 16, Augment(), 3).batch(0, range(2))
     weight = pixel_weight(target.long(), boundary, torch.tensor([1.0, 2.0]))
     weighted_cross_entropy(network(image), target.long(), weight).backward()
     written = safetensors.torch.load_file(tmp_path / FILES[0])

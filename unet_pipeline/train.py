@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from unet_pipeline.stack import WEIGHTS, Stack
 from unet_pipeline.training.history import HISTORY_FILE
 from unet_pipeline.training.learner import CHECKPOINT, Settings
 from unet_pipeline.training.loop import TrainResult, train
+from unet_pipeline.training.processes import present_group
 from unet_pipeline.training.training_stack import TrainingStack
 from unet_pipeline.weights import class_weights
 
@@ -105,6 +107,9 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     key = digest([sections, [sha256_file(path) for path in records]])
     settings = Settings(config.train, config.augment, config.compute)
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT)]
+    if not present_group().first:  # the first process writes and speaks for all
+        with Progress(config.train.steps, "train", io.StringIO()) as unheard:
+            return train(stacks, checks, card, balance, settings, folder, key, unheard)
     with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, "train") as progress:
         return train(stacks, checks, card, balance, settings, folder, key, progress, mine.check)
 

@@ -101,9 +101,9 @@ class Sampler:
         window = slice(first, first + self.geometry.output_px(positions.shape[-1]))
         return positions[:, window, window]
 
-    def batch(self, step: int, size: int) -> Tile:
-        """Return the batch of a step: `size` tiles, stacked."""
-        return stack_tiles([self.tile(step, index) for index in range(size)])
+    def batch(self, step: int, indices: Iterable[int]) -> Tile:
+        """Return these tiles of the batch of a step, stacked."""
+        return stack_tiles([self.tile(step, index) for index in indices])
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
 from unet_pipeline.schema import plain
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from unet_pipeline.training.dataset import Sampler, Tile, prefetch, validation_tiles
+from unet_pipeline.training.dataset import Sampler, Tile, ValidationTile, prefetch, validation_tiles
 from unet_pipeline.training.history import Row
+from unet_pipeline.training.processes import Group, own_device, present_group
 from unet_pipeline.training.training_stack import TrainingStack, in_memory
 from unet_pipeline.training.validation import Validation
 
@@ -78,6 +79,8 @@ class Learner:
     validation: Validation
     checkpoint: Path
     digest: str
+    group: Group
+    validation_tiles: int
 
 
 def prepare(
@@ -96,10 +99,11 @@ def prepare(
     Raises:
         PipelineError: a device, precision, tile size or class weights that do not fit.
     """
-    device = choose_device(settings.compute)
+    group, device = present_group(), own_device(choose_device(settings.compute))
     options = replace(settings.train, precision=usable_precision(device, settings.train.precision, "train.precision"))
     settings = replace(settings, train=options)
     card.geometry.check_keep(options.tile_px, "train.tile_px")
+    group.share(options.batch)
     weights = _checked_weights(class_weights, card)
     network = build(card.architecture, options.seed).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -113,10 +117,21 @@ def prepare(
         torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
         weights.to(device),
         Sampler(in_memory(stacks), card.geometry, options.tile_px, settings.augment, options.seed),
-        Validation(tiles, card.geometry, options.tile_px, options.batch, options.precision, _workers(settings, device)),
+        _validation(tiles, card, settings, device, group),
         folder / CHECKPOINT,
         digest_of(content),
+        group,
+        len(tiles),
     )
+
+
+def _validation(
+    tiles: Sequence[ValidationTile], card: ModelCard, settings: Settings, device: torch.device, group: Group
+) -> Validation:
+    """Return this process's share of the validation."""
+    options, share = settings.train, tiles[group.rank :: group.size]
+    workers = _workers(settings, device)
+    return Validation(share, card.geometry, options.tile_px, options.batch, options.precision, workers, group)
 
 
 def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCard) -> torch.Tensor:
@@ -144,13 +159,13 @@ def batches(learner: Learner, first: int) -> Generator[tuple[torch.Tensor, torch
     """Yield the batches of steps `first`, `first` + 1, ... on the device.
 
     Yields:
-        image: (n, channels, y, x) float32; target: (n, y', x') int64; boundary: (n, y', x') float32, where y' and x'
-        are the size that the network returns.
+        This process's tiles, image: (n, channels, y, x) float32; target: (n, y', x') int64; boundary: (n, y', x')
+        float32, where y' and x' are the size that the network returns.
     """
     options, device = learner.settings.train, learner.device
 
     def read(step: int) -> Tile:
-        batch = learner.sampler.batch(step, options.batch)
+        batch = learner.sampler.batch(step, learner.group.share(options.batch))
         return Tile(*(part.pin_memory() for part in batch)) if device.type == "cuda" else batch
 
     with closing(prefetch(read, range(first, options.steps), learner.validation.workers)) as tiles:

@@ -31,7 +31,8 @@ from unet_pipeline.schema import plain
 from unet_pipeline.training.guards import Termination, explain_memory, reproducible
 from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
 from unet_pipeline.training.learner import Learner, Settings, State, batches, prepare, resume, save
-from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
+from unet_pipeline.training.losses import pixel_weight, weighted_mean, weighted_sums
+from unet_pipeline.training.processes import joined
 from unet_pipeline.training.training_stack import TrainingStack, check_stacks
 from unet_pipeline.training.validation import Score
 
@@ -102,12 +103,15 @@ def train(
         Termination() as termination,
     ):
         learner = prepare(stacks, validation_stacks, card, class_weights, settings, folder, digest)
-        if settings.train.select == "best" and not learner.validation.tiles:
+        if settings.train.select == "best" and not learner.validation_tiles:
             progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
         state = resume(learner, progress)
         resumed_step = state.step
-        _loop(learner, state, progress, termination, check)
+        with joined(learner.group, learner.device):
+            _loop(learner, state, progress, termination, check)
         _check_weights(state, learner)
+        if not learner.group.first:
+            return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)
         check()
         text = history_text(state.history, card.classes)
         record = {**_record(learner, state), "history_sha256": sha256_bytes(text.encode())}
@@ -119,19 +123,19 @@ def train(
 
 def _loop(learner: Learner, state: State, progress: Progress, termination: Termination, check: Check) -> None:
     """Learning rate, forward, backward, clip, step, log, validate, checkpoint; until `train.steps`."""
-    options, network, optimiser, scaler = learner.settings.train, learner.network, learner.optimiser, learner.scaler
+    options, network, group = learner.settings.train, learner.network, learner.group
+    optimiser, scaler = learner.optimiser, learner.scaler
     look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
     row_every = max(1, options.steps // ROWS)
     with closing(batches(learner, state.step)) as tiles:
         for image, target, boundary in tiles:
-            rate = learning_rate(options, state.step)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(dropout_seed(options.seed, state.step))
+            rate = _set_rate(optimiser, learning_rate(options, state.step))
+            torch.manual_seed(dropout_seed(options.seed, state.step, group.rank))
             with autocast(learner.device, options.precision):
                 logits = network(image)
-            loss = weighted_cross_entropy(logits, target, pixel_weight(target, boundary, learner.class_weights))
+            loss = _loss(learner, logits, target, boundary)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            group.sum_gradients(network)
             if options.clip > 0:
                 scaler.unscale_(optimiser)
                 nn.utils.clip_grad_norm_(network.parameters(), options.clip)
@@ -140,23 +144,43 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             optimiser.zero_grad()
 
             state.step += 1
-            state.unread.append(loss.detach())
+            state.unread.append(group.sum(loss.detach()))
             last = state.step == options.steps
-            validate = bool(learner.validation.tiles) and (last or state.step % options.validate_every == 0)
+            look = state.step % look_every == 0
+            stop = (look or group.size == 1) and group.any(termination.requested, learner.device)
+            validate = bool(learner.validation_tiles) and (last or state.step % options.validate_every == 0)
             row = last or validate or state.step % row_every == 0
-            keep = last or termination.requested or state.step % options.checkpoint_every == 0
-            if row or keep or state.step % look_every == 0:
+            keep = last or stop or state.step % options.checkpoint_every == 0
+            if row or keep or look:
                 _read_losses(state, options)
             if row:
                 score = learner.validation.score(network, learner.class_weights) if validate else None
                 _add_row(learner, state, rate, score)
             if keep:
-                check()
-                _check_weights(state, learner)
-                save(learner, state, check)
-            if termination.requested and not last:
+                _keep(learner, state, check)
+            if stop and not last:
                 raise _terminated(state.step, options.steps)
             progress.advance(1, _note(state))
+
+
+def _set_rate(optimiser: torch.optim.SGD, rate: float) -> float:
+    for parameters in optimiser.param_groups:
+        parameters["lr"] = rate
+    return rate
+
+
+def _loss(learner: Learner, logits: torch.Tensor, target: torch.Tensor, boundary: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of the loss of the whole batch."""
+    total, weights = weighted_sums(logits, target, pixel_weight(target, boundary, learner.class_weights))
+    return weighted_mean(total, learner.group.sum(weights))
+
+
+def _keep(learner: Learner, state: State, check: Check) -> None:
+    """Write a checkpoint, in the first process."""
+    if learner.group.first:
+        check()
+        _check_weights(state, learner)
+        save(learner, state, check)
 
 
 def learning_rate(options: Train, step: int) -> float:
@@ -169,9 +193,10 @@ def learning_rate(options: Train, step: int) -> float:
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def dropout_seed(seed: int, step: int) -> int:
-    """Return the seed of torch's random state for a step."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+def dropout_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Return the seed of torch's random state for a step, of the process `rank`."""
+    entropy = [seed, step, rank] if rank else [seed, step]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 def _read_losses(state: State, options: Train) -> None:
@@ -241,10 +266,11 @@ def _record(learner: Learner, state: State) -> dict[str, Any]:
         "train_loss": chosen.train_loss,
         "validation_loss": chosen.validation_loss,
         "validation_dice": list(chosen.dice),
-        "validation_tiles": len(learner.validation.tiles),
+        "validation_tiles": learner.validation_tiles,
         "class_weights": learner.class_weights.tolist(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": learner.settings.compute.threads,
+        "processes": learner.group.size,
         "settings": {"train": plain(options), "augment": plain(learner.settings.augment)},
         "digest": learner.digest,
     }

@@ -37,7 +37,11 @@ def weighted_cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: t
     Returns:
         Scalar float32.
     """
-    total, weights = weighted_sums(logits, target, weight)
+    return weighted_mean(*weighted_sums(logits, target, weight))
+
+
+def weighted_mean(total: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Divide the sums of `weighted_sums`, or of several of them; weights that sum to 0 give 0."""
     return total / torch.where(weights > 0, weights, 1.0)
 
 

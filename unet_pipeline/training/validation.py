@@ -14,6 +14,7 @@ from unet_pipeline.geometry import Geometry
 from unet_pipeline.models import autocast
 from unet_pipeline.training.dataset import ValidationTile, prefetch, stack_tiles
 from unet_pipeline.training.losses import pixel_weight, weighted_sums
+from unet_pipeline.training.processes import Group
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Validation:
     """The validation tiles and how they are seen.
 
     Attributes:
-        tiles: from `dataset.validation_tiles`; empty if there are none.
+        tiles: this process's share of those from `dataset.validation_tiles`.
         geometry: size arithmetic of the network.
         tile_px: kept output of a tile, px.
         batch: tiles per pass.
         precision: number format of the convolutions.
         workers: threads that read ahead.
+        group: the processes that share the tiles.
     """
 
     tiles: Sequence[ValidationTile]
@@ -48,6 +50,7 @@ class Validation:
     batch: int
     precision: str
     workers: int
+    group: Group = Group()
 
     @torch.inference_mode()
     def score(self, network: nn.Module, class_weights: torch.Tensor) -> Score:
@@ -69,8 +72,8 @@ class Validation:
             loss += torch.stack(weighted_sums(logits, target, pixel_weight(target, boundary, class_weights))).double()
             overlap += _overlap(logits.argmax(dim=1), target, classes)
         network.train()
-        total, weights = loss.tolist()
-        return Score(total / weights if weights > 0 else 0.0, _dice(overlap))
+        total, weights = self.group.sum(loss).tolist()
+        return Score(total / weights if weights > 0 else 0.0, _dice(self.group.sum(overlap)))
 
     def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         with closing(prefetch(lambda tile: tile.read(self.geometry, self.tile_px), self.tiles, self.workers)) as tiles:

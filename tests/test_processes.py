@@ -1,0 +1,102 @@
+"""Two processes, as torchrun starts them, against one with the whole batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+import torch
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.training.processes import Group, own_device, present_group
+
+WORK = """
+import io, json, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import torch
+from synthetic_training import ARCHITECTURE, CARD, discs, settings
+from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.progress import Progress
+from unet_pipeline.training.loop import train
+
+folder, steps, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+card = replace(CARD, architecture=replace(ARCHITECTURE, dropout=0.0))
+options = settings(batch=4, steps=24, validate_every=6, validate_tiles=5, checkpoint_every=every)
+if steps < 24:
+    import unet_pipeline.training.loop as loop
+    real = loop.save
+    def stop(learner, state, check):
+        real(learner, state, check)
+        if state.step == steps:
+            sys.exit(3)
+    loop.save = stop
+with Progress(24, "train", io.StringIO()) as progress:
+    result = train([discs(0)], [discs(2, (1, 50, 50))], card, np.array([1, 2]), options, folder, "d", progress)
+print("resumed", result.resumed_step)
+"""
+
+
+def run(folder: Path, processes: int, steps: int = 24, every: int = 6) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder.parent / "work.py"
+    script.write_text(WORK)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*(launcher if processes > 1 else [sys.executable]), str(script), str(folder), str(steps), str(every)]
+    env = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def history(folder: Path) -> list[list[float]]:
+    rows = (folder / "history.tsv").read_text().splitlines()[1:]
+    return [[float(cell) for cell in row.split("\t") if cell] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one") / "model"
+    assert run(folder, 1).returncode == 0
+    return folder
+
+
+def test_two_processes_learn_what_one_learns_with_the_whole_batch(one: Path, tmp_path: Path) -> None:
+    ran = run(tmp_path / "two", 2)
+    assert ran.returncode == 0, ran.stderr
+    for mine, other in zip(history(tmp_path / "two"), history(one), strict=True):
+        assert mine == pytest.approx(other, rel=1e-4)
+    weights = [safetensors.numpy.load_file(folder / "weights.safetensors") for folder in (tmp_path / "two", one)]
+    for name, values in weights[0].items():
+        assert values == pytest.approx(weights[1][name], rel=1e-3, abs=1e-5), name
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(path.name for path in one.iterdir())
+
+
+def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bytes(tmp_path: Path) -> None:
+    assert run(tmp_path / "unbroken", 2).returncode == 0
+    assert run(tmp_path / "killed", 2, steps=12).returncode != 0
+    ran = run(tmp_path / "killed", 2)
+    assert ran.stdout.count("resumed 12") == 2, ran.stderr
+    for name in ("weights.safetensors", "history.tsv", "model.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    assert [list(Group(rank, 2).share(4)) for rank in (0, 1)] == [[0, 2], [1, 3]]
+    with pytest.raises(PipelineError, match=r"train\.batch: expected a multiple of 2.*got 5"):
+        Group(0, 2).share(5)
+    with pytest.raises(PipelineError, match="nearest legal value: 4"):
+        Group(0, 4).share(1)
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert present_group() == Group(0, 1)
+    assert own_device(torch.device("cuda")) == torch.device("cuda")
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert present_group() == Group(5, 8)
+    assert own_device(torch.device("cuda")) == torch.device("cuda", 1)
+    assert own_device(torch.device("cpu")) == torch.device("cpu")
