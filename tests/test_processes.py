@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 import torch
+from chain import make_stack, settings
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.modelcard import read_card
 from unet_pipeline.training.processes import Group, own_device, present_group
+from unet_pipeline.weigh import weigh
 
 WORK = """
 import io, json, sys
@@ -100,3 +104,20 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert present_group() == Group(5, 8)
     assert own_device(torch.device("cuda")) == torch.device("cuda", 1)
     assert own_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_the_verb_starts_its_processes(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path)
+    weigh(stack, settings(), stack.record.with_name("weigh.json"))
+    config = {"model": {"depth": 2, "base_channels": 4}, "train": {"tile_px": 32, "steps": 4, "batch": 2, "warmup": 0}}
+    command = [sys.executable, "-m", "unet_pipeline", "train", "--config", json.dumps(config), "--processes", "2"]
+    command += ["--train", str(stack.record.with_name("weigh.json")), "--output", str(tmp_path / "model")]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("train: 4/4 (100%)") == 1, "one process speaks for all"
+    assert read_card(tmp_path / "model").training["processes"] == 2
+    command[command.index(json.dumps(config))] = json.dumps(config | {"train": {"tile_px": 32, "steps": 4, "batch": 1}})
+    ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode != 0
+    assert "train.batch: expected a multiple of 2" in ran.stderr

@@ -29,6 +29,9 @@ FIRST = {
 }
 AFTER_PLAN = {job for job in FIRST if job.split()[0] in ("predict", "stitch", "evaluate", "report")}
 
+NUMBERS = ("threads", "resources.torch_threads", "resources.torch_processes", "params.regions", "wildcards.region")
+"""What shell commands need not quote."""
+
 
 def project(folder: Path, checkout: Path) -> Workspace:
     space = Workspace(folder, checkout)
@@ -381,7 +384,7 @@ def test_rules_call_the_package_and_nothing_else() -> None:
         assert words[:4] == ["python", "-m", "unet_pipeline", path.stem]
         assert words[-4:] == ["2>&1", "|", "tee", "{log:q}"]
         for field in re.findall(r"\{([^}]*)\}", shell):
-            assert field.endswith(":q") or field in ("resources.torch_threads", "params.regions", "wildcards.region")
+            assert field.endswith(":q") or field in NUMBERS
         assert f'"results/logs/{path.stem}' in text
         assert f'"results/benchmarks/{path.stem}' in text
         assert "version=VERSION" in text

@@ -45,9 +45,13 @@ def weigh(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train the network; resumes where an interrupted training stopped."""
+    config = _config(options)
+    if config.compute.processes > 1 and "WORLD_SIZE" not in os.environ:
+        several = ["--standalone", f"--nproc-per-node={config.compute.processes}", "-m", "unet_pipeline"]
+        os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *several, *sys.argv[1:]])
     from unet_pipeline.train import train_model
 
-    train_model(options.train, options.validate, _config(options), options.output)
+    train_model(options.train, options.validate, config, options.output)
 
 
 def tile(options: argparse.Namespace) -> None:
@@ -162,6 +166,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
 
     one = _add(verbs, train, "--config", "--output", "--threads", "--device")
+    one.add_argument("--processes", type=int, default=None, help="training processes, a GPU each (compute.processes)")
     one.add_argument("--train", type=Path, nargs="+", required=True, help="weigh.json of each training stack")
     one.add_argument("--validate", type=Path, nargs="*", default=[], help="weigh.json of each validation stack")
 
@@ -240,7 +245,8 @@ def _positive(text: str) -> float | None:
 
 def _config(options: argparse.Namespace) -> Config:
     config = load(options.config)
-    given = {name: value for name in ("threads", "device") if (value := getattr(options, name, None)) is not None}
+    names = ("threads", "device", "processes")
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     return replace(config, compute=build(Compute, asdict(config.compute) | given, "compute"))
 
 

@@ -16,11 +16,12 @@ rule train:
         "results/benchmarks/train.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: SETTINGS.compute.threads
+    threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
-        gpu=gpus(),
+        gpu=gpus() * SETTINGS.compute.processes,
         torch_threads=SETTINGS.compute.threads,
         torch_device=SETTINGS.compute.device,
+        torch_processes=SETTINGS.compute.processes,
     params:
         version=VERSION,
         config=section("labels", "normalise", "model", "augment", "train"),
@@ -33,6 +34,7 @@ rule train:
             {params.validate:q} \
             --config {params.config:q} \
             --threads {resources.torch_threads} \
+            --processes {resources.torch_processes} \
             --device {resources.torch_device:q} \
             --output {params.folder:q} \
             2>&1 | tee {log:q}

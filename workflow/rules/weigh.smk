@@ -10,7 +10,7 @@ rule weigh:
         "results/benchmarks/weigh/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
-    threads: 1 # a large stack gains from more: --set-threads weigh=8
+    threads: 1  # a large stack gains from more: --set-threads weigh=8
     params:
         version=VERSION,
         config=section("labels", "store", "weigh"),
