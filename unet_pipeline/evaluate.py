@@ -13,7 +13,6 @@ from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
 from unet_pipeline.record import provenance
-from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.shapes import open_record
@@ -98,6 +97,8 @@ def _classes(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[dict
 
 def _isbi(stack_plan: StackPlan) -> dict[str, Any]:
     """Return the challenge's scores, or the reason why there are none."""
+    from unet_pipeline.scoring.isbi import combine_planes, isbi_scores  # its libraries take a second to start
+
     planes, height, width = stack_plan.plan.shape
     if height * width > ISBI_LARGEST_PX:
         return {"skipped": f"planes of {height} x {width} px are larger than {ISBI_LARGEST_PX} px"}

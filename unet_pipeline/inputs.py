@@ -1,6 +1,8 @@
 """Open stacks of any format: TIFF, PNG, JPEG, folders and globs of those, and Zarr.
 
 source ─► reader of its format ─► Planes: (planes, channels, height, width), read window by window
+
+Readers are imported when a source needs one: their libraries are a part of the start of every stage.
 """
 
 from __future__ import annotations
@@ -17,10 +19,7 @@ import numpy as np
 from unet_pipeline.errors import PipelineError, nearest_name
 from unet_pipeline.readers.axes import check_axes, natural_key, parse_planes
 from unet_pipeline.readers.blocks import Array, Reader, StackInfo, Window
-from unet_pipeline.readers.picture_reader import PictureReader
-from unet_pipeline.readers.tiff_reader import TiffReader
 from unet_pipeline.readers.zarr_nodes import is_zarr
-from unet_pipeline.readers.zarr_reader import ZarrReader
 from unet_pipeline.record import digest
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
@@ -184,6 +183,8 @@ class _View:
 def _open_reader(source: str, axes: str | None, series: int | None) -> Reader:
     path = Path(source) if Path(source).exists() else Path(source).expanduser()
     if is_zarr(path):
+        from unet_pipeline.readers.zarr_reader import ZarrReader
+
         return ZarrReader(path, axes)
     if path.is_dir():
         return FilesReader(source, _list_folder(path), axes)
@@ -226,7 +227,13 @@ def _kind(path: Path) -> str:
 def _open_file(path: Path, axes: str | None, series: int | None = None) -> Reader:
     kind = _kind(path)
     try:
-        return TiffReader(path, axes, series) if kind == TIFF else PictureReader(path, axes)
+        if kind == TIFF:
+            from unet_pipeline.readers.tiff_reader import TiffReader
+
+            return TiffReader(path, axes, series)
+        from unet_pipeline.readers.picture_reader import PictureReader
+
+        return PictureReader(path, axes)
     except OSError as error:
         raise PipelineError(path, "a file that can be read", error, fix=CHECK_DISK) from error
 

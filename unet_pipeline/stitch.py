@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 import zarr
 
 from unet_pipeline import ngff
@@ -150,6 +149,8 @@ def build_pyramids(stack_plan: StackPlan, check: Check = unclaimed) -> None:
 
 def write_tiff(array: PlaneArray, path: Path, grid: ngff.Grid, check: Check = unclaimed) -> None:
     """Write labels as TIFF, (planes, y, x), BigTIFF where needed, one band of rows at a time."""
+    import tifffile
+
     pixel = grid.pixel_um
     centimetre = None if pixel is None else (1e4 / pixel[1], 1e4 / pixel[0])
     # One plane is a page of tiles; the generator keeps one row of tiles in memory.

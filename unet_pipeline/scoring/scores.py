@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.scoring.overlaps import OverlapTable, areas, check_same_shape, integers
@@ -100,6 +98,9 @@ def average_precision(table: OverlapTable, thresholds: Sequence[float] = AP_THRE
 
 
 def _match_score(pairs: _Pairs, admitted: NDArray[np.bool_], threshold: float) -> MatchScore:
+    from scipy.sparse import csr_array  # here, because most of the start of evaluate would be these two
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     references, results = len(pairs.reference_areas), len(pairs.result_areas)
     graph = csr_array(
         (np.ones(admitted.sum(), np.uint8), (pairs.reference[admitted], pairs.result[admitted])),
