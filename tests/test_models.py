@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from unet_pipeline import models
 from unet_pipeline.config import Compute
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.models import (
+    Compiled,
     autocast,
     build,
     centre_crop,
@@ -250,3 +252,36 @@ print(usable_precision(torch.device("cpu"), "float32", "predict.precision"))
 def test_bfloat16_of_gpus(monkeypatch, capability, there):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert has_bfloat16(torch.device("cuda")) == there
+
+
+def test_a_compiled_network_gives_the_same_bits():
+    network = build(SMALL).eval().to(memory_format=torch.channels_last)
+    fast, said = Compiled(network), []
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "tell", said.append)
+        for size in (44, 60):
+            image = torch.rand(2, 1, size, size).contiguous(memory_format=torch.channels_last)
+            assert torch.equal(fast(image), network(image))
+    assert said == [], "it was really compiled"
+
+
+def test_a_compilation_that_fails_is_told_once_and_the_network_runs_as_it_is(monkeypatch, capsys):
+    def broken(network, dynamic):
+        def run(batch):
+            raise RuntimeError("no working C++ compiler found\nand much more")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    network, image = build(SMALL).eval(), torch.rand(1, 1, 44, 44)
+    fast = Compiled(network)
+    for _ in range(2):
+        assert torch.equal(fast(image), network(image))
+    said = capsys.readouterr().err
+    assert said.count("compute.compile: failed, so the network runs as it is") == 1
+    assert "no working C++ compiler found" in said
+
+
+def test_a_compiled_network_refuses_what_the_network_refuses():
+    with pytest.raises(PipelineError, match="network input"):
+        Compiled(build(SMALL).eval())(torch.rand(1, 1, 45, 45))

@@ -175,6 +175,7 @@ class Compute:
 
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is a GPU, else the CPU")
     threads: int = key(2, "CPU threads of a training or prediction job; recorded: it moves float32 sums", 1, 1024)
+    compile: bool = key(False, "let torch compile the network of a prediction; where that fails it runs as it is")
     processes: int = key(1, "training processes on one machine, a GPU each; they divide train.batch", 1, 64)
 
 

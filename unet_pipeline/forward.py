@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from unet_pipeline.allocator import keep_pages
 from unet_pipeline.config import Compute, Precision
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import PRECISIONS, autocast, choose_device, load_model, usable_precision
+from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.stack import Stack
 
@@ -38,7 +38,7 @@ class Forward:
         precision: number format of the convolutions.
     """
 
-    network: torch.nn.Module
+    network: Callable[[torch.Tensor], torch.Tensor]
     card: ModelCard
     normaliser: Normaliser
     device: torch.device
@@ -58,7 +58,8 @@ class Forward:
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(network, card, card.normaliser_of(stack.facts["statistics"], stack.dtype), device, precision)
+        normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
+        return cls(Compiled(network) if compute.compile else network, card, normaliser, device, precision)
 
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""

@@ -209,6 +209,29 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
 
 
+class Compiled:
+    """A network that torch compiles at its first call for each shape, or the network itself where that fails."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Nothing is compiled yet."""
+        self._network = network
+        self._fast: Callable[[torch.Tensor], torch.Tensor] | None = torch.compile(network, dynamic=False)
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return what the network returns."""
+        if self._fast is not None:
+            try:
+                return self._fast(batch)
+            except (torch.cuda.OutOfMemoryError, PipelineError):
+                raise
+            except Exception as error:  # a compiler that is missing, or any mistake of it
+                first = str(error).strip().splitlines()[:1]
+                tell(f"compute.compile: failed, so the network runs as it is ({type(error).__name__}: {first})")
+                self._fast = None
+        result: torch.Tensor = self._network(batch)
+        return result
+
+
 def choose_device(compute: Compute) -> torch.device:
     """Return the device of section `compute`: "auto" is CUDA where there is a GPU, else the CPU.
 
