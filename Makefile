@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test cluster-test faults fuzz lint format schema lock clean environment
+.PHONY: help demo test cluster-test faults fuzz bench lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
@@ -43,6 +43,17 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s 
 			|| echo "no wheel of atheris for this Python: mutation without coverage"; \
 	fi
 	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(or $(N),1000) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
+
+bench: environment ## all benchmarks that fit a small machine, about 20 minutes; tables in benchmarks/tables
+	@if [[ ! -x .venv-bench/bin/python ]]; then \
+		$(UV) venv --quiet --python .venv/bin/python .venv-bench; \
+		echo "import site; site.addsitedir('$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+			> "$$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pipeline.pth"; \
+		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
+	fi
+	@for name in $(or $(ONLY),weigh predict train shards memory workflow gpu); do \
+		.venv-bench/bin/python benchmarks/$$name.py; \
+	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .
