@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.objects.distances import BEYOND_REACH, grow, two_nearest
+from unet_pipeline.objects.distances import BEYOND_REACH, grow, near_another, two_nearest
 
 
 def by_definition(labels, reach_px):
@@ -209,3 +209,13 @@ def test_working_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < sum(part.nbytes for part in result) + 4.5 * points.size
+
+
+@pytest.mark.parametrize("reach", [0, 0.9, 1, 1.4, 1.5, 2, 2.3, 3, 3.5, 6])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 1), (40, 53)])
+def test_pixels_near_another_label_are_those_the_distances_say(reach, shape):
+    labels = np.random.default_rng(4).integers(0, 4, shape).astype(np.uint16)
+    labels[np.random.default_rng(5).random(shape) < 0.7] = 0
+    near = two_nearest(labels, reach)
+    expected = (near.d1_squared == 0) & (near.d2_squared < BEYOND_REACH)
+    np.testing.assert_array_equal(near_another(labels, reach), expected)

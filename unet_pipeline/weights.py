@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.objects.distances import BEYOND_REACH, two_nearest
+from unet_pipeline.objects.distances import BEYOND_REACH, near_another, two_distances
 
 Formula = Literal["paper", "release"]
 """`paper`: exp(−(d1+d2)²/(2σ²)); `release`: exp(−(d1+d2)²/σ²), as createGapWeights.m of the official release."""
 
 SMALLEST_TERM = 1e-6
+BAND = 64
+"""Rows whose exponentials are computed together."""
 
 
 def boundary_term(labels: NDArray[Any], w0: float, sigma_px: float, formula: Formula = "paper") -> NDArray[np.float32]:
@@ -42,13 +44,18 @@ def boundary_term(labels: NDArray[Any], w0: float, sigma_px: float, formula: For
         PipelineError: a parameter out of its range, or labels that are not whole numbers from 0 to 2³²−1.
     """
     cutoff = cutoff_px(w0, sigma_px, formula)
-    near = two_nearest(labels, cutoff)
-    between = (near.d1_squared > 0) & (near.d2_squared < BEYOND_REACH)
-    # the pixels between instances only, as one run: the same numbers wherever the block lies
-    both = np.sqrt(near.d1_squared[between], dtype=np.float64) + np.sqrt(near.d2_squared[between], dtype=np.float64)
-    weight = w0 * np.exp(-(both**2) / (2 * _gaussian_sigma(sigma_px, formula) ** 2))
+    squared = two_distances(labels, cutoff)
     term = np.zeros(labels.shape, np.float32)
-    term[between] = np.where(weight < SMALLEST_TERM, 0, weight)
+    for top in range(0, len(term), BAND):  # in bands, because float64 values of a whole block would fill the memory
+        rows = slice(top, top + BAND)
+        d1_squared, d2_squared = squared[0][rows], squared[1][rows]
+        between = (d1_squared > 0) & (d2_squared < BEYOND_REACH)
+        # the pixels between instances only, as one run: the same numbers wherever the block lies
+        both = np.sqrt(d1_squared[rows][between], dtype=np.float64) + np.sqrt(
+            d2_squared[rows][between], dtype=np.float64
+        )
+        weight = w0 * np.exp(-(both**2) / (2 * _gaussian_sigma(sigma_px, formula) ** 2))
+        term[rows][between] = np.where(weight < SMALLEST_TERM, 0, weight)
     return term
 
 
@@ -82,9 +89,7 @@ def open_gaps(labels: NDArray[Any], gap_px: float) -> NDArray[Any]:
     _check_gap(gap_px)
     if gap_px < 1:  # two pixels are never nearer than 1 px
         return labels.copy()
-    near = two_nearest(labels, gap_px)
-    crowded = (near.d1_squared == 0) & (near.d2_squared < BEYOND_REACH)
-    return np.where(crowded, labels.dtype.type(0), labels)
+    return np.where(near_another(labels, gap_px), labels.dtype.type(0), labels)
 
 
 def vanished_ids(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
