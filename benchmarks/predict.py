@@ -28,7 +28,7 @@ from unet_pipeline.tile import StackPlan, tile
 
 BASE = 16
 DEPTH = 4
-EDGE = 3072
+PLANES, EDGE = 3, 2048
 ROI_PX = 512
 
 
@@ -36,6 +36,7 @@ def prepare(folder: Path, threads: int, precision: str) -> tuple[StackPlan, Path
     """Make a stack, a model and a plan."""
     config = from_dict(
         {
+            "store": {"shard_px": 2048},
             "predict": {"precision": precision},
             "model": {"depth": DEPTH, "base_channels": BASE},
             "compute": {"threads": threads},
@@ -43,8 +44,8 @@ def prepare(folder: Path, threads: int, precision: str) -> tuple[StackPlan, Path
     )
     record = folder / "grey" / "ingest.json"
     if not record.exists():
-        grey = np.random.default_rng(0).normal(120, 30, (EDGE, EDGE)).clip(0, 255).astype(np.uint8)
-        tifffile.imwrite(folder / "grey.tif", grey)
+        grey = np.random.default_rng(0).normal(120, 30, (PLANES, EDGE, EDGE)).clip(0, 255).astype(np.uint8)
+        tifffile.imwrite(folder / "grey.tif", grey, photometric="minisblack")
         ingest(Source("grey", str(folder / "grey.tif")), config, record)
         card = ModelCard(Architecture("unet", DEPTH, BASE, 1, 2, 0.5), ("background", "cell"))
         save_model(folder / "model", build(card.architecture), card)
@@ -64,7 +65,7 @@ def whole_stage(plan: StackPlan, model: Path, config: Config) -> None:
 def best_tile(forward: Forward) -> float:
     """Return the best rate of the network alone over tile sizes, kept px per second."""
     geometry, best = forward.card.geometry, 0.0
-    for keep in (256, 384, 512, 640, 768, 1024, 1536):
+    for keep in (256, 384, 512, 768, 1024, 2048):
         window = [torch.rand(1, *(geometry.read_px(keep),) * 2)]
         forward(window)
         times = []
@@ -95,7 +96,7 @@ def monai_side(channels_last: bool = False, precision: str = "float32"):
     """Return a function that predicts the image in memory with MONAI."""
     from monai.inferers import sliding_window_inference
 
-    image = torch.rand(1, 1, EDGE, EDGE)
+    image = torch.rand(PLANES, 1, EDGE, EDGE)
     network = Padded().eval()
     if channels_last:
         network, image = (
@@ -106,7 +107,8 @@ def monai_side(channels_last: bool = False, precision: str = "float32"):
     def run() -> None:
         lower = torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32")
         with torch.inference_mode(), lower:
-            sliding_window_inference(image, (ROI_PX, ROI_PX), 4, network).softmax(dim=1).argmax(dim=1)
+            for plane in image:
+                sliding_window_inference(plane[None], (ROI_PX, ROI_PX), 4, network).softmax(dim=1).argmax(dim=1)
 
     return run
 
@@ -116,7 +118,7 @@ def measure(threads: int, rounds: int) -> list[Figure]:
     torch.set_num_threads(threads)
     figures = []
     peers = {"defaults": monai_side(), "channels_last, bfloat16": monai_side(True, "bfloat16")}
-    mpx = EDGE**2 / 1e6
+    mpx = PLANES * EDGE**2 / 1e6
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
             plan, model, config = prepare(Path(folder), threads, precision)

@@ -31,31 +31,31 @@ def trials(seconds_per_px, planes=20):
 def test_larger_tiles_are_tried_while_they_are_faster():
     made, asked = trials(lambda px: 1e-6 * (1 + 188 / px) ** 2)
     assert made.fastest() == 2048, "where a px read always costs the same, the largest wastes least"
-    assert asked == [512, 768, 1024, 1536, 2048]
-    made, asked = trials(lambda px: 1e-6 * (1 + 188 / px) ** 2 * (1 if px <= 1024 else 2))
-    assert made.fastest() == 1024
-    assert asked == [512, 768, 1024, 1536]
+    assert asked == [1024, 1536, 2048]
+    made, asked = trials(lambda px: 1e-6 * (1 + 188 / px) ** 2 * (1 if px <= 1536 else 2))
+    assert made.fastest() == 1536
+    assert asked == [1024, 1536, 2048]
 
 
 def test_smaller_tiles_are_tried_where_larger_are_slower():
     made, asked = trials(lambda px: px * 1e-9)
     assert made.fastest() == 256
-    assert asked == [512, 768, 384, 256]
+    assert asked == [1024, 1536, 768, 512, 384, 256]
 
 
 def test_a_hair_faster_is_not_faster():
-    made, asked = trials(lambda px: 1e-6 if px == 512 else 0.98e-6)
-    assert made.fastest() == 512
-    assert asked == [512, 768, 384]
+    made, asked = trials(lambda px: 1e-6 if px == 1024 else 0.98e-6)
+    assert made.fastest() == 1024
+    assert asked == [1024, 1536, 768]
 
 
 def test_rates_are_those_of_the_job():
     made, _ = trials(lambda px: 1e-6)
     made.fastest()
-    assert made.rates == {"512": 1_000_000, "768": 1_000_000, "384": 1_000_000}
+    assert made.rates == {"1024": 1_000_000, "1536": 1_000_000, "768": 1_000_000}
 
 
-@pytest.mark.parametrize("edge", [512, 2048, 3584, 4096, 6144])
+@pytest.mark.parametrize("edge", [512, 4096, 7168, 8192, 12288])
 def test_measuring_takes_no_more_than_its_share(edge):
     plans = {px: plan((1, edge, edge), unpadded(4), px, (edge, edge), 1) for px in tile_size.SIZES_PX}
     spent = []
@@ -67,7 +67,7 @@ def test_measuring_takes_no_more_than_its_share(edge):
 
     made = Trials(plans, range(1), 1, seconds)
     best = made.fastest()
-    assert bool(spent) == (edge > 3584), "3 passes are a twentieth of 60: more than 7 tiles of 512 px each way"
+    assert bool(spent) == (edge > 7168), "3 passes are a twentieth of 60: more than 7 tiles of 1024 px each way"
     if spent:
         assert sum(spent) <= SHARE * edge**2 / min(made.rates.values())
         assert best in plans

@@ -18,7 +18,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.plane_array import Planes
 
-PLANNED_PX = 512
+PLANNED_PX = 1024
 """Tile size of a plan that leaves it to the jobs (`tile.tile_px: auto`)."""
 
 
