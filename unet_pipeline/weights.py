@@ -51,9 +51,7 @@ def boundary_term(labels: NDArray[Any], w0: float, sigma_px: float, formula: For
         d1_squared, d2_squared = squared[0][rows], squared[1][rows]
         between = (d1_squared > 0) & (d2_squared < BEYOND_REACH)
         # the pixels between instances only, as one run: the same numbers wherever the block lies
-        both = np.sqrt(d1_squared[rows][between], dtype=np.float64) + np.sqrt(
-            d2_squared[rows][between], dtype=np.float64
-        )
+        both = np.sqrt(d1_squared[between], dtype=np.float64) + np.sqrt(d2_squared[between], dtype=np.float64)
         weight = w0 * np.exp(-(both**2) / (2 * _gaussian_sigma(sigma_px, formula) ** 2))
         term[rows][between] = np.where(weight < SMALLEST_TERM, 0, weight)
     return term
