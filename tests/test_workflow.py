@@ -166,7 +166,8 @@ def test_every_column_of_the_table_reaches_its_stage(fresh: Workspace, tmp_path:
 
 def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:
     ran = fresh.run("--dry-run", "--cores", "1", "--printshellcmds", compute={"threads": 4})
-    assert set(re.findall(r"--threads (\d+)", ran.text)) == {"4"}
+    verbs = re.findall(r"unet_pipeline (\w+) [^|]*--threads (\d+)", ran.text)
+    assert set(verbs) == {("train", "4"), ("predict", "4"), ("weigh", "1")}
 
 
 def test_every_job_leaves_a_log_and_a_benchmark(finished: Workspace) -> None:

@@ -131,7 +131,7 @@ class Values:
     classes: torch.Tensor
 
     def arrays(self) -> tuple[Array, Array]:
-        """Wait for the device, and return both in memory."""
+        """Wait for the device; return probabilities (classes, y, x) and classes (y, x), in memory."""
         return self.probabilities.cpu().numpy(), self.classes.cpu().numpy()
 
 
@@ -147,7 +147,7 @@ def predict_shard(
     """Return what one shard holds.
 
     Args:
-        window: from `read_shard`.
+        window: (channels, y, x) float32, from `read_shard`.
         plan: of the stack.
         shard: the shard.
         forward: the network.

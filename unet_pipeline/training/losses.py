@@ -41,7 +41,7 @@ def weighted_cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: t
 
 
 def weighted_mean(total: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Divide the sums of `weighted_sums`, or of several of them; weights that sum to 0 give 0."""
+    """Divide the scalars of `weighted_sums`, shape () each, or sums of several; weights that sum to 0 give 0."""
     return total / torch.where(weights > 0, weights, 1.0)
 
 

@@ -51,7 +51,7 @@ class Group:
         return range(self.rank, batch, self.size)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over all processes."""
+        """Return the sum over all processes of a tensor, of the same shape in each."""
         if self.size > 1:
             tensor = tensor.detach().clone()
             distributed.all_reduce(tensor)
