@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import platform
@@ -104,6 +105,14 @@ def processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def asked(doc: str | None, threads: int) -> argparse.Namespace:
+    """Return `threads` (this many unless asked otherwise) and `rounds` of the command line."""
+    options = argparse.ArgumentParser(description=doc)
+    options.add_argument("--threads", type=int, default=threads)
+    options.add_argument("--rounds", type=int, default=3)
+    return options.parse_args()
 
 
 def step(text: str) -> None:

@@ -6,7 +6,6 @@ image and the result in memory, and leaves every option at its default (overlap 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from figures import Figure, in_turn, publish, step
+from figures import Figure, asked, in_turn, publish, step
 from torch import nn
 
 from unet_pipeline.config import Config, from_dict
@@ -140,10 +139,7 @@ def measure(threads: int, rounds: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options.add_argument("--rounds", type=int, default=3)
-    given = options.parse_args()
+    given = asked(__doc__, torch.get_num_threads())
     notes = (
         f"Network: depth {DEPTH}, {BASE} channels, 2 classes; image {EDGE} x {EDGE} px uint8; {given.threads} threads."
     )

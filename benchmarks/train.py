@@ -5,7 +5,6 @@ Bare is what no loader can beat: forward, loss, backward and update on tensors t
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from figures import Figure, publish, step
+from figures import Figure, asked, publish, step
 from torch import nn
 
 from unet_pipeline.config import Augment, Compute, Normalise, Train
@@ -104,8 +103,5 @@ def measure(threads: int, rounds: int) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options.add_argument("--rounds", type=int, default=3)
-    given = options.parse_args()
+    given = asked(__doc__, torch.get_num_threads())
     publish("train", measure(given.threads, given.rounds), f"{given.threads} threads; medians of steps.")
