@@ -23,7 +23,7 @@ readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
 inputs
-plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
+shard_file plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
 statistics labels stack normalise modelcard demo ingest origin today
 tiling tile journal weights weigh
 training.processes training.augment training.training_stack training.dataset models training.losses training.validation

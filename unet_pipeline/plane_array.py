@@ -14,7 +14,8 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import PARTIAL, sha256_file
+from unet_pipeline.record import PARTIAL, atomic_path, sha256_file
+from unet_pipeline.shard_file import ShardFormat
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]
@@ -61,12 +62,13 @@ class PlaneArray:
             repair: what to do where the shard at (plane, row, column) is damaged, for the error message.
         """
         self._check, self._repair = check, repair
-        self.array = array.with_config({"write_empty_chunks": True, "order": "C"})
+        self.array = array.with_config({"order": "C"})
         self._names = tuple(str(name) for name in array.metadata.dimension_names or ())  # type: ignore[union-attr]
         self._plane_axis = "t" if "t" in self._names else "z"
         planes, channels = self._plane_and_channel()
         self.shape = (planes, channels, array.shape[-2], array.shape[-1])
         self.dtype = np.dtype(array.dtype)
+        self._format = ShardFormat.of(array)
         shards = array.shards or array.chunks
         self.shard_px = (shards[-2], shards[-1])
 
@@ -113,33 +115,34 @@ class PlaneArray:
         return values
 
     def write(self, plane: int, rows: slice, columns: slice, values: Array) -> None:
-        """Write `(channels, rows, columns)` or `(rows, columns)`; rows and columns must cover whole shards.
+        """Write a shard, `(channels, rows, columns)` or `(rows, columns)`; it appears whole or not at all.
 
         Raises:
-            PipelineError: if another job has taken over, or the disk is full or cannot be written; the shard then keeps
-                its former content.
+            PipelineError: rows and columns are not those of a shard; another job has taken over; or the disk is full or
+                cannot be written. The shard then keeps its former content.
         """
+        size = tuple(min(edge, whole - part.start) for edge, whole, part in zip(
+            self.shard_px, self.shape[2:], (rows, columns), strict=True
+        ))  # fmt: skip
+        if (rows.start % self.shard_px[0], columns.start % self.shard_px[1], values.shape[-2:]) != (0, 0, size):
+            raise PipelineError(self.path, f"a whole shard of {size} px", f"{values.shape} at {rows}, {columns}")
+        if self._format is None:
+            raise PipelineError(self.path, "an array that this pipeline made", "one of another encoding")
         self._check()
-        index = self._index(plane, rows, columns)
-        one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
-        try:
-            self._replace(index, one_plane, self.shard_file(plane, rows.start, columns.start))
-        except OSError as error:
-            self._check()
-            fix = "free space or choose another disk (--directory), then rerun: finished shards are kept"
-            raise PipelineError(self.path, "room to write a shard", error, fix=fix) from error
-
-    def _replace(self, index: tuple[Any, ...], values: Array, shard: Path) -> None:
-        for left in shard.parent.glob(f"{shard.name}.*{PARTIAL}"):  # zarr's name for a file that a kill cut off
+        file = self.shard_file(plane, rows.start, columns.start)
+        for left in file.parent.glob(f".{file.name}.*{PARTIAL}"):  # of a job that was killed
             left.unlink(missing_ok=True)
+        one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
+        parts = self._format.encode(np.expand_dims(one_plane, 1 if self._names[1:2] == (self._plane_axis,) else 0))
         try:
-            self.array[index] = values
-        except (ValueError, RuntimeError):
-            # zarr reads a shard that the image edge clips before it writes it; a damaged one is in the way.
-            if not shard.is_file():
-                raise
-            shard.unlink()
-            self.array[index] = values
+            with atomic_path(file, self._check) as partial, partial.open("wb") as opened:
+                opened.writelines(parts)
+        except PipelineError as error:
+            self._check()
+            if isinstance(error.__cause__, OSError):
+                fix = "free space or choose another disk (--directory), then rerun: finished shards are kept"
+                raise PipelineError(self.path, "room to write a shard", error.__cause__, fix=fix) from error
+            raise
 
     @property
     def path(self) -> Path:
