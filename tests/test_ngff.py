@@ -201,7 +201,7 @@ def test_what_a_kill_left_of_a_shard_is_removed_when_it_is_written_again(tmp_pat
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
     fill(path, "0", np.random.default_rng(0))
     shard = open_array(path, "0").shard_file(0, 0, 0)
-    (shard.parent / f"{shard.name}.1234abcd.partial").write_text("half")
+    (shard.parent / f".{shard.name}.1234abcd.partial").write_text("half")
     fill(path, "0", np.random.default_rng(0))
     assert not list(path.rglob("*.partial"))
     open_array(path, "0").read(0, slice(0, 40), slice(0, 40))

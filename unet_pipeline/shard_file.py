@@ -45,7 +45,7 @@ class ShardFormat:
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ShardFormat | None:
-        """Return the format of an array made by `ngff`, None for one that is encoded in another way."""
+        """Return the format of an array (..., y, x) made by `ngff`, None for one that is encoded in another way."""
         little = array.dtype.newbyteorder("<")
         match array.metadata.to_dict().get("codecs"):
             case [
