@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path):
 
 
 def test_what_a_kill_left_of_a_shard_is_removed_when_it_is_written_again(tmp_path):
-    """That zarr names such files so is seen by `make faults`, which kills at every change of a file."""
+    """Named as `record.partial_name` does; `make faults` kills at every change of a file."""
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(1, 40, 40))
     fill(path, "0", np.random.default_rng(0))
     shard = open_array(path, "0").shard_file(0, 0, 0)
