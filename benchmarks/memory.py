@@ -32,7 +32,7 @@ def pattern() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Return grey values and a mask of cells (BLOCK, BLOCK), to be repeated."""
     from unet_pipeline.demo import cells
 
-    grey, ids = cells((BLOCK, BLOCK), np.random.default_rng(0), 30.0)
+    grey, ids = cells((BLOCK, BLOCK), np.random.default_rng(0), 90.0)
     ids[:2], ids[-2:], ids[:, :2], ids[:, -2:] = 0, 0, 0, 0
     return (grey * 120).clip(0, 255).astype(np.uint8), ids
 

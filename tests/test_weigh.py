@@ -3,9 +3,10 @@ import pytest
 from chain import draw, make_stack, settings
 from scipy import ndimage
 
+from unet_pipeline import weigh as module
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import open_array
-from unet_pipeline.weigh import present, weigh
+from unet_pipeline.weigh import Gathered, present, weigh
 
 
 def brute_force(labels, w0, sigma, gap):
@@ -82,4 +83,16 @@ def test_objects_that_vanish_in_the_gap_are_counted(tmp_path):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (8, 13)])
 def test_present_finds_every_value_once(shape):
     ids = np.random.default_rng(0).integers(0, 5, shape).astype(np.uint32)
-    assert present(ids) == set(np.unique(ids).tolist())
+    np.testing.assert_array_equal(present(ids), np.unique(ids))
+
+
+def test_gathered_ids_are_each_there_once_and_take_little_memory(monkeypatch):
+    monkeypatch.setattr(module, "MANY", 50)
+    gathered, expected = Gathered(), set()
+    for block in range(200):
+        ids = np.random.default_rng(block).integers(0, 300, 20).astype(np.uint32)
+        gathered.add(ids)
+        expected |= set(ids.tolist())
+        assert sum(map(len, gathered._parts)) <= 2 * 300 + 50
+    assert gathered.all().tolist() == sorted(expected)
+    assert Gathered().all().tolist() == []

@@ -28,7 +28,10 @@ from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim, replacing
 from unet_pipeline.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES, INSTANCES, WEIGHTS, Stack
-from unet_pipeline.weights import boundary_term, halo_px, open_gaps
+from unet_pipeline.weights import boundary_term, halo_px, open_gaps, vanished_ids
+
+MANY = 2**18
+"""Ids that may be gathered twice before they are sorted."""
 
 BLOCK_PX = 1024
 """Edge of a block of work, px: keeps working memory flat whatever the shard."""
@@ -121,14 +124,33 @@ class BlockResult(NamedTuple):
     place: Window
     goal: npt.NDArray[np.uint8]
     term: npt.NDArray[np.float32]
-    before: set[int]
-    after: set[int]
+    before: npt.NDArray[Any]
+    after: npt.NDArray[Any]
 
 
-def present(ids: npt.NDArray[Any]) -> set[int]:
-    """Return the values of ids (y, x), from the ends of their runs along rows: sorting all pixels would take longer."""
+def present(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the values (n,) of ids (y, x), ascending; from the ends of runs, as sorting all pixels takes longer."""
     ends = ids[:, 1:][ids[:, 1:] != ids[:, :-1]]
-    return {*np.unique(ids[:, :1]).tolist(), *np.unique(ends).tolist()}
+    return np.unique(np.concatenate([ids[:, 0], ends]))
+
+
+@dataclass
+class Gathered:
+    """The different ids of many blocks, in little more memory than they take once."""
+
+    _parts: list[npt.NDArray[Any]] = field(default_factory=list)
+    _settled: int = 0
+
+    def add(self, ids: npt.NDArray[Any]) -> None:
+        """Take in ids (n,)."""
+        self._parts.append(ids)
+        if sum(map(len, self._parts)) > 2 * self._settled + MANY:
+            self._settled = len(self.all())
+
+    def all(self) -> npt.NDArray[Any]:
+        """Return the ids (n,), ascending, each once."""
+        self._parts = [np.unique(np.concatenate(self._parts))] if self._parts else []
+        return self._parts[0] if self._parts else np.zeros(0, np.uint32)
 
 
 @dataclass
@@ -144,20 +166,20 @@ class Tally:
     largest: float = 0.0
     _gone: int = 0
     _plane: int = -1
-    _before: set[int] = field(default_factory=set)
-    _after: set[int] = field(default_factory=set)
+    _before: Gathered = field(default_factory=Gathered)
+    _after: Gathered = field(default_factory=Gathered)
 
     def add(self, goal: npt.NDArray[np.uint8], term: npt.NDArray[np.float32]) -> None:
         """Take in the target and boundary term of a shard, both (y, x)."""
         self.counts += np.bincount(goal.ravel(), minlength=256)
         self.largest = max(self.largest, float(term.max()))
 
-    def add_objects(self, plane: int, before: set[int], after: set[int]) -> None:
-        """Take in the ids of a block before and after gaps were opened; planes come one after the other."""
+    def add_objects(self, plane: int, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> None:
+        """Take in the ids (n,) of a block before and after gaps were opened; planes come one after the other."""
         if plane != self._plane:
             self._close(plane)
-        self._before |= before
-        self._after |= after
+        self._before.add(before)
+        self._after.add(after)
 
     def as_record(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the part of the record that was counted, for class names."""
@@ -174,8 +196,8 @@ class Tally:
         return self._gone
 
     def _close(self, plane: int) -> None:
-        self._gone += len(self._before - self._after - {0})
-        self._plane, self._before, self._after = plane, set(), set()
+        self._gone += len(vanished_ids(self._before.all(), self._after.all()))
+        self._plane, self._before, self._after = plane, Gathered(), Gathered()
 
 
 def sigma_in_px(options: Weigh, stack: Stack) -> float:
