@@ -7,9 +7,11 @@ import datetime
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +115,42 @@ def asked(doc: str | None, threads: int) -> argparse.Namespace:
     options.add_argument("--threads", type=int, default=threads)
     options.add_argument("--rounds", type=int, default=3)
     return options.parse_args()
+
+
+LAUNCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:])
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss * 1024, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Linux counts the memory of a process that starts another as the other's, up to its exec: so a small one starts it."""
+
+
+def peak_memory(command: Sequence[str]) -> tuple[int, float]:
+    """Run a command; return the peak of its resident memory in bytes and its seconds."""
+    began = time.perf_counter()
+    ran = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *command], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{ran.stderr}")
+    return int(ran.stderr.split()[-1]), time.perf_counter() - began
+
+
+@contextmanager
+def cores(count: int) -> Iterator[None]:
+    """Keep every thread of this process, and those it starts, on the first cores."""
+    before = os.sched_getaffinity(0)
+    _move(set(sorted(before)[:count]))
+    try:
+        yield
+    finally:
+        _move(before)
+
+
+def _move(chosen: set[int]) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), chosen)
 
 
 def step(text: str) -> None:

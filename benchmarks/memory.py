@@ -6,17 +6,14 @@ Each stage is a process of its own, as in the workflow. Memory that is flat does
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from figures import Figure, publish, step
+from figures import Figure, peak_memory, publish, step
 
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import build, save_model
@@ -55,14 +52,8 @@ def write_tiff(path: Path, edge: int, tile: npt.NDArray, numbered: bool) -> None
 
 def peak(*arguments: str) -> tuple[float, float]:
     """Run a verb; return the peak of its resident memory in MB and its seconds."""
-    began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "unet_pipeline", *arguments], stderr=subprocess.PIPE)
-    assert process.stderr
-    said = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(arguments)}\n{said}")
-    return usage.ru_maxrss / 1024, time.perf_counter() - began
+    size, seconds = peak_memory([sys.executable, "-m", "unet_pipeline", *arguments])
+    return size / 1e6, seconds
 
 
 def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:

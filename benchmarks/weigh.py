@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from figures import Figure, in_turn, publish, step
+from figures import Figure, cores, in_turn, publish, step
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -111,14 +109,15 @@ def stage() -> list[Figure]:
         record, config = place / "cells" / "ingest.json", from_dict({})
         ingest(Source("cells", str(place / "image.tif"), str(place / "labels.tif")), config, record)
         stack, output = Stack.open(record), record.with_name("weigh.json")
-        one, two = in_turn(
-            lambda: weigh(stack, config, output, threads=1), lambda: weigh(stack, config, output, threads=2), rounds=3
-        )
+
+        def on(count: int) -> None:
+            with cores(count):
+                weigh(stack, config, output, threads=count)
+
+        one, two = in_turn(lambda: on(1), lambda: on(2))
     mpx = 4096**2 / 1e6
     return [
-        Figure(
-            "weigh: stage on two threads, against one", two / mpx * 1e3, one / mpx * 1e3, "ms/Mpx", 1.8, larger=False
-        ),
+        Figure("weigh: stage on two cores, against one", two / mpx * 1e3, one / mpx * 1e3, "ms/Mpx", 1.8, larger=False),
     ]
 
 
@@ -134,17 +133,16 @@ def print_peak() -> None:
     labels = touching_cells(4096, 300)
     open_gaps(labels[:64, :64], 1)
     boundary_term(labels[:64, :64], 10, 5)  # compiled and loaded
-    before = _resident()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before = _memory("VmRSS")
     boundary_term(labels, 10, 5)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / labels.size)
+    print((_memory("VmHWM") - before) / labels.size)
 
 
-def _resident() -> int:
-    """Return the resident memory now, after its peak was forgotten, bytes."""
-    Path("/proc/self/clear_refs").write_text("5")
-    time.sleep(0.01)
+def _memory(name: str) -> int:
+    """Return a size from the process's status, bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1]) * 1024
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
 if __name__ == "__main__":

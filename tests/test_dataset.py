@@ -8,7 +8,9 @@ from test_training_stack import counted
 
 from unet_pipeline.config import IGNORE, Augment
 from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.training.dataset import Sampler, prefetch, validation_tiles
+from unet_pipeline.training.dataset import Sampler, validation_tiles
+from unet_pipeline.training.feed import prefetch
+from unet_pipeline.training.sources import Windows
 from unet_pipeline.training.training_stack import TrainingStack
 
 OFF = Augment(0.0, 3, 256, False, False, 0.0, 0.0, 0.0, 0.0)
@@ -29,7 +31,7 @@ def coordinates_stack(height, width, count=1, name="coordinates"):
 
 
 def sampler(*stacks, options=OFF, tile_px=16, seed=0, geometry=GEOMETRY):
-    return Sampler(stacks, geometry, tile_px, options, seed)
+    return Sampler(tuple(map(Windows, stacks)), geometry, tile_px, options, seed)
 
 
 def same(one, other):

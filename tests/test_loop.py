@@ -245,12 +245,14 @@ def test_one_step_is_the_textbooks(tmp_path):
     """No momentum, dropout, clipping or augmentation: weights - rate * gradient of the loss on the sampler's tile."""
     from unet_pipeline.training.dataset import Sampler
     from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
+    from unet_pipeline.training.sources import Windows
 
     architecture = dataclasses.replace(ARCHITECTURE, dropout=0.0)
     options = settings(steps=1, momentum=0.0, clip=0.0, warmup=0, schedule="constant")
     run(tmp_path, options, validation=[], card=dataclasses.replace(CARD, architecture=architecture))
     network = build(architecture, seed=3)
-    image, target, boundary = Sampler(tuple(STACKS), network.geometry, 16, Augment(), 3).batch(0, range(2))
+    sampler = Sampler(tuple(map(Windows, STACKS)), network.geometry, 16, Augment(), 3)
+    image, target, boundary = sampler.batch(0, range(2))
     weight = pixel_weight(target.long(), boundary, torch.tensor([1.0, 2.0]))
     weighted_cross_entropy(network(image), target.long(), weight).backward()
     written = safetensors.torch.load_file(tmp_path / FILES[0])
@@ -382,9 +384,9 @@ def test_the_card_given_is_kept_and_completed(unbroken, tmp_path):
 
 
 def test_the_number_of_reading_threads_does_not_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr("unet_pipeline.training.learner._workers", lambda *_: 3)
+    monkeypatch.setattr("unet_pipeline.training.learner.readers", lambda *_: 3)
     run(tmp_path / "three", settings(steps=4))
-    monkeypatch.setattr("unet_pipeline.training.learner._workers", lambda *_: 1)
+    monkeypatch.setattr("unet_pipeline.training.learner.readers", lambda *_: 1)
     run(tmp_path / "one", settings(steps=4))
     assert content(tmp_path / "three") == content(tmp_path / "one")
 

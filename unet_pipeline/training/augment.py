@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from torch.nn.functional import grid_sample
 from unet_pipeline.config import Augment
 
 Floats = npt.NDArray[np.float64]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ def _displacement(options: Augment, generator: np.random.Generator, shape: tuple
     return generator.normal(0.0, options.elastic_std_px, size=(2, *points))
 
 
-def coordinates(transform: Transform, shape: tuple[int, int]) -> torch.Tensor:
+def coordinates(transform: Transform, shape: tuple[int, int], device: torch.device = CPU) -> torch.Tensor:
     """Return where each output pixel reads the source.
 
     Elastic displacements are interpolated bicubically (Keys' kernel with a = -1/2) from their grid; at its edge the
@@ -90,25 +92,31 @@ def coordinates(transform: Transform, shape: tuple[int, int]) -> torch.Tensor:
     Args:
         transform: from `draw`.
         shape: (y, x) of the output, px; the tile's shape given to `draw`.
+        device: where they are computed.
 
     Returns:
         (2, y, x) float32, (y, x) offsets from the tile's centre, px; half-integers where the size is even.
     """
-    y, x = (torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in shape)
-    positions = _elastic(transform, shape)
+    y, x = (torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2 for size in shape)
+    positions = _elastic(transform, shape, device)
     for axis, (from_y, from_x) in enumerate(transform.matrix.tolist()):
         positions[axis] += from_y * y[:, None] + from_x * x[None, :]
     return positions
 
 
-def _elastic(transform: Transform, shape: tuple[int, int]) -> torch.Tensor:
+def _elastic(transform: Transform, shape: tuple[int, int], device: torch.device) -> torch.Tensor:
     """Return the displacement of each pixel, (2, y, x) float32 px."""
+    points = transform.displacement.shape[1:]
     down, across = (
-        torch.from_numpy(cubic_weights(size, points, transform.spacing_px)).float()
-        for size, points in zip(shape, transform.displacement.shape[1:], strict=True)
+        _weights_on(device, size, number, transform.spacing_px) for size, number in zip(shape, points, strict=True)
     )
     # separable: the grid is regular in both axes
-    return down @ torch.from_numpy(transform.displacement).float() @ across.T
+    return down @ torch.from_numpy(transform.displacement).float().to(device) @ across.T
+
+
+@lru_cache(maxsize=16)
+def _weights_on(device: torch.device, size: int, points: int, spacing_px: float) -> torch.Tensor:
+    return torch.from_numpy(cubic_weights(size, points, spacing_px)).float().to(device)
 
 
 def cubic_weights(size: int, points: int, spacing_px: float) -> Floats:
@@ -144,9 +152,10 @@ def mirror(positions: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
 
 
 def _fold(position: torch.Tensor, last: int) -> torch.Tensor:
-    low, high = position.aminmax()
-    if low >= 0 and high <= last:
-        return position
+    if position.device == CPU:  # elsewhere, asking would take longer than folding
+        low, high = position.aminmax()
+        if low >= 0 and high <= last:
+            return position
     # an image of one pixel has no period: every position is its only pixel
     period = max(2 * last, 1)
     folded = position - period * (position * (1 / period)).floor_()
@@ -205,10 +214,18 @@ def grey(image: torch.Tensor, transform: Transform, generator: np.random.Generat
         A new image of the same shape and dtype.
     """
     contrast, brightness = (
-        torch.as_tensor(part, dtype=torch.float32)[:, None, None] for part in (transform.contrast, transform.brightness)
+        torch.as_tensor(part, dtype=torch.float32)[:, None, None].to(image.device)
+        for part in (transform.contrast, transform.brightness)
     )
     changed = image * contrast + brightness
     if transform.noise > 0:
-        noise = torch.from_numpy(generator.standard_normal(changed.shape, dtype=np.float32))
-        changed += transform.noise * noise
+        changed += transform.noise * _noise(changed, generator)
     return changed
+
+
+def _noise(like: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """Return noise N(0, 1) for an image (channels, y, x), made where the image is."""
+    if like.device == CPU:
+        return torch.from_numpy(generator.standard_normal(like.shape, dtype=np.float32))
+    there = torch.Generator(like.device).manual_seed(int(generator.integers(2**63)))
+    return torch.randn(like.shape, generator=there, device=like.device)

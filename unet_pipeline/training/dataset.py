@@ -1,15 +1,15 @@
-"""Training and validation tiles: which, from where, and read ahead of the network.
+"""Training and validation tiles: which, and from where.
 
-A training tile is a pure function of (seed, step, index): there is no sampler state, so a resumed training sees the
-same tiles, and threads that read ahead cannot change them.
+A training tile is a pure function of (seed, step, index) and the kind of device it is made on: there is no sampler
+state, so a resumed training sees the same tiles, and threads that read ahead cannot change them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,12 @@ import torch
 
 from unet_pipeline.config import IGNORE, Augment
 from unet_pipeline.geometry import Geometry
-from unet_pipeline.pipelining import ahead
 from unet_pipeline.training import augment
-from unet_pipeline.training.training_stack import Label, TrainingStack
+from unet_pipeline.training.sources import Source, Window, as_tensor
+from unet_pipeline.training.training_stack import TrainingStack
 
 TRIES = 32
 """Draws of a training tile, or looks for a validation tile, before one without any annotated pixel is taken."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Tile(NamedTuple):
@@ -50,14 +47,14 @@ class Sampler:
     lies beyond the plane is mirrored. A tile without annotated pixels is drawn again, at most `TRIES` times.
 
     Attributes:
-        stacks: the training stacks.
+        sources: the training stacks.
         geometry: size arithmetic of the network.
         tile_px: output tile, px; a multiple of the stride.
         options: section `augment`.
         seed: `train.seed`.
     """
 
-    stacks: tuple[TrainingStack, ...]
+    sources: tuple[Source, ...]
     geometry: Geometry
     tile_px: int
     options: Augment
@@ -65,7 +62,8 @@ class Sampler:
 
     @cached_property
     def _share(self) -> npt.NDArray[np.float64]:
-        pixels = np.cumsum([len(stack.used) * stack.size[0] * stack.size[1] for stack in self.stacks], dtype=np.float64)
+        stacks = [source.stack for source in self.sources]
+        pixels = np.cumsum([len(stack.used) * stack.size[0] * stack.size[1] for stack in stacks], dtype=np.float64)
         share: npt.NDArray[np.float64] = pixels / pixels[-1]
         return share
 
@@ -73,27 +71,28 @@ class Sampler:
         """Return tile `index` of the batch of `step`; the same arguments give the same tile."""
         generator = np.random.default_rng([self.seed, step, index])
         for _ in range(TRIES):
-            stack, plane, positions, transform = self._draw(generator)
-            inner = _Window.around(self._output(positions))
-            target = inner.nearest(stack.target, plane)
-            if bool((target != IGNORE).any()):
+            source, plane, positions, transform = self._draw(generator)
+            inner = source.view(plane, self._output(positions))
+            target = inner.target()
+            if source.annotated or bool((target != IGNORE).any()):  # asking a GPU means waiting for it
                 break
-        image = _Window.around(positions).image(stack, plane)
-        boundary = inner.linear(stack.boundary, plane)
-        return Tile(augment.grey(image, transform, generator), target, boundary)
+        image = source.view(plane, positions).image()
+        return Tile(augment.grey(image, transform, generator), target, inner.boundary())
 
-    def _draw(self, generator: np.random.Generator) -> tuple[TrainingStack, int, torch.Tensor, augment.Transform]:
-        """Draw a place and a transform; positions are (2, y, x) float64 px within the plane."""
-        stack = self.stacks[int(np.searchsorted(self._share, generator.random(), side="right"))]
+    def _draw(self, generator: np.random.Generator) -> tuple[Source, int, torch.Tensor, augment.Transform]:
+        """Draw a place and a transform; positions are (2, y, x) float64 px within the plane, on the source's device."""
+        source = self.sources[int(np.searchsorted(self._share, generator.random(), side="right"))]
+        stack = source.stack
         plane = stack.used[int(generator.integers(len(stack.used)))]
         read_px = self.geometry.read_px(self.tile_px)
         # the centre of an even tile lies between pixels: without deformation, pixels are read as they are
         centre = [int(generator.integers(size)) + 0.5 * (1 - read_px % 2) for size in stack.size]
         transform = augment.draw(self.options, generator, stack.image.shape[1], (read_px, read_px))
         # float64: px of a large plane with the fractions that bilinear interpolation needs
-        positions = augment.coordinates(transform, (read_px, read_px)).double()
-        positions += torch.tensor(centre, dtype=torch.float64)[:, None, None]
-        return stack, plane, augment.mirror(positions, stack.size), transform
+        positions = augment.coordinates(transform, (read_px, read_px), source.device).double()
+        for axis, middle in zip(positions, centre, strict=True):
+            axis += middle
+        return source, plane, augment.mirror(positions, stack.size), transform
 
     def _output(self, positions: torch.Tensor) -> torch.Tensor:
         """Cut the positions that the network reads down to those it returns."""
@@ -104,38 +103,6 @@ class Sampler:
     def batch(self, step: int, indices: Iterable[int]) -> Tile:
         """Return these tiles of the batch of a step, stacked."""
         return stack_tiles([self.tile(step, index) for index in indices])
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The bounding box of sampling positions, all that is read of a plane, and the positions within it."""
-
-    rows: slice
-    columns: slice
-    positions: torch.Tensor
-
-    @classmethod
-    def around(cls, positions: torch.Tensor) -> _Window:
-        rows, columns = augment.box(positions)
-        corner = torch.tensor([rows.start, columns.start], dtype=positions.dtype)
-        return cls(rows, columns, (positions - corner[:, None, None]).float())
-
-    def image(self, stack: TrainingStack, plane: int) -> torch.Tensor:
-        values = stack.normaliser(stack.image.read(plane, self.rows, self.columns))
-        return augment.warp_image(_tensor(values, np.float32), self.positions)
-
-    def linear(self, label: Label, plane: int) -> torch.Tensor:
-        values = _tensor(label.read_label(plane, self.rows, self.columns), np.float32)
-        return augment.warp_image(values[None], self.positions)[0]
-
-    def nearest(self, label: Label, plane: int) -> torch.Tensor:
-        values = _tensor(label.read_label(plane, self.rows, self.columns), np.uint8)
-        return augment.warp_nearest(values, self.positions)
-
-
-def _tensor(values: npt.NDArray[Any], dtype: npt.DTypeLike) -> torch.Tensor:
-    """Wrap an array; torch wants its own contiguous, writable memory, else it warns."""
-    return torch.from_numpy(np.require(values, dtype=dtype, requirements=["C", "W"]))
 
 
 def stack_tiles(tiles: Sequence[Tile]) -> Tile:
@@ -162,13 +129,13 @@ class ValidationTile:
             for start in (self.row, self.column)
         ]
         positions = augment.mirror(torch.stack(torch.meshgrid(*reach, indexing="ij")), self.stack.size)
-        image = _Window.around(positions).image(self.stack, self.plane)
+        image = Window.around(self.stack, self.plane, positions).image()
         target = torch.full((tile_px, tile_px), IGNORE, dtype=torch.uint8)
         boundary = torch.zeros((tile_px, tile_px), dtype=torch.float32)
         rows, columns = self.inside(tile_px)
         inner = slice(0, rows.stop - rows.start), slice(0, columns.stop - columns.start)
-        target[inner] = _tensor(self.stack.target.read_label(self.plane, rows, columns), np.uint8)
-        boundary[inner] = _tensor(self.stack.boundary.read_label(self.plane, rows, columns), np.float32)
+        target[inner] = as_tensor(self.stack.target.read_label(self.plane, rows, columns), np.uint8)
+        boundary[inner] = as_tensor(self.stack.boundary.read_label(self.plane, rows, columns), np.float32)
         return Tile(image, target, boundary)
 
     def inside(self, tile_px: int) -> tuple[slice, slice]:
@@ -214,9 +181,3 @@ def _nth_block(stacks: Sequence[TrainingStack], ends: Any, number: int, tile_px:
 
 def _annotated(tile: ValidationTile, tile_px: int) -> bool:
     return bool((tile.stack.target.read_label(tile.plane, *tile.inside(tile_px)) != IGNORE).any())
-
-
-def prefetch(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
-    """Yield function(item) in the order of the items, computed by threads in which torch uses one core each."""
-    # torch.set_num_threads holds for the calling thread alone: without it each worker would take every core
-    return ahead(function, items, workers, more=2, initializer=lambda: torch.set_num_threads(1))

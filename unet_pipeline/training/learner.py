@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
 from unet_pipeline.schema import plain
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from unet_pipeline.training.dataset import Sampler, Tile, ValidationTile, prefetch, validation_tiles
+from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_tiles
+from unet_pipeline.training.feed import readers
 from unet_pipeline.training.history import Row
 from unet_pipeline.training.processes import Group, own_device, present_group
+from unet_pipeline.training.sources import sources
 from unet_pipeline.training.training_stack import TrainingStack, in_memory
 from unet_pipeline.training.validation import Validation
 
@@ -116,7 +117,7 @@ def prepare(
         _optimiser(network, options),
         torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
         weights.to(device),
-        Sampler(in_memory(stacks), card.geometry, options.tile_px, settings.augment, options.seed),
+        Sampler(sources(in_memory(stacks), device), card.geometry, options.tile_px, settings.augment, options.seed),
         _validation(tiles, card, settings, device, group),
         folder / CHECKPOINT,
         digest_of(content),
@@ -130,7 +131,7 @@ def _validation(
 ) -> Validation:
     """Return this process's share of the validation."""
     options, share = settings.train, tiles[group.rank :: group.size]
-    workers = _workers(settings, device)
+    workers = readers(settings.compute, device)
     return Validation(share, card.geometry, options.tile_px, options.batch, options.precision, workers, group)
 
 
@@ -148,31 +149,6 @@ def _optimiser(network: nn.Module, options: Train) -> torch.optim.SGD:
     biases = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": biases, "weight_decay": 0.0}]
     return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
-
-
-def _workers(settings: Settings, device: torch.device) -> int:
-    """Return the number of reading threads; on a CPU they share the cores with the network."""
-    return settings.compute.threads if device.type == "cuda" else max(1, settings.compute.threads // 2)
-
-
-def batches(learner: Learner, first: int) -> Generator[tuple[torch.Tensor, torch.Tensor, torch.Tensor], None, None]:
-    """Yield the batches of steps `first`, `first` + 1, ... on the device.
-
-    Yields:
-        This process's tiles, image: (n, channels, y, x) float32; target: (n, y', x') int64; boundary: (n, y', x')
-        float32, where y' and x' are the size that the network returns.
-    """
-    options, device = learner.settings.train, learner.device
-
-    def read(step: int) -> Tile:
-        batch = learner.sampler.batch(step, learner.group.share(options.batch))
-        return Tile(*(part.pin_memory() for part in batch)) if device.type == "cuda" else batch
-
-    with closing(prefetch(read, range(first, options.steps), learner.validation.workers)) as tiles:
-        for batch in tiles:
-            image = batch.image.to(device, non_blocking=True, memory_format=torch.channels_last)
-            target = batch.target.to(device, non_blocking=True).long()
-            yield image, target, batch.boundary.to(device, non_blocking=True)
 
 
 def save(learner: Learner, state: State, check: Check) -> None:

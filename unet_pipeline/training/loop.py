@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +28,10 @@ from unet_pipeline.models import autocast, save_model
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.schema import plain
+from unet_pipeline.training.feed import Batch, batches
 from unet_pipeline.training.guards import Termination, explain_memory, reproducible
 from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
-from unet_pipeline.training.learner import Learner, Settings, State, batches, prepare, resume, save
+from unet_pipeline.training.learner import Learner, Settings, State, prepare, resume, save
 from unet_pipeline.training.losses import pixel_weight, weighted_mean, weighted_sums
 from unet_pipeline.training.processes import joined
 from unet_pipeline.training.training_stack import TrainingStack, check_stacks
@@ -127,7 +128,7 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
     optimiser, scaler = learner.optimiser, learner.scaler
     look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
     row_every = max(1, options.steps // ROWS)
-    with closing(batches(learner, state.step)) as tiles:
+    with closing(_batches(learner, state.step)) as tiles:
         for image, target, boundary in tiles:
             rate = _set_rate(optimiser, learning_rate(options, state.step))
             torch.manual_seed(dropout_seed(options.seed, state.step, group.rank))
@@ -161,6 +162,13 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             if stop and not last:
                 raise _terminated(state.step, options.steps)
             progress.advance(1, _note(state))
+
+
+def _batches(learner: Learner, first: int) -> Generator[Batch, None, None]:
+    """Yield this process's part of the batches of steps `first`, `first` + 1, ..."""
+    options = learner.settings.train
+    steps, share = range(first, options.steps), learner.group.share(options.batch)
+    return batches(learner.sampler, learner.device, steps, share, learner.validation.workers)
 
 
 def _set_rate(optimiser: torch.optim.SGD, rate: float) -> float:

@@ -12,7 +12,8 @@ from torch import nn
 from unet_pipeline.config import IGNORE
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.models import autocast
-from unet_pipeline.training.dataset import ValidationTile, prefetch, stack_tiles
+from unet_pipeline.training.dataset import ValidationTile, stack_tiles
+from unet_pipeline.training.feed import prefetch
 from unet_pipeline.training.losses import pixel_weight, weighted_sums
 from unet_pipeline.training.processes import Group
 
