@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -25,7 +26,7 @@ def trials(seconds_per_px, planes=20):
         asked.append(planned.keep[0])
         return seconds_per_px(planned.keep[0]) * planned.keep[0] ** 2
 
-    return Trials(plans, range(planes), 1, seconds), asked
+    return Trials(plans, range(planes), 1, seconds, usual=2048), asked
 
 
 def test_larger_tiles_are_tried_while_they_are_faster():
@@ -65,12 +66,30 @@ def test_measuring_takes_no_more_than_its_share(edge):
         spent.append(tile_size.PASSES * each)
         return each
 
-    made = Trials(plans, range(1), 1, seconds)
+    made = Trials(plans, range(1), 1, seconds, usual=1536)
     best = made.fastest()
     assert bool(spent) == (edge > 7168), "3 passes are a twentieth of 60: more than 7 tiles of 1024 px each way"
     if spent:
         assert sum(spent) <= SHARE * edge**2 / min(made.rates.values())
         assert best in plans
+    else:
+        assert best == 1536
+
+
+@pytest.mark.parametrize(
+    ("base_channels", "expected"),
+    [(1, 2048), (16, 2048), (64, 768), (1024, 256)],
+    ids=["tiny", "usual", "paper", "huge"],
+)
+def test_unmeasured_tiles_are_large_and_take_modest_memory(tmp_path, monkeypatch, base_channels, expected):
+    stack_plan = make_plan(make_stack(tmp_path), AUTO)
+    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, "float32", AUTO.compute)
+    architecture = dataclasses.replace(forward.card.architecture, depth=4, base_channels=base_channels)
+    forward = dataclasses.replace(forward, card=dataclasses.replace(forward.card, architecture=architecture))
+    planned = plan((1, EDGE, EDGE), unpadded(4), 1024, (EDGE, EDGE), 1)
+    monkeypatch.setattr(tile_size, "available_bytes", lambda: 10**15)
+    chosen, found = choose_plan(dataclasses.replace(stack_plan, plan=planned), [0], forward, 1, lambda: None)
+    assert (chosen.keep, found) == ((expected, expected), "")
 
 
 def test_little_work_is_not_measured(tmp_path):

@@ -1,8 +1,9 @@
 """The tile size of `tile.tile_px: auto`: what is fastest for this network on this machine, and fits its memory.
 
 The result does not depend on it, so it may be measured. On a CPU some sizes are timed, in at most a twentieth of the
-time the job takes anyway, and the choice is remembered beside the plan. On a GPU the largest that fits is
-taken without a measurement: there sums may differ in their last bits between tile sizes, and two runs shall be equal.
+time the job takes anyway, and the choice is remembered beside the plan; a job too short for that takes a large tile,
+whose rim is the smallest waste. On a GPU the largest that fits is taken without a measurement: there sums may
+differ in their last bits between tile sizes, and two runs shall be equal.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ FASTER = 0.97
 """A size is only taken for another if it needs less than this part of its time."""
 ROOM = 0.6
 """Part of the memory that is there for the activations of a pass."""
+MODEST_BYTES = 2.4e9
+"""Activations of a tile that is not measured, at most: a job shall stay below 3 GB."""
 
 
 def choose_plan(
@@ -62,7 +65,9 @@ def choose_plan(
     memo, made_for = stack_plan.record.with_name("tile_px.json"), _made_for(stack_plan, forward, batch)
     chosen, found = _remembered(memo, made_for), ""
     if chosen not in plans:
-        trials = Trials(plans, shards, batch, lambda each: _seconds(each, forward, batch))
+        modest = (px for px, each in plans.items() if forward.bytes_of(each.read, batch) <= MODEST_BYTES)
+        usual = max(modest, default=min(plans))
+        trials = Trials(plans, shards, batch, lambda each: _seconds(each, forward, batch), usual)
         chosen = trials.fastest()
         if trials.rates:
             write_json(memo, {"made_for": made_for, "tile_px": chosen, "px_per_second": trials.rates}, check)
@@ -105,6 +110,7 @@ class Trials:
         shards: numbers of those of the job.
         batch: tiles per pass.
         seconds: measures one pass of a plan.
+        usual: tile size of a job that is too short to measure, px.
         rates: px of the job per second, by the tile sizes that were tried.
     """
 
@@ -112,15 +118,16 @@ class Trials:
     shards: Sequence[int]
     batch: int
     seconds: Callable[[Plan], float]
+    usual: int
     rates: dict[str, float] = field(default_factory=dict)
     _spent: float = 0.0
 
     def fastest(self) -> int:
-        """Try sizes from the usual one up while that pays, else down, and return the best."""
+        """Try sizes from the planned one up while that pays, else down, and return the best."""
         sizes = sorted(self.plans)
         start = min(range(len(sizes)), key=lambda index: abs(sizes[index] - PLANNED_PX))
         if SHARE * self._passes(sizes[start]) < PASSES:  # too little to do
-            return sizes[start]
+            return self.usual
         first = self._cost(sizes[start])
         for step in (1, -1):
             best, cost, index = start, first, start + step
