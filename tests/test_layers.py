@@ -17,8 +17,8 @@ MODULES = {
 }
 
 LAYERS = """
-errors record lock publish shapes filelist schema config stacks cluster environments progress
-pipelining memory allocator geometry
+errors pipelining record lock publish shapes filelist schema config stacks cluster environments progress
+memory allocator geometry
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader

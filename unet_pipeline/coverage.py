@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.pipelining import ahead, cores
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import again
@@ -41,7 +44,8 @@ def check_coverage(
             models.add(facts["model"])
             for entry in facts["shards"]:
                 _check_once(path, entry["shard"], seen)
-                sums |= _check_shard(stack_plan, path, entry, arrays)
+            for found in _checked(stack_plan, path, facts["shards"], arrays):
+                sums |= found
                 progress.advance()
     _check_whole(stack_plan, seen, models)
     facts = {"shards": len(seen), "regions": len(records), "covered_once": True, "model": next(iter(models), None)}
@@ -56,8 +60,8 @@ def check_region(stack_plan: StackPlan, path: Path) -> dict[Path, str]:
     """
     facts, arrays = _open_region(stack_plan, path, None), _predicted(stack_plan)
     sums: dict[Path, str] = {}
-    for entry in facts["shards"]:
-        sums |= _check_shard(stack_plan, path, entry, arrays)
+    for found in _checked(stack_plan, path, facts["shards"], arrays):
+        sums |= found
     return sums
 
 
@@ -85,6 +89,15 @@ def _check_once(path: Path, shard: int, seen: dict[int, Path]) -> None:
         got = f"shard {shard} also in {seen[shard]}"
         raise PipelineError(path, "each shard in one region", got, fix=again(path))
     seen[shard] = path
+
+
+def _checked(
+    stack_plan: StackPlan, path: Path, entries: Sequence[dict[str, Any]], arrays: dict[str, PlaneArray]
+) -> Iterator[dict[Path, str]]:
+    """Yield the SHA-256 of the files of each shard of a record, computed side by side."""
+    check = partial(_check_shard, stack_plan, path, arrays=arrays)
+    with closing(ahead(check, entries, cores())) as found:
+        yield from found
 
 
 def _check_shard(

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.pipelining import ahead, cores
 from unet_pipeline.record import PARTIAL, Check, again, atomic_path, sha256_file, unclaimed
 
 
@@ -38,12 +40,21 @@ def write_list(
     path, known = list_path(record), known or {}
     count = size = 0
     with atomic_path(path, check) as partial, partial.open("w", encoding="utf-8") as lines:
-        for product in products:
-            for file in files_below(product):
-                total = known.get(file) or sha256_file(file)
-                lines.write(f"{total}  {file.relative_to(record.parent).as_posix()}\n")
-                count, size = count + 1, size + file.stat().st_size
+        files = (file for product in products for file in files_below(product))
+        for file, total in with_sums(files, known):
+            lines.write(f"{total}  {file.relative_to(record.parent).as_posix()}\n")
+            count, size = count + 1, size + file.stat().st_size
     return {"list": path.name, "sha256": sha256_file(path), "files": count, "bytes": size}
+
+
+def with_sums(files: Iterable[Path], known: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
+    """Yield each file with its SHA-256, those that are not known computed side by side."""
+
+    def summed(file: Path) -> tuple[Path, str]:
+        return file, known.get(file) or sha256_file(file)
+
+    with closing(ahead(summed, files, cores())) as found:
+        yield from found
 
 
 def read_list(record: Path, facts: Mapping[str, Any], fix: str) -> dict[Path, str]:

@@ -6,7 +6,8 @@ An image that is a Zarr store already is used in place; only its reference and s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
+from unet_pipeline.pipelining import ahead, behind
 from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim, replacing
@@ -180,21 +182,25 @@ def _copy_image(
     small = image.dtype.kind in "ui" and image.dtype.itemsize <= 2
     if small:
         histogram = Histogram(image.dtype, moments.low, moments.high)
-    for plane, rows, columns in _blocks(grid, options):
-        values = image.read(plane, rows, columns)
-        _refuse_nan(values, f"{where}, plane {plane}")
-        moments.add(values)
-        if histogram:
-            histogram.add(values)
-        if target:
-            target.write(plane, rows, columns, values)
-        progress.advance()
+    write = target.write if target else lambda *_: None
+    with closing(_read_ahead(image, _blocks(grid, options))) as parts, behind(write) as write_soon:
+        for block, values in parts:
+            _refuse_nan(values, f"{where}, plane {block[0]}")
+            write_soon(*block, values)
+            moments.add(values)
+            if histogram:
+                histogram.add(values)
+            progress.advance()
     if histogram is None:
         histogram = Histogram(image.dtype, moments.low, moments.high)
-        again = target or image
-        for plane, rows, columns in _blocks(grid, options):
-            histogram.add(again.read(plane, rows, columns))
+        with closing(_read_ahead(target or image, _blocks(grid, options))) as parts:
+            for _, values in parts:
+                histogram.add(values)
     return as_record(moments, histogram)
+
+
+def _read_ahead(planes: Planes | PlaneArray, blocks: Iterable[Block]) -> Generator[tuple[Block, Any], None, None]:
+    return ahead(lambda block: (block, planes.read(*block)), blocks)
 
 
 def _refuse_nan(values: npt.NDArray[Any], where: str) -> None:
@@ -210,17 +216,17 @@ def _copy_labels(
     classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
     reader = LabelReader(config.labels, source.labels)
     largest = 0
-    for plane, rows, columns in classes.blocks():
-        values = labels.read(plane, rows, columns)[0]
-        place = f"plane {plane}, rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1}"
-        if config.labels.kind == "classes":
-            classes.write(plane, rows, columns, reader.classes(values, place))
-        else:
-            ids, indices = reader.instances(values, place)
-            instances.write(plane, rows, columns, ids)
-            classes.write(plane, rows, columns, indices)
-            largest = max(largest, int(ids.max()))
-        progress.advance()
+    with closing(_read_ahead(labels, classes.blocks())) as parts, behind(PlaneArray.write) as write_soon:
+        for (plane, rows, columns), values in parts:
+            place = f"plane {plane}, rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1}"
+            if config.labels.kind == "classes":
+                write_soon(classes, plane, rows, columns, reader.classes(values[0], place))
+            else:
+                ids, indices = reader.instances(values[0], place)
+                write_soon(instances, plane, rows, columns, ids)
+                write_soon(classes, plane, rows, columns, indices)
+                largest = max(largest, int(ids.max()))
+            progress.advance()
     reader.finish()
     if config.labels.kind == "classes":
         largest = _instances_of_classes(classes, instances)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.ngff import count_levels
+from unet_pipeline.pipelining import ahead, behind
 from unet_pipeline.plane_array import Array, PlaneArray, open_array
 
 Reduction = Literal["mean", "nearest"]
+Block = tuple[int, slice, slice]
+
+BAND_PX = 512
+"""Rows whose means are computed at a time, an even number: as floating point they take many times their memory."""
 
 
 def build_pyramid(
@@ -35,9 +42,11 @@ def build_pyramid(
     for level in range(1, count_levels(store, name)):
         fine = open_array(store, f"{prefix}{level - 1}")
         coarse = open_array(store, f"{prefix}{level}", writable=True, check=check)
-        for plane, rows, columns in coarse.blocks():
-            coarse.write(plane, rows, columns, _reduce(fine, plane, rows, columns, reduction))
-            on_block()
+        made = ahead(partial(_reduced, fine, reduction), coarse.blocks())
+        with closing(made), behind(coarse.write) as write_soon:
+            for block, values in made:
+                write_soon(*block, values)
+                on_block()
 
 
 def count_pyramid_blocks(store: Path, name: str = "") -> int:
@@ -47,17 +56,24 @@ def count_pyramid_blocks(store: Path, name: str = "") -> int:
     return sum(sum(1 for _ in array.blocks()) for array in arrays)
 
 
-def _reduce(fine: PlaneArray, plane: int, rows: slice, columns: slice, reduction: Reduction) -> Array:
-    """Return `(channels, rows, columns)` of the next level; at odd edges the mean is over the pixels there are."""
+def _reduced(fine: PlaneArray, reduction: Reduction, block: Block) -> tuple[Block, Array]:
+    """Return a block of the next level, (plane, rows, columns), and its values (channels, rows, columns)."""
+    plane, rows, columns = block
     height, width = fine.shape[2:]
     y, x = (slice(2 * part.start, min(2 * part.stop, size)) for part, size in ((rows, height), (columns, width)))
     values = fine.read(plane, y, x)
     if reduction == "nearest":
-        return values[:, ::2, ::2]
+        return block, values[:, ::2, ::2]
+    means = [_mean(values[:, top : top + BAND_PX]) for top in range(0, values.shape[1], BAND_PX)]
+    return block, np.concatenate(means, axis=1)
+
+
+def _mean(values: Array) -> Array:
+    """Return the means of 2x2 pixels of (channels, rows, columns); at odd edges over the pixels there are."""
     odd = [(0, 0), (0, values.shape[1] % 2), (0, values.shape[2] % 2)]
     # Repeating the last row or column leaves the mean of the pixels that exist.
     even: npt.NDArray[np.floating[Any]] = np.pad(values, odd, mode="edge").astype(
-        np.float64 if fine.dtype.itemsize > 2 else np.float32
+        np.float64 if values.dtype.itemsize > 2 else np.float32
     )
     mean: Array = (even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2]) / 4
-    return (np.rint(mean) if fine.dtype.kind in "ui" else mean).astype(fine.dtype)
+    return (np.rint(mean) if values.dtype.kind in "ui" else mean).astype(values.dtype)

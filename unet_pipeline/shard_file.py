@@ -10,7 +10,6 @@ before it writes it; all reading is left to it.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +20,8 @@ import numpy.typing as npt
 import zarr
 from google_crc32c import value as crc32c
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+
+from unet_pipeline.pipelining import cores
 
 LITTLE = {"configuration": {"endian": "little"}}
 NO_CHUNK = 2**64 - 1
@@ -72,7 +73,7 @@ class ShardFormat:
             values: all axes of the array, at most the shape of a shard; less where the edge of the array clips it.
         """
         grid = tuple(size // edge for size, edge in zip(self.shard, self.chunk, strict=True))
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             chunks = list(pool.map(lambda place: self._chunk(values, place), np.ndindex(*grid)))
         lengths = [len(chunk) for chunk in chunks]
         offsets = [0, *accumulate(lengths)][:-1]

@@ -95,7 +95,8 @@ def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Bl
         ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
         parted = open_gaps(ids, gap_px)
         goal, term = _block(parted, known, block.local, config.weigh, sigma_px)
-        return BlockResult(block.place, goal, term, present(ids[block.local]), present(parted[block.local]))
+        before, after = present(ids[block.local]), present(parted[block.local])
+        return BlockResult(block.place, goal, term, before, after, np.bincount(goal.ravel(), minlength=256))
 
     def write(plane: int, rows: slice, columns: slice, goal: npt.NDArray[Any], term: npt.NDArray[Any]) -> None:
         target.write(plane, rows, columns, goal)
@@ -110,8 +111,7 @@ def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Bl
                 parts = halo_blocks(rows, columns, blocks.edge_px, blocks.halo_px, target.shape[2:])
                 for found in ahead(partial(work, plane), parts, blocks.threads):
                     goal[found.place], term[found.place] = found.goal, found.term
-                    tally.add_objects(plane, found.before, found.after)
-                tally.add(goal, term)
+                    tally.add(plane, found)
                 write_soon(plane, rows, columns, goal, term)
         if vanished := tally.vanished():
             progress.say(f"{vanished} object(s) are so thin that the gap of {gap_px} px leaves nothing of them")
@@ -119,13 +119,14 @@ def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Bl
 
 
 class BlockResult(NamedTuple):
-    """Target and boundary term of a block, its place in the shard, and its ids before and after gaps were opened."""
+    """Target and boundary term of a block, its place in the shard, its ids before and after gaps, px per class."""
 
     place: Window
     goal: npt.NDArray[np.uint8]
     term: npt.NDArray[np.float32]
     before: npt.NDArray[Any]
     after: npt.NDArray[Any]
+    counts: npt.NDArray[np.int64]
 
 
 def present(ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -169,17 +170,14 @@ class Tally:
     _before: Gathered = field(default_factory=Gathered)
     _after: Gathered = field(default_factory=Gathered)
 
-    def add(self, goal: npt.NDArray[np.uint8], term: npt.NDArray[np.float32]) -> None:
-        """Take in the target and boundary term of a shard, both (y, x)."""
-        self.counts += np.bincount(goal.ravel(), minlength=256)
-        self.largest = max(self.largest, float(term.max()))
-
-    def add_objects(self, plane: int, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> None:
-        """Take in the ids (n,) of a block before and after gaps were opened; planes come one after the other."""
+    def add(self, plane: int, found: BlockResult) -> None:
+        """Take in a block; planes come one after the other."""
         if plane != self._plane:
             self._close(plane)
-        self._before.add(before)
-        self._after.add(after)
+        self._before.add(found.before)
+        self._after.add(found.after)
+        self.counts += found.counts
+        self.largest = max(self.largest, float(found.term.max()))
 
     def as_record(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the part of the record that was counted, for class names."""

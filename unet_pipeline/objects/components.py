@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.atoms import MAX_ATOMS, Atoms, Block, Keys, Survey, ends, join, number
+from unet_pipeline.pipelining import ahead
 
 Read = Callable[[int, slice, slice], NDArray[np.uint8]]
 """read(plane, rows, columns) → (y, x) uint8 class indices: 0 background, 1..254 foreground, 255 ignored."""
@@ -92,7 +95,7 @@ def label_components(
     """Number the connected components of equal class (at least 1) of a volume.
 
     Args:
-        read: gives the classes of a block; called twice a block.
+        read: gives the classes of a block; called twice a block, by another thread than this.
         write: takes the instances of a block; called once a block.
         shape: planes, height, width of the volume.
         block_px: height and width of the blocks, at least 1; those at the lower and right border are smaller. The
@@ -112,17 +115,24 @@ def label_components(
     deep = options.across_planes and shape[0] > 1
     survey = Survey(shape, block_px, deep, options.connectivity == 8 or options.fill_holes, options.fill_holes)
     blocks = list(survey.blocks())
-    for done, block in enumerate(blocks, 1):
-        survey.add(block, _classes(read, block))
-        tell(done, 2 * len(blocks))
+    with closing(ahead(partial(_classes, read), blocks)) as surveyed:
+        for done, (block, classes) in enumerate(zip(blocks, surveyed, strict=True), 1):
+            survey.add(block, classes)
+            tell(done, 2 * len(blocks))
     atoms = survey.atoms()
     ids, table = _instances(atoms, shape, options)
-    for index, block in enumerate(blocks):
-        classes = _classes(read, block)
+
+    def numbered(index: int) -> NDArray[np.uint32]:
+        classes = _classes(read, blocks[index])
         if zlib.crc32(classes.data) != atoms.checksums[index]:
-            raise PipelineError(block, "the classes read before", "others", fix="run again, undisturbed")
-        write(*block, ids[number(classes, options.fill_holes, atoms.offsets[index])[0]])
-        tell(len(blocks) + index + 1, 2 * len(blocks))
+            raise PipelineError(blocks[index], "the classes read before", "others", fix="run again, undisturbed")
+        made: NDArray[np.uint32] = ids[number(classes, options.fill_holes, atoms.offsets[index])[0]]
+        return made
+
+    with closing(ahead(numbered, range(len(blocks)))) as made:
+        for done, (block, values) in enumerate(zip(blocks, made, strict=True), len(blocks) + 1):
+            write(*block, values)
+            tell(done, 2 * len(blocks))
     return table
 
 

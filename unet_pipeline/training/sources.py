@@ -35,20 +35,22 @@ class View(Protocol):
 
 
 class Source(Protocol):
-    """A stack that can be sampled.
-
-    Attributes:
-        stack: the stack.
-        device: where the sampling positions have to be, and the tiles are.
-        annotated: whether every pixel is known to be.
-    """
+    """A stack that can be sampled."""
 
     @property
-    def stack(self) -> TrainingStack: ...  # noqa: D102
+    def stack(self) -> TrainingStack:
+        """The stack."""
+        ...
+
     @property
-    def device(self) -> torch.device: ...  # noqa: D102
+    def device(self) -> torch.device:
+        """Where sampling positions have to be, and tiles are."""
+        ...
+
     @property
-    def annotated(self) -> bool: ...  # noqa: D102
+    def annotated(self) -> bool:
+        """Whether every pixel is known to be."""
+        ...
 
     def view(self, plane: int, positions: torch.Tensor) -> View:
         """Look at a plane at positions (2, y, x) float64, px within it, on the device."""
@@ -64,7 +66,7 @@ class Windows:
     annotated: bool = False
 
     def view(self, plane: int, positions: torch.Tensor) -> Window:
-        """See `Source`."""
+        """Look at a plane at positions (2, y, x) float64, px within it, on the device."""
         return Window.around(self.stack, plane, positions)
 
 
@@ -86,17 +88,17 @@ class Window:
         return cls(stack, plane, rows, columns, (positions - corner[:, None, None]).float())
 
     def image(self) -> torch.Tensor:
-        """See `View`."""
+        """Return normalised grey values, (channels, y, x) float32, by bilinear interpolation."""
         values = self.stack.normaliser(self.stack.image.read(self.plane, self.rows, self.columns))
         return augment.warp_image(as_tensor(values, np.float32), self.positions)
 
     def target(self) -> torch.Tensor:
-        """See `View`."""
+        """Return class indices or `IGNORE`, (y, x) uint8, of the nearest pixel."""
         values = as_tensor(self.stack.target.read_label(self.plane, self.rows, self.columns), np.uint8)
         return augment.warp_nearest(values, self.positions)
 
     def boundary(self) -> torch.Tensor:
-        """See `View`."""
+        """Return the boundary term, (y, x) float32, by bilinear interpolation."""
         values = as_tensor(self.stack.boundary.read_label(self.plane, self.rows, self.columns), np.float32)
         return augment.warp_image(values[None], self.positions)[0]
 
@@ -136,7 +138,7 @@ class Resident:
         return cls(stack, device, annotated, images, targets, boundaries)
 
     def view(self, plane: int, positions: torch.Tensor) -> ResidentView:
-        """See `Source`."""
+        """Look at a plane at positions (2, y, x) float64, px within it, on the device."""
         return ResidentView(self, plane, positions)
 
 
@@ -149,15 +151,15 @@ class ResidentView:
     positions: torch.Tensor
 
     def image(self) -> torch.Tensor:
-        """See `View`."""
+        """Return normalised grey values, (channels, y, x) float32, by bilinear interpolation."""
         return augment.warp_image(self.source.images[self.plane], self.positions.float())
 
     def target(self) -> torch.Tensor:
-        """See `View`."""
+        """Return class indices or `IGNORE`, (y, x) uint8, of the nearest pixel."""
         return augment.warp_nearest(self.source.targets[self.plane], self.positions)
 
     def boundary(self) -> torch.Tensor:
-        """See `View`."""
+        """Return the boundary term, (y, x) float32, by bilinear interpolation."""
         return augment.warp_image(self.source.boundaries[self.plane], self.positions.float())[0]
 
 
