@@ -10,9 +10,9 @@ before it writes it; all reading is left to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -66,30 +66,32 @@ class ShardFormat:
                 return cls(array.shards, array.chunks, level, little)
         return None
 
-    def encode(self, values: npt.NDArray[Any]) -> list[bytes]:
-        """Return the parts of a shard's file, in order.
+    def encode(self, values: npt.NDArray[Any]) -> Iterator[bytes]:
+        """Yield the parts of a shard's file, in order: chunks are compressed while the caller writes those before.
 
         Args:
             values: all axes of the array, at most the shape of a shard; less where the edge of the array clips it.
         """
         grid = tuple(size // edge for size, edge in zip(self.shard, self.chunk, strict=True))
+        entries, end = [], 0
         with ThreadPoolExecutor(cores()) as pool:
-            chunks = list(pool.map(lambda place: self._chunk(values, place), np.ndindex(*grid)))
-        lengths = [len(chunk) for chunk in chunks]
-        offsets = [0, *accumulate(lengths)][:-1]
-        entries = [(o, n) if n else (NO_CHUNK, NO_CHUNK) for o, n in zip(offsets, lengths, strict=True)]
-        return [*chunks, _summed(np.array(entries, "<u8").tobytes())]
+            for chunk in pool.map(lambda place: self._chunk(values, place), np.ndindex(*grid)):
+                yield from chunk
+                length = sum(map(len, chunk))
+                entries.append((end, length) if length else (NO_CHUNK, NO_CHUNK))
+                end += length
+        yield from _summed(np.array(entries, "<u8").tobytes())
 
-    def _chunk(self, values: npt.NDArray[Any], place: tuple[int, ...]) -> bytes:
+    def _chunk(self, values: npt.NDArray[Any], place: tuple[int, ...]) -> tuple[bytes, ...]:
         """Return an encoded chunk, padded with zeros at the edge; nothing where it lies beyond it."""
         starts = [number * edge for number, edge in zip(place, self.chunk, strict=True)]
         part = values[tuple(slice(start, start + edge) for start, edge in zip(starts, self.chunk, strict=True))]
         if part.size == 0:
-            return b""
+            return ()
         if part.shape != self.chunk:
             part = np.pad(part, [(0, edge - size) for size, edge in zip(part.shape, self.chunk, strict=True)])
         return _summed(Zstd(level=self.level).encode(np.ascontiguousarray(part, self.dtype)))
 
 
-def _summed(data: bytes) -> bytes:
-    return data + int(crc32c(data)).to_bytes(4, "little")
+def _summed(data: bytes) -> tuple[bytes, bytes]:
+    return data, int(crc32c(data)).to_bytes(4, "little")

@@ -178,5 +178,5 @@ def _resident_bytes(stack: TrainingStack) -> int:
 
 
 def as_tensor(values: npt.NDArray[Any], dtype: npt.DTypeLike) -> torch.Tensor:
-    """Wrap an array; torch wants its own contiguous, writable memory, else it warns."""
+    """Wrap an array as a tensor of the same shape; torch wants its own contiguous, writable memory, else it warns."""
     return torch.from_numpy(np.require(values, dtype=dtype, requirements=["C", "W"]))
