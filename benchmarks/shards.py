@@ -13,6 +13,7 @@ import zarr
 from figures import Figure, in_turn, publish, step
 
 from unet_pipeline import ngff
+from unet_pipeline.allocator import keep_pages
 from unet_pipeline.config import Store
 from unet_pipeline.plane_array import open_array
 
@@ -93,6 +94,7 @@ def levels(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    keep_pages()  # as predict does
     with tempfile.TemporaryDirectory() as name:
         made = against_tensorstore(Path(name))
         publish("shards", made, "\n".join(levels(Path(name))))
