@@ -2,12 +2,16 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from chain import make_model, make_plan, make_stack, run, settings
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
+from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.predict import predict
 from unet_pipeline.prove import Crop, whole_pass
+from unet_pipeline.stack import Stack
+from unet_pipeline.weigh import weigh
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,31 @@ def test_the_whole_run_on_rgb_like_channels(tmp_path):
     stack = make_stack(tmp_path, image=image, labels=labels, axes="zcyx")
     model = make_model(tmp_path / "model", channels=3)
     assert run(make_plan(stack), model).exists()
+
+
+@pytest.mark.parametrize("tile_px", ["auto", 32])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 97)])
+def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
+    """From TIFF to stitched objects, an image of one pixel, one row or one column; mirrored far beyond its size."""
+    generator = np.random.default_rng(1)
+    image = generator.integers(0, 255, (2, *size), dtype=np.uint8)
+    labels = np.stack([np.ones(size, np.uint8), np.zeros(size, np.uint8)])
+    for name, values in (("image", image), ("labels", labels)):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as file:
+            for plane in values:  # one by one, else tifffile takes a width of 1 for a sample
+                file.write(plane, photometric="minisblack", metadata=None)
+    record = tmp_path / "results" / "cells" / "ingest.json"
+    ingest(Source("cells", str(tmp_path / "image.tif"), str(tmp_path / "labels.tif")), settings(), record)
+    stack = Stack.open(record)
+    weighed = weigh(stack, settings(), stack.record.with_name("weigh.json"))
+    assert sum(weighed["class_counts"].values()) + weighed["ignored"] == image.size
+    config = settings(tile={"tile_px": tile_px}, predict={"probabilities": "float16"})
+    stack_plan, model = make_plan(stack, config), make_model(tmp_path / "model")
+    assert run(stack_plan, model, config).exists()
+    probabilities, classes = stored(stack_plan)
+    forward = Forward.load(model, stack, "float32", config.compute)
+    for plane in range(2):
+        logits = whole_pass(Crop(stack.image, plane, (1, 1, *size)), forward)
+        np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
+        shares = np.exp(logits) / np.exp(logits).sum(axis=0)
+        np.testing.assert_allclose(probabilities[plane], shares, atol=1e-3)
