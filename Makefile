@@ -14,6 +14,13 @@ LOCK := envs/requirements-dev.txt
 UV := .tools/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-strategy fewest --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade
+PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+# an environment that sees all of .venv and has packages of its own
+define beside
+$(UV) venv --quiet --python .venv/bin/python $(1); \
+		echo "import site; site.addsitedir('$$(.venv/bin/python $(PACKAGES))')" > "$$($(1)/bin/python $(PACKAGES))/pipeline.pth"
+endef
+
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## this list
@@ -36,9 +43,7 @@ faults: environment ## kill, corrupt and fill N times (200), seeded by SEED (0),
 
 fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s each (600); REPLAY=file runs one again
 	@if [[ ! -x .venv-fuzz/bin/python ]]; then \
-		$(UV) venv --quiet --python .venv/bin/python .venv-fuzz; \
-		echo "import site; site.addsitedir('$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
-			> "$$(.venv-fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pipeline.pth"; \
+		$(call beside,.venv-fuzz); \
 		$(UV) pip install --quiet --python .venv-fuzz --only-binary :all: 'atheris>=3' \
 			|| echo "no wheel of atheris for this Python: mutation without coverage"; \
 	fi
@@ -46,9 +51,7 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s 
 
 bench: environment ## all benchmarks that fit a small machine, about 20 minutes; tables in benchmarks/tables
 	@if [[ ! -x .venv-bench/bin/python ]]; then \
-		$(UV) venv --quiet --python .venv/bin/python .venv-bench; \
-		echo "import site; site.addsitedir('$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
-			> "$$(.venv-bench/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pipeline.pth"; \
+		$(call beside,.venv-bench); \
 		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
 	fi
 	@for name in $(or $(ONLY),weigh predict train shards memory workflow gpu); do \

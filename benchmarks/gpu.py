@@ -7,7 +7,6 @@ the benchmark works, not that it is fast.
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
 import time
 from pathlib import Path
@@ -16,21 +15,16 @@ import numpy as np
 import tifffile
 import torch
 from figures import Figure, publish, step
+from timed_training import options, stack_of_cells, times_of_steps
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet_pipeline.config import Augment, Compute, Config, Normalise, Train, from_dict
-from unet_pipeline.demo import cells
+from unet_pipeline.config import Compute, Config, from_dict
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import autocast, build, save_model
-from unet_pipeline.normalise import Normaliser
 from unet_pipeline.predict import predict
-from unet_pipeline.progress import Progress
 from unet_pipeline.stack import Stack
 from unet_pipeline.tile import StackPlan, tile
-from unet_pipeline.training.learner import Settings
-from unet_pipeline.training.loop import train
-from unet_pipeline.training.training_stack import MemoryPlanes, TrainingStack
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -121,23 +115,9 @@ def network_alone(precision: str, keep: int, batch: int) -> float:
 
 def training(precision: str) -> float:
     """Return the seconds of a step of the real loop."""
-    grey, ids = cells((512, 512), np.random.default_rng(0), 30.0)
-    planes = [(grey[None] * 100).astype(np.uint8), (ids[None] > 0).astype(np.uint8), np.ones((1, 512, 512), np.float32)]
-    image, target, term = (MemoryPlanes((30, *part.shape), dict.fromkeys(range(30), part)) for part in planes)
-    source = TrainingStack("cells", image, Normaliser((50.0,), (0.01,)), target, term)
-    options = Train(
-        steps=STEPS, batch=BATCH, tile_px=KEEP, precision=precision, warmup=0, checkpoint_every=10**6, select="last"
-    )
-    card = ModelCard(Architecture("unet", DEPTH, BASE, 1, 2, 0.5), ("background", "cell"), Normalise(scope="stack"))
-    settings = Settings(options, Augment(), Compute(device=DEVICE.type, threads=torch.get_num_threads()))
-    marks: list[float] = []
-
-    class Clock(Progress):
-        def advance(self, units: int = 1, note: str = "") -> None:
-            marks.append(time.perf_counter())
-
-    with tempfile.TemporaryDirectory() as folder, Clock(STEPS, "train", stream=io.StringIO()) as progress:
-        train([source], [], card, np.ones(2), settings, Path(folder), "bench", progress)
+    compute = Compute(device=DEVICE.type, threads=torch.get_num_threads())
+    architecture = Architecture("unet", DEPTH, BASE, 1, 2, 0.5)
+    marks = times_of_steps(stack_of_cells(30, 512), architecture, options(STEPS, BATCH, KEEP, precision), compute)
     first = len(marks) // 4
     return (marks[-1] - marks[first]) / (len(marks) - 1 - first)
 

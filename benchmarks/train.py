@@ -5,26 +5,19 @@ Bare is what no loader can beat: forward, loss, backward and update on tensors t
 
 from __future__ import annotations
 
-import io
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from figures import Figure, asked, publish, step
+from timed_training import options, stack_of_cells, times_of_steps
 from torch import nn
 
-from unet_pipeline.config import Augment, Compute, Normalise, Train
-from unet_pipeline.demo import cells
+from unet_pipeline.config import Compute
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import autocast, build
-from unet_pipeline.normalise import Normaliser
-from unet_pipeline.progress import Progress
-from unet_pipeline.training.learner import Settings
-from unet_pipeline.training.loop import train
 from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
-from unet_pipeline.training.training_stack import MemoryPlanes, TrainingStack
+from unet_pipeline.training.training_stack import TrainingStack
 
 CASES = (
     # name, depth, base channels, kept px, batch, steps
@@ -33,32 +26,12 @@ CASES = (
 )
 
 
-def stack() -> TrainingStack:
-    """Return cells with targets, in memory."""
-    grey, ids = cells((768, 768), np.random.default_rng(0), 30.0)
-    boundary = np.random.default_rng(1).uniform(0, 5, (1, 768, 768)).astype(np.float32)
-    planes = [(grey[None] * 100).astype(np.uint8), (ids[None] > 0).astype(np.uint8), boundary]
-    image, target, term = (MemoryPlanes((1, *part.shape), {0: part}) for part in planes)
-    return TrainingStack("cells", image, Normaliser((50.0,), (0.01,)), target, term)
-
-
 def whole(case: tuple, precision: str, threads: int, source: TrainingStack) -> float:
     """Return the seconds of a step of the real loop: drawn, warped, changed, learned, logged."""
     _, depth, base, keep, batch, steps = case
-    options = Train(
-        steps=steps, batch=batch, tile_px=keep, precision=precision, warmup=0, checkpoint_every=10**6, select="last"
-    )
-    card = ModelCard(Architecture("unet", depth, base, 1, 2, 0.5), ("background", "cell"), Normalise(scope="stack"))
-    settings = Settings(options, Augment(), Compute(device="cpu", threads=threads))
-    with tempfile.TemporaryDirectory() as folder:
-        times: list[float] = []
-
-        class Clock(Progress):
-            def advance(self, units: int = 1, note: str = "") -> None:
-                times.append(time.perf_counter())
-
-        with Clock(steps, "train", stream=io.StringIO()) as progress:
-            train([source], [], card, np.ones(2), settings, Path(folder), "bench", progress)
+    architecture = Architecture("unet", depth, base, 1, 2, 0.5)
+    compute = Compute(device="cpu", threads=threads)
+    times = times_of_steps(source, architecture, options(steps, batch, keep, precision), compute)
     return float(np.median(np.diff(times[3:-1])))
 
 
@@ -89,7 +62,7 @@ def bare(case: tuple, precision: str, threads: int) -> float:
 
 def measure(threads: int, rounds: int) -> list[Figure]:
     """Measure each case in both precisions, both sides in turn."""
-    source, figures = stack(), []
+    source, figures = stack_of_cells(1, 768), []
     for case in CASES:
         for precision in ("float32", "bfloat16"):
             step(f"{case[0]}, {precision}")
