@@ -64,7 +64,7 @@ def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
     save_model(
         folder / "model",
         build(Architecture("unet", 2, 4, 1, 2, 0.5)),
-        ModelCard(Architecture("unet", 2, 4, 1, 2, 0.5), ("background", "object")),
+        ModelCard(Architecture("unet", 2, 4, 1, 2, 0.5), ("background", "cell")),
     )
     stack, model = folder / "results" / "s", str(folder / "model")
     ingest, tiles, region, stitch, weigh, evaluate = (
