@@ -50,7 +50,7 @@ def large_graph(stacks: int, regions: int) -> list[Figure]:
         dry = snakemake(folder, "--dry-run")
         make_outputs(folder, stacks, regions)
         step("marking all as made")
-        snakemake(folder, "--touch")
+        snakemake(folder, "--touch", "--cores", "1000", "--resources", "gpu=1000")
         step("run with nothing to do")
         idle = snakemake(folder)
     return [
