@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from figures import Figure, peak_memory, publish, step
+from figures import TABLES, Figure, peak_memory, publish, step
 
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import build, save_model
 
 STAGES = ("ingest", "weigh", "tile", "predict", "stitch", "evaluate")
 BLOCK = 1024
+LIMIT_GB = 3
+Peaks = dict[int, dict[str, tuple[float, float]]]
+"""By edge of the plane, px, and stage: peak in MB, seconds."""
 CONFIG = (
     '{"model": {"depth": 2, "base_channels": 4}, "compute": {"threads": 2, "device": "cpu"}, "tile": {"tile_px": 512}}'
 )
@@ -87,8 +90,8 @@ def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
 
 
 def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
-    """Measure all edges; return the figures and a table."""
-    peaks = {}
+    """Measure all edges; return the figures and a table, and leave a plot."""
+    peaks: Peaks = {}
     for edge in edges:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             peaks[edge] = stages(Path(folder), edge)
@@ -98,13 +101,30 @@ def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
         name = f"memory: {verb}, largest over smallest of {', '.join(map(str, edges))} px"
         figures.append(Figure(name, max(values) / min(values), None, "", 1.15, at_most=True))
     most = max(peaks[edge][verb][0] for edge in edges for verb in STAGES)
-    figures.append(Figure("memory: most of any stage", most / 1000, None, "GB", 3, at_most=True))
+    figures.append(Figure("memory: most of any stage", most / 1000, None, "GB", LIMIT_GB, at_most=True))
+    plot(peaks, TABLES / "memory.svg")
     rows = ["| stage | " + " | ".join(f"{edge} px" for edge in edges) + " |", "|---" * (len(edges) + 1) + "|"]
     for verb in STAGES:
         rows.append(
             f"| {verb} | " + " | ".join("{:.0f} MB, {:.1f} s".format(*peaks[edge][verb]) for edge in edges) + " |"
         )
-    return figures, "\n".join(rows)
+    return figures, "\n".join([*rows, "", "![peak memory over the size of the plane](memory.svg)"])
+
+
+def plot(peaks: Peaks, path: Path) -> None:
+    """Draw the peak of each stage over the pixels of the plane."""
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=(6, 3.5), layout="constrained")
+    axes = drawing.subplots()
+    for verb in STAGES:
+        axes.plot(list(peaks), [found[verb][0] / 1000 for found in peaks.values()], marker="o", label=verb)
+    axes.axhline(LIMIT_GB, color="grey", linestyle="dashed")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(peaks), [f"{edge}²" for edge in peaks])
+    axes.set(xlabel="plane, px", ylabel="peak resident memory, GB", ylim=(0, None))
+    axes.legend(frameon=False, ncols=2)
+    drawing.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
