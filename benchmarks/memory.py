@@ -92,6 +92,9 @@ def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
 def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
     """Measure all edges; return the figures and a table, and leave a plot."""
     peaks: Peaks = {}
+    step("once to compile the inner loops, which takes memory of its own")
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        stages(Path(folder), BLOCK)
     for edge in edges:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             peaks[edge] = stages(Path(folder), edge)
