@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from unet_pipeline import __version__
+from unet_pipeline.allocator import give_back_pages
 from unet_pipeline.config import Compute, Config, load, load_merged
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.schema import build
@@ -257,6 +258,7 @@ def _say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends in one message and exit code 1."""
     options = parser().parse_args(arguments)
+    give_back_pages()  # networks take it back: they keep theirs
     try:
         return options.verb(options) or 0
     except PipelineError as error:

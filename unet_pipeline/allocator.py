@@ -1,15 +1,27 @@
-"""Keep the memory of large arrays for the next ones.
+"""What the C library does with the memory of freed arrays: given back at once, or kept for the next ones.
 
-The C library gives a large array back to the system when it is freed, and the next one has to be fetched page by page
-again; networks on a CPU free and take hundreds of megabytes in every pass.
+Left alone, glibc learns to keep ever larger pieces, and each thread keeps its own: a stage whose threads pass arrays on
+then holds several times the memory it uses. Networks on a CPU, however, free and take hundreds of megabytes in every
+pass, and pages given back have to be fetched one by one again.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
 """Names of glibc's malloc.h for what `mallopt` sets."""
+LARGE_BYTES = 2**20
+"""Arrays from this size are given back as soon as they are freed."""
+
+
+def give_back_pages() -> bool:
+    """Let this process give large arrays back when they are freed, so that its memory is what it uses.
+
+    Returns:
+        Whether that was possible: the C library is glibc.
+    """
+    return _set((ARENA_MAX, 2), (MMAP_THRESHOLD, LARGE_BYTES))
 
 
 def keep_pages() -> bool:
@@ -18,8 +30,12 @@ def keep_pages() -> bool:
     Returns:
         Whether that was possible: the C library is glibc.
     """
+    return _set((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1))
+
+
+def _set(*options: tuple[int, int]) -> bool:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return False
-    return bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, 2**31 - 1))
+    return all([mallopt(name, value) for name, value in options])

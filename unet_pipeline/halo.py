@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 Window = tuple[slice, slice]
+
+BAND_PX = 2**20
+"""Pixels of one channel in a band of rows."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +55,13 @@ def _around(part: slice, halo_px: int, size: int) -> slice:
 def _within(inner: Window, outer: Window) -> Window:
     y, x = (slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(inner, outer, strict=True))
     return y, x
+
+
+def row_bands(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield views of an array (..., y, x), some rows at a time, in order.
+
+    What is computed from a large array often takes many times its memory; from a band of it, little.
+    """
+    rows = max(1, BAND_PX // max(1, values.shape[-1]))
+    for top in range(0, values.shape[-2], rows):
+        yield values[..., top : top + rows, :]

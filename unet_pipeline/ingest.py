@@ -19,6 +19,7 @@ from unet_pipeline import ngff
 from unet_pipeline.config import Config, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
+from unet_pipeline.halo import row_bands
 from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
 from unet_pipeline.pipelining import ahead, behind
@@ -220,9 +221,11 @@ def _copy_labels(
         for (plane, rows, columns), values in parts:
             place = f"plane {plane}, rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1}"
             if config.labels.kind == "classes":
-                write_soon(classes, plane, rows, columns, reader.classes(values[0], place))
+                found = [reader.classes(band, place) for band in row_bands(values[0])]
+                write_soon(classes, plane, rows, columns, np.concatenate(found))
             else:
-                ids, indices = reader.instances(values[0], place)
+                pairs = [reader.instances(band, place) for band in row_bands(values[0])]
+                ids, indices = map(np.concatenate, zip(*pairs, strict=True))
                 write_soon(instances, plane, rows, columns, ids)
                 write_soon(classes, plane, rows, columns, indices)
                 largest = max(largest, int(ids.max()))

@@ -18,8 +18,8 @@ from unet_pipeline.plane_array import Array, PlaneArray, open_array
 Reduction = Literal["mean", "nearest"]
 Block = tuple[int, slice, slice]
 
-BAND_PX = 512
-"""Rows whose means are computed at a time, an even number: as floating point they take many times their memory."""
+BAND_PX = 1024
+"""Rows that are read and reduced at a time, an even number: a block of the next level needs four of this one."""
 
 
 def build_pyramid(
@@ -61,11 +61,14 @@ def _reduced(fine: PlaneArray, reduction: Reduction, block: Block) -> tuple[Bloc
     plane, rows, columns = block
     height, width = fine.shape[2:]
     y, x = (slice(2 * part.start, min(2 * part.stop, size)) for part, size in ((rows, height), (columns, width)))
-    values = fine.read(plane, y, x)
-    if reduction == "nearest":
-        return block, values[:, ::2, ::2]
-    means = [_mean(values[:, top : top + BAND_PX]) for top in range(0, values.shape[1], BAND_PX)]
-    return block, np.concatenate(means, axis=1)
+    bands = (slice(top, min(top + BAND_PX, y.stop)) for top in range(y.start, y.stop, BAND_PX))
+    reduce = _mean if reduction == "mean" else _nearest
+    return block, np.concatenate([reduce(fine.read(plane, band, x)) for band in bands], axis=1)
+
+
+def _nearest(values: Array) -> Array:
+    """Return every other pixel of (channels, rows, columns)."""
+    return values[:, ::2, ::2].copy()
 
 
 def _mean(values: Array) -> Array:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.halo import row_bands
+
 BINS = 65536
 QUANTILES = np.linspace(0, 100, 1001)
 """Percentiles that are kept, 0.0 to 100.0 in steps of 0.1."""
@@ -25,6 +27,10 @@ class Moments:
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Take in a block, `(channels, rows, columns)`, merging sums by Chan's formula: large offsets are safe."""
+        for band in row_bands(values):
+            self._add(band)
+
+    def _add(self, values: npt.NDArray[Any]) -> None:
         flat = values.reshape(len(values), -1).astype(np.float64)
         self.low, self.high = np.minimum(self.low, flat.min(axis=1)), np.maximum(self.high, flat.max(axis=1))
         count, mean = flat.shape[1], flat.mean(axis=1)
@@ -52,14 +58,15 @@ class Histogram:
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Take in a block, `(channels, rows, columns)`."""
-        for channel, plane in enumerate(values):
-            if self.exact:
-                bins = plane.ravel().astype(np.int64) - int(self.low[channel])
-            else:
-                bins = np.rint((plane.ravel().astype(np.float64) - self.low[channel]) / self.width[channel]).astype(
-                    np.int64
-                )
-            self.counts[channel] += np.bincount(bins, minlength=BINS)[:BINS]
+        for band in row_bands(values):
+            for channel, plane in enumerate(band):
+                if self.exact:
+                    bins = plane.ravel().astype(np.int64) - int(self.low[channel])
+                else:
+                    bins = np.rint((plane.ravel().astype(np.float64) - self.low[channel]) / self.width[channel]).astype(
+                        np.int64
+                    )
+                self.counts[channel] += np.bincount(bins, minlength=BINS)[:BINS]
 
     def quantiles(self) -> npt.NDArray[np.float64]:
         """Return `(channels, 1001)`: the smallest grey value with 0.0, 0.1, ... 100.0 % of the pixels at or below."""

@@ -129,12 +129,15 @@ class TiffReader:
         grid = self._series.grid
         for y in range(window.top // grid.rows, -(-window.bottom // grid.rows)):
             for x in range(window.left // grid.columns, -(-window.right // grid.columns)):
-                block = self._block(file, number, (sample * grid.down + y) * grid.across + x)
+                block = self._block(file, number, (sample * grid.down + y) * grid.across + x, window)
                 if block is not None:
                     paste(out, (0, window.top, window.left), block[taken], (0, y * grid.rows, x * grid.columns))
 
-    def _block(self, file: FileIO, number: int, index: int) -> Array | None:
-        """Return strip or tile `index` of a page as (contiguous samples, rows, columns), or None if it is absent."""
+    def _block(self, file: FileIO, number: int, index: int, window: Window) -> Array | None:
+        """Return strip or tile `index` of a page as (contiguous samples, rows, columns), or None if it is absent.
+
+        It is remembered if it reaches beyond the window: then the next window will want the rest of it.
+        """
         page, cached = self._series.pages[number], self._cache.get((number, index))
         if cached is not None or page.sizes[index] == 0 or page.offsets[index] == 0:
             return cached
@@ -147,8 +150,16 @@ class TiffReader:
         options = self._series.jpeg | ({"jpegtables": page.tables} if self._series.jpeg else {})
         decoded = self._series.decode(data, index, **options)[0]
         block: Array = np.moveaxis(decoded[0], -1, 0).astype(self.info.dtype)
-        self._cache.put((number, index), block)
+        if self._reaches_beyond(index, window):
+            self._cache.put((number, index), block)
         return block
+
+    def _reaches_beyond(self, index: int, window: Window) -> bool:
+        grid = self._series.grid
+        y, x = divmod(index % (grid.down * grid.across), grid.across)
+        top, left = y * grid.rows, x * grid.columns
+        bottom, right = min(top + grid.rows, grid.height), min(left + grid.columns, grid.width)
+        return top < window.top or left < window.left or bottom > window.bottom or right > window.right
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, or a digest of those of all files."""
