@@ -81,7 +81,8 @@ def in_turn(*functions: Callable[[], object], rounds: int = 5) -> list[float]:
 def publish(benchmark: str, figures: Sequence[Figure], notes: str = "") -> None:
     """Print the figures and write the dated table of a benchmark."""
     TABLES.mkdir(exist_ok=True)
-    lines = [f"# {benchmark}", "", f"{datetime.date.today()}, {machine()}: `python benchmarks/{benchmark}.py`", ""]
+    command = " ".join([f"benchmarks/{benchmark}.py", *sys.argv[1:]])
+    lines = [f"# {benchmark}", "", f"{datetime.date.today()}, {machine()}: `python {command}`", ""]
     lines += ["| figure | ours | other | ratio | goal | |", "|---|---|---|---|---|---|"]
     lines += ["| " + " | ".join(figure.cells()) + " |" for figure in figures]
     lines += ["", notes.strip()] if notes else []
