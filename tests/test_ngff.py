@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
-from unet_pipeline import ngff
+from unet_pipeline import ngff, pyramid
 from unet_pipeline.config import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import open_array
@@ -109,8 +109,10 @@ def test_pyramid_equals_the_definition(tmp_path_factory, height, width, data, ch
     path = create(tmp_path_factory.mktemp("p") / "a.ome.zarr", ngff.Grid(2, height, width), channels)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     fine, label = fill(path, "0", rng), fill(path, "labels/classes/0", rng)
-    build_pyramid(path, "", "mean")
-    build_pyramid(path, "labels/classes", "nearest")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramid, "BAND_PX", data.draw(st.sampled_from([2, 6, 1024])))
+        build_pyramid(path, "", "mean")
+        build_pyramid(path, "labels/classes", "nearest")
     for level in range(1, ngff.count_levels(path)):
         fine, label = mean_of_existing(fine), label[:, :, ::2, ::2]
         coarse = open_array(path, str(level))

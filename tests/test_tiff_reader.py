@@ -222,6 +222,28 @@ def test_memory_is_that_of_band_and_cache(tmp_path, options):
     assert peak < cache + 4 * band.nbytes + 2**20 < 6144 * 4096
 
 
+@pytest.mark.parametrize(
+    ("step", "remembered"),
+    [(512, False), (320, True), (64, True)],
+    ids=["windows of whole blocks", "windows that cut blocks", "windows inside blocks"],
+)
+def test_each_block_is_decoded_once_and_remembered_only_if_wanted_again(tmp_path, step, remembered):
+    path, pixels = tmp_path / "a.tif", noise((1100, 800))
+    tifffile.imwrite(path, pixels, compression="zlib", tile=(256, 256), metadata=None)  # 5 x 4, some clipped
+    reader, found, most = TiffReader(path), [], 0
+    decode = reader._series.decode
+    reader._series = dataclasses.replace(
+        reader._series, decode=lambda *args, **named: found.append(1) or decode(*args, **named)
+    )
+    for top in range(0, 1100, step):
+        for left in range(0, 800, step):
+            window = Window(top, min(top + step, 1100), left, min(left + step, 800))
+            assert np.array_equal(reader.read(0, window)[0], pixels[top : window.bottom, left : window.right])
+            most = max(most, reader._cache._bytes)
+    assert (most > 0) == remembered
+    assert len(found) == 20
+
+
 def test_block_of_uncompressed_rows_is_small(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", noise((3000, 2000), "u2"))
     planes = open_planes(str(tmp_path / "a.tif"))
