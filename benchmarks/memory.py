@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 import torch
+import zarr
 from figures import TABLES, Figure, peak_memory, publish, step
 from torch import nn
 
@@ -27,9 +28,11 @@ BRIGHT = 0.3
 """Normalised grey value between background and cells."""
 Peaks = dict[int, dict[str, tuple[float, float]]]
 """By edge of the plane, px, and stage: peak in MB, seconds."""
+NETWORK = Architecture("unet", 1, 1, 1, 2, 0.5)
+SHARD_PX = 2048
 CONFIG = (
-    '{"model": {"depth": 2, "base_channels": 4}, "compute": {"threads": 2, "device": "cpu"}, "tile": {"tile_px": 512}, '
-    '"store": {"shard_px": 2048}}'
+    '{"model": {"depth": 1, "base_channels": 1}, "compute": {"threads": 2, "device": "cpu"}, '
+    f'"tile": {{"tile_px": {SHARD_PX}}}, "store": {{"shard_px": {SHARD_PX}}}}}'
 )
 """A shard is what a job holds: the smallest plane must fill one, else it takes less memory than the others."""
 
@@ -70,7 +73,7 @@ def threshold_network() -> UNet:
 
     Random weights would give an object every few pixels, and the memory of objects is not what is measured here.
     """
-    network = UNet(Architecture("unet", 2, 4, 1, 2, 0.5))
+    network = UNet(NETWORK)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -106,7 +109,25 @@ def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
     for verb in STAGES:
         found[verb] = peak(verb, "--config", CONFIG, *verbs[verb])
         step(f"{edge} px, {verb}: {found[verb][0]:.0f} MB, {found[verb][1]:.1f} s")
+    check_seams(stack / "segmentation.ome.zarr", edge)
     return found
+
+
+def check_seams(store: Path, edge: int) -> None:
+    """Open the result with zarr alone: cells that lie across shards are one object each, and all levels are there."""
+    image = zarr.open_group(store, mode="r")
+    classes, instances = image["labels/classes/0"], image["labels/instances/0"]
+    across = 0
+    for seam in range(SHARD_PX, edge, SHARD_PX * max(1, edge // SHARD_PX // 4)):
+        for part in (np.s_[0, :, seam - 1 : seam + 1], np.s_[0, seam - 1 : seam + 1, :]):
+            cell, number = (np.sort(array[part].reshape(-1, 2) if array[part].shape[1] == 2 else array[part].T, axis=1)
+                            for array in (classes, instances))  # fmt: skip
+            both = cell[:, 0] > 0
+            if not (number[both, 0] == number[both, 1]).all():
+                raise SystemExit(f"{store}: objects end at a seam of shards, {part}")
+            across += int(both.sum())
+    levels = [image[path["path"]].shape for path in image.attrs["ome"]["multiscales"][0]["datasets"]]
+    step(f"{edge} px: {across} px of cells across seams, all in one object; {len(levels)} levels down to {levels[-1]}")
 
 
 def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
