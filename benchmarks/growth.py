@@ -14,19 +14,19 @@ from figures import TABLES
 SHARD_PX = 4096
 """`store.shard_px`, the default."""
 
-INGEST, STITCH = 1.0e6, 1.0e6
-"""px per second of one job on two cores: memory.md, 16384 px, less the start of the process."""
-PREDICT_CPU = 1.0e6
+INGEST, STITCH = 10.0e6, 6.7e6
+"""px per second of one job on two cores, ingest with labels: memory.md, 16384 px, less the start of the process."""
+PREDICT_CPU = 2.08e6
 """px per second of one job on two cores, depth 4 with 16 channels: predict.md."""
 PREDICT_GPU = 69.7e6
 """px per second on one A100 with the paper's network: NVIDIA's DeepLearningExamples, not ours (performance of this
 project on a GPU has not been measured)."""
 START_S = 1.0
 """Seconds before a job does anything: workflow.md."""
-GRAPH_S = 0.001
-"""Seconds for each job of the graph, each time Snakemake is started: workflow.md, 16 000 regions."""
-SUBMIT_S = 1 / 20
-"""Seconds for each job that Snakemake starts itself, with its greedy scheduler; measured with 10 000 jobs."""
+GRAPH_S = 44.7 / 18_000
+"""Seconds for each job of the graph, each time Snakemake is started: workflow.md, 1000 stacks of 16 regions."""
+SUBMIT_S = 1 / 25
+"""Seconds for each job that Snakemake starts, with its greedy scheduler: seen with 18 000 jobs."""
 STORED = {"image": 0.7, "probabilities": 2 * 0.2, "classes": 0.01, "instances": 0.02}
 """Bytes stored for a px of one uint8 channel and two classes. Images: DIC cells, Zstandard level 3; probabilities:
 between the demo's and shards.md, whose noise is at the upper end; labels: shards.md."""
