@@ -22,6 +22,7 @@ from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import UNet, save_model
 
 STAGES = ("ingest", "weigh", "tile", "predict", "stitch", "evaluate")
+LABELLED = ("weigh", "evaluate")
 BLOCK = 1024
 LIMIT_GB = 3
 BRIGHT = 0.3
@@ -85,18 +86,20 @@ def threshold_network() -> UNet:
     return network
 
 
-def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
-    """Run all stages on one plane."""
+def stages(folder: Path, edge: int, labelled: bool) -> dict[str, tuple[float, float]]:
+    """Run all stages on one plane; without labels, those that need none."""
     grey, ids = pattern()
+    files = ["--image", str(folder / "grey.tif")]
     write_tiff(folder / "grey.tif", edge, grey, numbered=False)
-    write_tiff(folder / "ids.tif", edge, ids, numbered=True)
+    if labelled:
+        write_tiff(folder / "ids.tif", edge, ids, numbered=True)
+        files += ["--labels", str(folder / "ids.tif")]
     network = threshold_network()
     save_model(folder / "model", network, ModelCard(network.architecture, ("background", "cell")))
     stack, model = folder / "results" / "s", str(folder / "model")
     ingest, tiles, region, stitch, weigh, evaluate = (
         str(stack / f"{name}.json") for name in ("ingest", "tiles", "regions/0", "stitch", "weigh", "metrics")
     )
-    files = ["--image", str(folder / "grey.tif"), "--labels", str(folder / "ids.tif")]
     verbs = {
         "ingest": ["--stack", "s", *files, "--output", ingest],
         "weigh": ["--ingest", ingest, "--threads", "2", "--output", weigh],
@@ -106,7 +109,7 @@ def stages(folder: Path, edge: int) -> dict[str, tuple[float, float]]:
         "evaluate": ["--stitch", stitch, "--output", evaluate],
     }
     found = {}
-    for verb in STAGES:
+    for verb in (verb for verb in STAGES if labelled or verb not in LABELLED):
         found[verb] = peak(verb, "--config", CONFIG, *verbs[verb])
         step(f"{edge} px, {verb}: {found[verb][0]:.0f} MB, {found[verb][1]:.1f} s")
     check_seams(stack / "segmentation.ome.zarr", edge)
@@ -130,28 +133,29 @@ def check_seams(store: Path, edge: int) -> None:
     step(f"{edge} px: {across} px of cells across seams, all in one object; {len(levels)} levels down to {levels[-1]}")
 
 
-def measure(edges: list[int], scratch: Path | None) -> tuple[list[Figure], str]:
-    """Measure all edges; return the figures and a table, and leave a plot."""
+def measure(edges: list[int], unlabelled: list[int], scratch: Path | None) -> Peaks:
+    """Measure all edges."""
     peaks: Peaks = {}
     step("once to compile the inner loops, which takes memory of its own")
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        stages(Path(folder), BLOCK)
-    for edge in edges:
+    for edge in (BLOCK, *edges, *unlabelled):
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            peaks[edge] = stages(Path(folder), edge)
-    figures = []
+            peaks[edge] = stages(Path(folder), edge, edge not in unlabelled)
+    return {edge: peaks[edge] for edge in (*edges, *unlabelled)}
+
+
+def summary(peaks: Peaks) -> tuple[list[Figure], str]:
+    """Return the figures and a table, and leave a plot."""
+    figures, most = [], 0.0
+    rows = ["| stage | " + " | ".join(f"{edge} px" for edge in peaks) + " |", "|---" * (len(peaks) + 1) + "|"]
     for verb in STAGES:
-        values = [peaks[edge][verb][0] for edge in edges]
-        name = f"memory: {verb}, largest over smallest of {', '.join(map(str, edges))} px"
-        figures.append(Figure(name, max(values) / min(values), None, "", 1.15, at_most=True))
-    most = max(peaks[edge][verb][0] for edge in edges for verb in STAGES)
+        values = {edge: found[verb][0] for edge, found in peaks.items() if verb in found}
+        name = f"memory: {verb}, largest over smallest of {', '.join(map(str, values))} px"
+        figures.append(Figure(name, max(values.values()) / min(values.values()), None, "", 1.15, at_most=True))
+        most = max(most, *values.values())
+        cells = ("{:.0f} MB, {:.1f} s".format(*found[verb]) if verb in found else "" for found in peaks.values())
+        rows.append(f"| {verb} | {' | '.join(cells)} |")
     figures.append(Figure("memory: most of any stage", most / 1000, None, "GB", LIMIT_GB, at_most=True))
     plot(peaks, TABLES / "memory.svg")
-    rows = ["| stage | " + " | ".join(f"{edge} px" for edge in edges) + " |", "|---" * (len(edges) + 1) + "|"]
-    for verb in STAGES:
-        rows.append(
-            f"| {verb} | " + " | ".join("{:.0f} MB, {:.1f} s".format(*peaks[edge][verb]) for edge in edges) + " |"
-        )
     return figures, "\n".join([*rows, "", "![peak memory over the size of the plane](memory.svg)"])
 
 
@@ -162,7 +166,8 @@ def plot(peaks: Peaks, path: Path) -> None:
     drawing = Drawing(figsize=(6, 3.5), layout="constrained")
     axes = drawing.subplots()
     for verb in STAGES:
-        axes.plot(list(peaks), [found[verb][0] / 1000 for found in peaks.values()], marker="o", label=verb)
+        points = [(edge, found[verb][0] / 1000) for edge, found in peaks.items() if verb in found]
+        axes.plot(*zip(*points, strict=True), marker="o", label=verb)
     axes.axhline(LIMIT_GB, color="grey", linestyle="dashed")
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(peaks), [f"{edge}²" for edge in peaks])
@@ -174,6 +179,7 @@ def plot(peaks: Peaks, path: Path) -> None:
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--edges", type=int, nargs="+", default=[2048, 8192])
+    options.add_argument("--unlabelled", type=int, nargs="*", default=[], help="edges for the stages without labels")
     options.add_argument("--scratch", type=Path, default=None, help="folder with room: 65536 px need 40 GB")
     given = options.parse_args()
-    publish("memory", *measure(given.edges, given.scratch))
+    publish("memory", *summary(measure(given.edges, given.unlabelled, given.scratch)))
