@@ -49,7 +49,7 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s 
 	fi
 	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(or $(N),1000) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
 
-bench: environment ## all benchmarks that fit a small machine, about 20 minutes; tables in benchmarks/tables
+bench: environment ## all benchmarks that fit a small machine, about 25 minutes; tables in benchmarks/tables
 	@if [[ ! -x .venv-bench/bin/python ]]; then \
 		$(call beside,.venv-bench); \
 		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
