@@ -27,9 +27,8 @@ GRAPH_S = 44.7 / 18_000
 """Seconds for each job of the graph, each time Snakemake is started: workflow.md, 1000 stacks of 16 regions."""
 SUBMIT_S = 1 / 25
 """Seconds for each job that Snakemake starts, with its greedy scheduler: seen with 18 000 jobs."""
-STORED = {"image": 0.7, "probabilities": 2 * 0.2, "classes": 0.01, "instances": 0.02}
-"""Bytes stored for a px of one uint8 channel and two classes. Images: DIC cells, Zstandard level 3; probabilities:
-between the demo's and shards.md, whose noise is at the upper end; labels: shards.md."""
+STORED = {"image": 0.84, "probabilities": 1.41, "classes": 0.09, "instances": 0.10}
+"""Bytes stored for a px of one uint8 channel and two classes: the demo's unseen stack, Zstandard level 3."""
 PYRAMID = 4 / 3
 """Files and bytes of all levels over those of the first."""
 ARRAY_FILES = 10
