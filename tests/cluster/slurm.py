@@ -22,6 +22,9 @@ SOON = ("--slurm-init-seconds-before-status-checks", "1")
 
 SACCT = ("jobid", "state", "partition", "nodelist", "reqcpus", "reqmem", "alloctres", "timelimit", "account", "comment")
 
+SINCE = "--starttime=now-1days"
+"""Left alone, sacct shows nothing of before midnight."""
+
 
 @dataclass(frozen=True)
 class SlurmJob:
@@ -115,7 +118,9 @@ class Run:
         name = re.search(r"SLURM run ID: (\S+)", self.text)
         if name is None:
             return []
-        lines = self.cluster.ask("sacct", "-nPX", f"--name={name[1]}", f"--format={','.join(SACCT)}").splitlines()
+        lines = self.cluster.ask(
+            "sacct", "-nPX", SINCE, f"--name={name[1]}", f"--format={','.join(SACCT)}"
+        ).splitlines()
         found = [SlurmJob(*line.split("|")) for line in lines]
         return [job for job in found if not rules or set(rules) & set(re.split("[_ ]", job.comment))]
 
