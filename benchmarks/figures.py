@@ -138,7 +138,7 @@ def peak_memory(command: Sequence[str]) -> tuple[int, float]:
 
 
 @contextmanager
-def cores(count: int) -> Iterator[None]:
+def on_cores(count: int) -> Iterator[None]:
     """Keep every thread of this process, and those it starts, on the first cores."""
     before = os.sched_getaffinity(0)
     _move(set(sorted(before)[:count]))

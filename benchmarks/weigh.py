@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from figures import Figure, cores, in_turn, publish, step
+from figures import Figure, in_turn, on_cores, publish, step
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -112,7 +112,7 @@ def stage() -> list[Figure]:
         stack, output = Stack.open(record), record.with_name("weigh.json")
 
         def on(count: int) -> None:
-            with cores(count):
+            with on_cores(count):
                 weigh(stack, config, output, threads=count)
 
         one, two = in_turn(lambda: on(1), lambda: on(2), rounds=3)

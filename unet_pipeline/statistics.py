@@ -60,13 +60,15 @@ class Histogram:
         """Take in a block, `(channels, rows, columns)`."""
         for band in row_bands(values):
             for channel, plane in enumerate(band):
-                if self.exact:
-                    bins = plane.ravel().astype(np.int64) - int(self.low[channel])
-                else:
-                    bins = np.rint((plane.ravel().astype(np.float64) - self.low[channel]) / self.width[channel]).astype(
-                        np.int64
-                    )
-                self.counts[channel] += np.bincount(bins, minlength=BINS)[:BINS]
+                self.counts[channel] += np.bincount(self._bins(plane.ravel(), channel), minlength=BINS)[:BINS]
+
+    def _bins(self, values: npt.NDArray[Any], channel: int) -> npt.NDArray[np.int64]:
+        bins: npt.NDArray[np.int64]
+        if self.exact:
+            bins = values.astype(np.int64) - int(self.low[channel])
+        else:
+            bins = np.rint((values.astype(np.float64) - self.low[channel]) / self.width[channel]).astype(np.int64)
+        return bins
 
     def quantiles(self) -> npt.NDArray[np.float64]:
         """Return `(channels, 1001)`: the smallest grey value with 0.0, 0.1, ... 100.0 % of the pixels at or below."""

@@ -18,7 +18,7 @@ import torch
 from unet_pipeline.config import IGNORE, Augment
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.training import augment
-from unet_pipeline.training.sources import Source, Window, as_tensor
+from unet_pipeline.training.sources import Source, Windows, as_tensor
 from unet_pipeline.training.training_stack import TrainingStack
 
 TRIES = 32
@@ -62,8 +62,7 @@ class Sampler:
 
     @cached_property
     def _share(self) -> npt.NDArray[np.float64]:
-        stacks = [source.stack for source in self.sources]
-        pixels = np.cumsum([len(stack.used) * stack.size[0] * stack.size[1] for stack in stacks], dtype=np.float64)
+        pixels = np.cumsum([source.stack.pixels for source in self.sources], dtype=np.float64)
         share: npt.NDArray[np.float64] = pixels / pixels[-1]
         return share
 
@@ -129,7 +128,7 @@ class ValidationTile:
             for start in (self.row, self.column)
         ]
         positions = augment.mirror(torch.stack(torch.meshgrid(*reach, indexing="ij")), self.stack.size)
-        image = Window.around(self.stack, self.plane, positions).image()
+        image = Windows(self.stack).view(self.plane, positions).image()
         target = torch.full((tile_px, tile_px), IGNORE, dtype=torch.uint8)
         boundary = torch.zeros((tile_px, tile_px), dtype=torch.float32)
         rows, columns = self.inside(tile_px)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,20 +18,33 @@ RESIDENT_SHARE = 0.25
 """Part of a GPU's memory that planes may fill; the rest is for the network."""
 
 
-class View(Protocol):
-    """One plane, read at sampling positions."""
+@dataclass(frozen=True)
+class View:
+    """One plane, or what is needed of it, and where it is read.
+
+    Attributes:
+        grey: gives normalised values, (channels, height, width) float32.
+        classes: gives class indices or `IGNORE`, (height, width) uint8.
+        term: gives the boundary term, (1, height, width) float32.
+        positions: (2, y, x) floating, px within these, on their device.
+    """
+
+    grey: Callable[[], torch.Tensor]
+    classes: Callable[[], torch.Tensor]
+    term: Callable[[], torch.Tensor]
+    positions: torch.Tensor
 
     def image(self) -> torch.Tensor:
         """Return normalised grey values, (channels, y, x) float32, by bilinear interpolation."""
-        ...
+        return augment.warp_image(self.grey(), self.positions.float())
 
     def target(self) -> torch.Tensor:
         """Return class indices or `IGNORE`, (y, x) uint8, of the nearest pixel."""
-        ...
+        return augment.warp_nearest(self.classes(), self.positions)
 
     def boundary(self) -> torch.Tensor:
         """Return the boundary term, (y, x) float32, by bilinear interpolation."""
-        ...
+        return augment.warp_image(self.term(), self.positions.float())[0]
 
 
 class Source(Protocol):
@@ -62,45 +75,19 @@ class Windows:
     """A stack of which only the bounding box of each tile is read."""
 
     stack: TrainingStack
-    device: torch.device = torch.device("cpu")
+    device: torch.device = augment.CPU
     annotated: bool = False
 
-    def view(self, plane: int, positions: torch.Tensor) -> Window:
-        """Look at a plane at positions (2, y, x) float64, px within it, on the device."""
-        return Window.around(self.stack, plane, positions)
-
-
-@dataclass(frozen=True)
-class Window:
-    """The bounding box of sampling positions, all that is read of a plane, and the positions (2, y, x) within it."""
-
-    stack: TrainingStack
-    plane: int
-    rows: slice
-    columns: slice
-    positions: torch.Tensor
-
-    @classmethod
-    def around(cls, stack: TrainingStack, plane: int, positions: torch.Tensor) -> Window:
-        """Look at a plane at positions (2, y, x) float64, px."""
-        rows, columns = augment.box(positions)
-        corner = torch.tensor([rows.start, columns.start], dtype=positions.dtype)
-        return cls(stack, plane, rows, columns, (positions - corner[:, None, None]).float())
-
-    def image(self) -> torch.Tensor:
-        """Return normalised grey values, (channels, y, x) float32, by bilinear interpolation."""
-        values = self.stack.normaliser(self.stack.image.read(self.plane, self.rows, self.columns))
-        return augment.warp_image(as_tensor(values, np.float32), self.positions)
-
-    def target(self) -> torch.Tensor:
-        """Return class indices or `IGNORE`, (y, x) uint8, of the nearest pixel."""
-        values = as_tensor(self.stack.target.read_label(self.plane, self.rows, self.columns), np.uint8)
-        return augment.warp_nearest(values, self.positions)
-
-    def boundary(self) -> torch.Tensor:
-        """Return the boundary term, (y, x) float32, by bilinear interpolation."""
-        values = as_tensor(self.stack.boundary.read_label(self.plane, self.rows, self.columns), np.float32)
-        return augment.warp_image(values[None], self.positions)[0]
+    def view(self, plane: int, positions: torch.Tensor) -> View:
+        """Look at a plane at positions (2, y, x) float64, px within it: only their bounding box is read."""
+        stack, window = self.stack, augment.box(positions)
+        corner = torch.tensor([part.start for part in window], dtype=positions.dtype)
+        return View(
+            lambda: as_tensor(stack.normaliser(stack.image.read(plane, *window)), np.float32),
+            lambda: as_tensor(stack.target.read_label(plane, *window), np.uint8),
+            lambda: as_tensor(stack.boundary.read_label(plane, *window), np.float32)[None],
+            (positions - corner[:, None, None]).float(),
+        )
 
 
 @dataclass(frozen=True)
@@ -137,30 +124,10 @@ class Resident:
         annotated = not any(bool((values == IGNORE).any()) for values in targets.values())
         return cls(stack, device, annotated, images, targets, boundaries)
 
-    def view(self, plane: int, positions: torch.Tensor) -> ResidentView:
+    def view(self, plane: int, positions: torch.Tensor) -> View:
         """Look at a plane at positions (2, y, x) float64, px within it, on the device."""
-        return ResidentView(self, plane, positions)
-
-
-@dataclass(frozen=True)
-class ResidentView:
-    """A plane on the device and positions (2, y, x) float64 in it."""
-
-    source: Resident
-    plane: int
-    positions: torch.Tensor
-
-    def image(self) -> torch.Tensor:
-        """Return normalised grey values, (channels, y, x) float32, by bilinear interpolation."""
-        return augment.warp_image(self.source.images[self.plane], self.positions.float())
-
-    def target(self) -> torch.Tensor:
-        """Return class indices or `IGNORE`, (y, x) uint8, of the nearest pixel."""
-        return augment.warp_nearest(self.source.targets[self.plane], self.positions)
-
-    def boundary(self) -> torch.Tensor:
-        """Return the boundary term, (y, x) float32, by bilinear interpolation."""
-        return augment.warp_image(self.source.boundaries[self.plane], self.positions.float())[0]
+        grey, classes, term = self.images[plane], self.targets[plane], self.boundaries[plane]
+        return View(lambda: grey, lambda: classes, lambda: term, positions)
 
 
 def sources(stacks: Sequence[TrainingStack], device: torch.device) -> tuple[Source, ...]:
@@ -174,7 +141,7 @@ def sources(stacks: Sequence[TrainingStack], device: torch.device) -> tuple[Sour
 
 def _resident_bytes(stack: TrainingStack) -> int:
     channels, target, boundary = stack.image.shape[1], 1, 4
-    return len(stack.used) * stack.size[0] * stack.size[1] * (4 * channels + target + boundary)
+    return stack.pixels * (4 * channels + target + boundary)
 
 
 def as_tensor(values: npt.NDArray[Any], dtype: npt.DTypeLike) -> torch.Tensor:

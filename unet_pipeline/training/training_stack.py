@@ -66,6 +66,11 @@ class TrainingStack:
         """(height, width) of a plane, px."""
         return self.image.shape[2:]
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of all used planes."""
+        return len(self.used) * self.size[0] * self.size[1]
+
 
 def check_stacks(stacks: Sequence[TrainingStack], channels: int) -> None:
     """Refuse training without stacks, with empty ones, or with another number of channels than the network's.
@@ -116,7 +121,7 @@ def in_memory(stacks: Sequence[TrainingStack], limit_bytes: int = CACHE_BYTES) -
 def _decoded_bytes(stack: TrainingStack) -> int:
     one = stack.image.read(stack.used[0], slice(0, 1), slice(0, 1))
     target_and_boundary = 1 + 4
-    return len(stack.used) * stack.size[0] * stack.size[1] * (one.nbytes + target_and_boundary)
+    return stack.pixels * (one.nbytes + target_and_boundary)
 
 
 def _decode(stack: TrainingStack) -> TrainingStack:
