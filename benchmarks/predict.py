@@ -17,7 +17,8 @@ import torch
 from figures import Figure, asked, in_turn, publish, step
 from torch import nn
 
-from unet_pipeline.config import Config, from_dict
+from unet_pipeline.config import Config
+from unet_pipeline.configcheck import from_dict
 from unet_pipeline.forward import Forward
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.modelcard import Architecture, ModelCard
@@ -130,7 +131,7 @@ def measure(threads: int, rounds: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
             plan, model, config = prepare(Path(folder), threads, precision)
-            alone = network_alone(Forward.load(model, plan.stack, config.predict.precision, config.compute))
+            alone = network_alone(Forward.load(model, plan.stack, config.predict, config.compute))
             step(f"the stage, {precision}, and MONAI in turn")
             sides = [lambda p=plan, m=model, c=config: whole_stage(p, m, c), alone, *peers.values()]
             mine, network, *others = in_turn(*sides, rounds=rounds)

@@ -16,7 +16,7 @@ from torch import nn
 from unet_pipeline.config import Compute
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import autocast, build
-from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
+from unet_pipeline.training.losses import Loss, pixel_weight
 from unet_pipeline.training.training_stack import TrainingStack
 
 CASES = (
@@ -51,7 +51,7 @@ def bare(case: tuple, precision: str, threads: int) -> float:
     for _ in range(steps):
         with autocast(torch.device("cpu"), precision):
             logits = network(image)
-        loss = weighted_cross_entropy(logits, target, pixel_weight(target, boundary, torch.ones(2)))
+        loss = Loss()(logits, target, pixel_weight(target, boundary, torch.ones(2)))
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()

@@ -7,6 +7,7 @@ import pytest
 from chain import make_model, make_stack, settings
 
 from unet_pipeline import forward as forward_module
+from unet_pipeline.config import Predict
 from unet_pipeline.forward import Forward
 from unet_pipeline.models import Compiled
 
@@ -50,7 +51,7 @@ def test_a_network_keeps_its_pages_and_is_compiled_when_asked(tmp_path, monkeypa
     stack, model = make_stack(tmp_path), make_model(tmp_path / "model")
     for compiled in (False, True):
         config = settings(compute={"threads": 1, "device": "cpu", "compile": compiled})
-        network = Forward.load(model, stack, "float32", config.compute).network
+        network = Forward.load(model, stack, Predict(), config.compute).network
         assert isinstance(network, Compiled) == compiled
     assert called == [True, True]
 

@@ -21,7 +21,8 @@ from test_hostile_files import SMALL, Touch
 from workspace import Workspace, fake_checkout
 
 from unet_pipeline.__main__ import main
-from unet_pipeline.config import from_dict, load
+from unet_pipeline.configcheck import from_dict
+from unet_pipeline.configfile import load
 from unet_pipeline.errors import LONGEST, PipelineError
 from unet_pipeline.readers.axes import parse_planes
 from unet_pipeline.record import read_json, sha256_file, write_json
@@ -315,7 +316,7 @@ def test_no_pickle_in_weights(tmp_path, model):
     [
         {
             "architecture": {
-                "family": "unet",
+                "network": "unet",
                 "depth": 6,
                 "base_channels": 256,
                 "in_channels": 1024,
@@ -323,7 +324,7 @@ def test_no_pickle_in_weights(tmp_path, model):
                 "dropout": 0.5,
             }
         },
-        {"architecture": {"family": "unet", "depth": 10**9}},
+        {"architecture": {"network": "unet", "depth": 10**9}},
         {"architecture": None},
         {"classes": ["a"] * 10**5},
         {"classes": [["a"]]},

@@ -17,7 +17,8 @@ from unet_pipeline.models import build, load_model
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import unclaimed
 from unet_pipeline.training.learner import CHECKPOINT
-from unet_pipeline.training.loop import dropout_seed, learning_rate, train
+from unet_pipeline.training.loop import dropout_seed, train
+from unet_pipeline.training.optimisers import learning_rate
 
 STACKS = [discs(0), discs(1, (1, 40, 90), name="second")]
 VALIDATION = [discs(2, (1, 50, 50), name="held out")]
@@ -244,7 +245,7 @@ def test_without_validation_stacks_the_last_weights_are_kept_and_it_is_said(tmp_
 def test_one_step_is_the_textbooks(tmp_path):
     """No momentum, dropout, clipping or augmentation: weights - rate * gradient of the loss on the sampler's tile."""
     from unet_pipeline.training.dataset import Sampler
-    from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy
+    from unet_pipeline.training.losses import Loss, pixel_weight
     from unet_pipeline.training.sources import Windows
 
     architecture = dataclasses.replace(ARCHITECTURE, dropout=0.0)
@@ -254,7 +255,7 @@ def test_one_step_is_the_textbooks(tmp_path):
     sampler = Sampler(tuple(map(Windows, STACKS)), network.geometry, 16, Augment(), 3)
     image, target, boundary = sampler.batch(0, range(2))
     weight = pixel_weight(target.long(), boundary, torch.tensor([1.0, 2.0]))
-    weighted_cross_entropy(network(image), target.long(), weight).backward()
+    Loss()(network(image), target.long(), weight).backward()
     written = safetensors.torch.load_file(tmp_path / FILES[0])
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(written[name], parameter.detach() - 0.01 * parameter.grad, atol=1e-6, rtol=1e-5)

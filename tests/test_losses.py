@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_pipeline.config import IGNORE
-from unet_pipeline.training.losses import pixel_weight, weighted_cross_entropy, weighted_sums
+from unet_pipeline.training.losses import Loss, pixel_weight, total
 
 
 def example(seed, classes=3, ignore=0.3):
@@ -32,7 +32,7 @@ def brute_force(logits, target, weight):
 @given(st.integers(0, 10**6), st.integers(2, 5), st.floats(0, 1))
 def test_equals_the_definition(seed, classes, ignore):
     logits, target, weight = example(seed, classes, ignore)
-    loss = weighted_cross_entropy(torch.tensor(logits), torch.tensor(target), torch.tensor(weight).float())
+    loss = Loss()(torch.tensor(logits), torch.tensor(target), torch.tensor(weight).float())
     np.testing.assert_allclose(loss.item(), brute_force(logits, target, weight), rtol=1e-4, atol=1e-6)
 
 
@@ -40,7 +40,7 @@ def test_uniform_weights_equal_torchs_cross_entropy_gradient_included():
     logits, target, _ = example(0)
     ours, theirs = (torch.tensor(logits, dtype=torch.float32, requires_grad=True) for _ in range(2))
     goal = torch.tensor(target)
-    weighted_cross_entropy(ours, goal, torch.full(goal.shape, 7.0)).backward()
+    Loss()(ours, goal, torch.full(goal.shape, 7.0)).backward()
     torch.nn.functional.cross_entropy(theirs, goal, ignore_index=IGNORE).backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
 
@@ -48,8 +48,8 @@ def test_uniform_weights_equal_torchs_cross_entropy_gradient_included():
 def test_the_scale_of_the_weights_does_not_matter():
     logits, target, weight = (torch.tensor(part) for part in example(1))
     torch.testing.assert_close(
-        weighted_cross_entropy(logits, target, weight.float()),
-        weighted_cross_entropy(logits, target, 1000 * weight.float()),
+        Loss()(logits, target, weight.float()),
+        Loss()(logits, target, 1000 * weight.float()),
     )
 
 
@@ -58,14 +58,14 @@ def test_unannotated_pixels_change_nothing():
     changed, heavier = logits.clone(), weight.clone()
     changed.permute(0, 2, 3, 1)[target == IGNORE] = 50.0
     heavier[target == IGNORE] = 1e6
-    assert weighted_cross_entropy(logits, target, weight) == weighted_cross_entropy(changed, target, heavier)
+    assert Loss()(logits, target, weight) == Loss()(changed, target, heavier)
 
 
 def test_no_weight_is_no_loss_and_no_gradient():
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)
     target = torch.full((1, 3, 3), IGNORE)
     for goal, weight in ((target, torch.ones(1, 3, 3)), (torch.zeros_like(target), torch.zeros(1, 3, 3))):
-        loss = weighted_cross_entropy(logits, goal, weight)
+        loss = Loss()(logits, goal, weight)
         loss.backward()
         assert loss.item() == 0
         assert (logits.grad == 0).all()
@@ -74,16 +74,17 @@ def test_no_weight_is_no_loss_and_no_gradient():
 def test_half_precision_scores_are_summed_in_float32():
     logits = torch.randn(1, 2, 200, 200).bfloat16()
     target = torch.randint(0, 2, (1, 200, 200))
-    loss = weighted_cross_entropy(logits, target, torch.ones(1, 200, 200))
+    loss = Loss()(logits, target, torch.ones(1, 200, 200))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits.float(), target))
 
 
 def test_sums_of_parts_add_up():
     logits, target, weight = (torch.tensor(part) for part in example(3))
-    parts = [weighted_sums(logits[[n]], target[[n]], weight[[n]]) for n in range(2)]
-    total, weights = (sum(part) for part in zip(*parts, strict=True))
-    torch.testing.assert_close(total / weights, weighted_cross_entropy(logits, target, weight))
+    loss = Loss("focal+dice", alpha=0.3)
+    parts = [loss.sums(logits[[n]], target[[n]], weight[[n]]) for n in range(2)]
+    sums = (sum(part) for part in zip(*parts, strict=True))
+    torch.testing.assert_close(total(*sums), loss(logits, target, weight))
 
 
 def test_pixel_weight_is_class_weight_plus_boundary():

@@ -14,6 +14,7 @@ CARD = ModelCard(
     ("background", "cell", "wall"),
     Normalise("zscore", scope="model"),
     Normaliser((1.5, 0.1), (0.25, 3.0)),
+    "sigmoid",
     {"steps": 7, "dice": [0.5, None]},
     "abc",
 )
@@ -75,8 +76,9 @@ def change(*path, to=None, remove=False):
         (change("architecture", "depth", to=2), "geometry"),
         (change("architecture", "depth", remove=True), "depth"),
         (change("architecture", "dept", to=3), "nearest legal value: depth"),
-        (change("architecture", "family", to="unett"), "nearest legal value: unet"),
+        (change("architecture", "network", to="unett"), "nearest legal value: unet"),
         (change("geometry", "before", to=0), "geometry"),
+        (change("activation", to="tanh"), "softmax or sigmoid"),
         (change("normalise", "method", to="zscor"), "nearest legal value: zscore"),
         (change("normaliser", to=None), "normaliser"),
         (change("normaliser", "scale", to=[0.0, 1.0]), "normaliser"),

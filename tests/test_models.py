@@ -36,9 +36,9 @@ def test_the_papers_network_has_31_030_658_parameters():
 
 
 def build_uninitialised(architecture):
-    from unet_pipeline.models import FAMILIES
+    from unet_pipeline.models import NETWORKS
 
-    return FAMILIES[architecture.family](architecture)
+    return NETWORKS[architecture.network](architecture)
 
 
 @pytest.mark.parametrize(("depth", "read_px", "output_px"), [(4, 572, 388), (4, 188, 4), (3, 252, 164), (1, 22, 6)])

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 from chain import make_model, make_plan, make_stack, run, settings
 
+from unet_pipeline.config import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.ingest import Source, ingest
@@ -43,7 +44,7 @@ def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batc
     for region in range(regions):
         predict(stack_plan, region, model, config, stack.record.parent / "regions" / f"{region}.json")
     probabilities, classes = stored(stack_plan)
-    forward = Forward.load(model, stack, precision, config.compute)
+    forward = Forward.load(model, stack, Predict(precision=precision), config.compute)
     for plane in range(2):
         logits = whole_pass(Crop(stack.image, plane, (1, 1, 100, 130)), forward)
         np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
@@ -58,7 +59,7 @@ def test_bytes_are_probabilities_times_255(made):
     stack_plan = make_plan(stack, config, 1)
     predict(stack_plan, 0, model, config, stack.record.parent / "regions" / "0.json")
     probabilities, _ = stored(stack_plan)
-    logits = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, "float32", config.compute))
+    logits = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, Predict(), config.compute))
     shares = np.exp(logits) / np.exp(logits).sum(axis=0)
     assert np.abs(probabilities[1] - shares * 255).max() < 0.501
 
@@ -128,7 +129,7 @@ def test_a_gpu_out_of_memory_names_the_key(made):
     import torch
 
     stack, model = made
-    forward = Forward.load(model, stack, "float32", settings().compute)
+    forward = Forward.load(model, stack, Predict(), settings().compute)
 
     def full(batch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
@@ -167,7 +168,7 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     stack_plan, model = make_plan(stack, config), make_model(tmp_path / "model")
     assert run(stack_plan, model, config).exists()
     probabilities, classes = stored(stack_plan)
-    forward = Forward.load(model, stack, "float32", config.compute)
+    forward = Forward.load(model, stack, Predict(), config.compute)
     for plane in range(2):
         logits = whole_pass(Crop(stack.image, plane, (1, 1, *size)), forward)
         np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
+from unet_pipeline.config import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.geometry import Geometry
@@ -30,7 +31,7 @@ def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
 def test_a_step_off_the_stride_is_caught(made):
     """The proof must be able to fail: a plan whose geometry lies about the stride gives another result."""
     stack, model = made
-    forward = Forward.load(model, stack, "float32", settings().compute)
+    forward = Forward.load(model, stack, Predict(), settings().compute)
     crop = Crop(stack.image, 0, (1, 1, 100, 130))
     whole = whole_pass(crop, forward)
     true = forward.card.geometry
@@ -52,7 +53,7 @@ def test_the_papers_step_changes_phase():
 def test_the_papers_step_costs_labels_at_depth_3(tmp_path):
     stack = make_stack(tmp_path)
     model = make_model(tmp_path / "model", depth=3, base_channels=2)
-    forward = Forward.load(model, stack, "float32", settings().compute)
+    forward = Forward.load(model, stack, Predict(), settings().compute)
     crop = Crop(stack.image, 0, (1, 1, 100, 130))
     assert paper_step(forward, 40) % forward.card.geometry.stride
     found = difference(paper_pass(crop, forward, 40), whole_pass(crop, forward))

@@ -6,6 +6,7 @@ from chain import make_model, make_plan, make_stack, settings
 
 from unet_pipeline import predict as predict_module
 from unet_pipeline import tile_size
+from unet_pipeline.config import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.geometry import unpadded
@@ -83,7 +84,7 @@ def test_measuring_takes_no_more_than_its_share(edge):
 )
 def test_unmeasured_tiles_are_large_and_take_modest_memory(tmp_path, monkeypatch, base_channels, expected):
     stack_plan = make_plan(make_stack(tmp_path), AUTO)
-    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, "float32", AUTO.compute)
+    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, Predict(), AUTO.compute)
     architecture = dataclasses.replace(forward.card.architecture, depth=4, base_channels=base_channels)
     forward = dataclasses.replace(forward, card=dataclasses.replace(forward.card, architecture=architecture))
     planned = plan((1, EDGE, EDGE), unpadded(4), 1024, (EDGE, EDGE), 1)
@@ -95,7 +96,7 @@ def test_unmeasured_tiles_are_large_and_take_modest_memory(tmp_path, monkeypatch
 def test_little_work_is_not_measured(tmp_path):
     stack_plan = make_plan(make_stack(tmp_path), AUTO)
     assert stack_plan.auto
-    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, "float32", AUTO.compute)
+    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, Predict(), AUTO.compute)
     chosen, found = choose_plan(stack_plan, [0, 1], forward, 1, lambda: None)
     assert (chosen, found) == (stack_plan.plan, "")
     assert not stack_plan.record.with_name("tile_px.json").exists()
@@ -115,7 +116,7 @@ def measured(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tile_size, "_seconds", seconds)
     stack_plan = make_plan(make_stack(tmp_path), AUTO)
-    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, "float32", AUTO.compute)
+    forward = Forward.load(make_model(tmp_path / "model"), stack_plan.stack, Predict(), AUTO.compute)
     return stack_plan, timed, lambda batch=1: choose_plan(stack_plan, [0, 1], forward, batch, lambda: None)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from unet_pipeline import __version__
 from unet_pipeline.allocator import give_back_pages
-from unet_pipeline.config import Compute, Config, load, load_merged
+from unet_pipeline.config import Compute, Config
+from unet_pipeline.configfile import load, load_merged
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.schema import build
 

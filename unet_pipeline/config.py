@@ -7,24 +7,25 @@ can be given only the sections it depends on and reruns only when those change.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
-
-from unet_pipeline.errors import PipelineError, read_small
-from unet_pipeline.schema import build, json_schema, key, plain
-
-LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32
-"""Bounds of a configuration file: bytes, YAML aliases, and levels of nesting."""
+from unet_pipeline.schema import json_schema, key, plain
 
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Network = Literal["unet", "vgg16", "resnet50"]
+Down = Literal["pool", "stride"]
+Up = Literal["transposed", "bilinear"]
+Loss = Literal[
+    "cross_entropy", "focal", "binary_cross_entropy", "dice",
+    "cross_entropy+dice", "focal+dice", "binary_cross_entropy+dice",
+]  # fmt: skip
+
+ENCODER_DEPTH = {"vgg16": 4, "resnet50": 5}
+"""Halvings of the resolution in the networks whose encoder is torchvision's."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class Store:
 class Normalise:
     """How grey values become the numbers the network sees. Never measured on a tile: that would make seams."""
 
-    method: Literal["percentile", "zscore", "range", "none"] = key(
-        "percentile", "percentile: low..high to 0..1; zscore: mean 0, std 1; range: the data type's to 0..1; none"
+    method: Literal["percentile", "zscore", "range", "fixed", "none"] = key(
+        "percentile",
+        "percentile: low..high to 0..1; zscore: mean 0, std 1; range: the type's to 0..1; fixed: black..white; none",
     )
     low: float = key(1.0, "percentile that becomes 0", 0, 100)
     high: float = key(99.8, "percentile that becomes 1", 0, 100)
+    black: float = key(0.0, "with method fixed: grey value that becomes 0", -1e12, 1e12)
+    white: float = key(255.0, "with method fixed: grey value that becomes 1", -1e12, 1e12)
     scope: Literal["stack", "model"] = key(
         "stack", "stack: each stack by its own statistics; model: all by those of the training stacks"
     )
@@ -82,9 +86,25 @@ class Model:
     """The network; the paper's is depth 4, base_channels 64, dropout 0.5."""
 
     folder: str | None = key(None, "a finished model folder to use instead of training; null trains one")
-    depth: int = key(3, "number of poolings; the pooling stride is 2^depth px", 1, 6)
-    base_channels: int = key(16, "channels of the first level; doubled at each pooling", 1, 256)
+    network: Network = key("unet", "unet: the paper's; vgg16, resnet50: torchvision's encoder with a U-Net decoder")
+    depth: int = key(3, "number of poolings; the pooling stride is 2^depth px (vgg16: always 4, resnet50: 5)", 1, 6)
+    base_channels: int = key(16, "channels of the first level; doubled at each pooling (encoders: always 64)", 1, 256)
     dropout: float = key(0.5, "dropout probability at the end of the contracting path", 0, 0.95)
+    padded: bool = key(False, "zeros around each convolution, so that the output is as large as the input")
+    batch_norm: bool = key(False, "batch normalisation after each 3x3 convolution")
+    down: Down = key("pool", "halving by 2x2 maximum, or by a learned convolution of stride 2")
+    up: Up = key("transposed", "doubling by a learned 2x2 up-convolution, or by bilinear interpolation")
+    up_relu: bool = key(False, "ReLU after each up-convolution, as in the authors' release")
+    wide_up: bool = key(False, "the last up-convolution keeps its channels, as in the authors' release")
+    resize_output: bool = key(False, "stretch the output to the input's size; then a plane has to be one tile")
+    encoder_weights: str | None = key(
+        None, "file of ImageNet weights for vgg16 or resnet50 (.safetensors or .pth); null: none"
+    )
+
+    @property
+    def stride(self) -> int:
+        """The pooling stride, px."""
+        return int(2 ** ENCODER_DEPTH.get(self.network, self.depth))
 
 
 @dataclass(frozen=True)
@@ -94,7 +114,9 @@ class Augment:
     elastic_std_px: float = key(10.0, "standard deviation of the displacements, px; 0 turns it off", 0, 100)
     elastic_grid: int = key(3, "displacements are drawn on a grid of this many points a side, bicubic between", 2, 64)
     elastic_span_px: int = key(256, "side of the area the grid spans, px, whatever the tile size", 16, 8192)
-    rotate: bool = key(True, "any rotation in the plane")
+    rotate: Literal["any", "quarter", "none"] = key(
+        "any", "rotations in the plane: by any angle, by quarter turns, or none"
+    )
     flip: bool = key(True, "mirror images")
     scale: float = key(0.1, "size changes by a factor up to 1 ± scale", 0, 0.9)
     brightness: float = key(0.1, "added to the normalised values: uniform in ± brightness", 0, 10)
@@ -104,17 +126,27 @@ class Augment:
 
 @dataclass(frozen=True)
 class Train:
-    """Stochastic gradient descent on the weighted pixel-wise cross-entropy."""
+    """Gradient descent on a loss; the paper's is the weighted pixel-wise cross-entropy, with momentum 0.99."""
 
     steps: int = key(1600, "number of weight updates", 1, 10_000_000)
     batch: int = key(1, "tiles per update; the paper takes one large tile", 1, 1024)
     tile_px: int = key(160, "output tile, px; a multiple of 2^depth", 2, 16384)
+    loss: Loss = key("cross_entropy", "what is minimised; sums of two are written with +")
+    focal_gamma: float = key(2.0, "focal loss: pixels that are nearly right count (1 - p)^gamma", 0, 10)
+    focal_alpha: float | None = key(None, "focal loss: weight of objects, background has 1 - alpha; null: none", 0, 1)
+    optimiser: Literal["sgd", "adam", "rmsprop"] = key("sgd", "sgd with momentum, Adam, or RMSprop with momentum")
     learning_rate: float = key(0.005, "peak learning rate", 1e-9, 10)
     warmup: int = key(50, "steps over which the learning rate rises from 0", 0, 1_000_000)
-    schedule: Literal["constant", "cosine"] = key("cosine", "cosine falls to 0 at the last step")
-    momentum: float = key(0.99, "momentum; 0.99 makes many past tiles count, as in the paper", 0, 0.9999)
+    schedule: Literal["constant", "cosine", "step"] = key(
+        "cosine", "cosine falls to 0 at the last step; step: in stairs"
+    )
+    stairs: int = key(10, "schedule step: number of stairs, of equal length", 1, 1000)
+    stair_factor: float = key(0.6, "schedule step: the learning rate of a stair over that of the one before", 0.001, 1)
+    momentum: float = key(0.99, "momentum; 0.99 makes many past tiles count, as in the paper; Adam's beta1", 0, 0.9999)
     weight_decay: float = key(0.0, "L2 penalty on the kernels", 0, 1)
     clip: float = key(1.0, "largest norm of a gradient; 0 turns clipping off", 0, 1e6)
+    freeze_steps: int = key(0, "first steps in which the encoder (vgg16, resnet50) keeps its weights", 0, 10_000_000)
+    freeze_batch: int = key(1, "tiles per update while the encoder is frozen", 1, 1024)
     class_weights: Literal["balanced", "none"] = key("balanced", "w_c of eq. 2: inverse class frequency, or 1")
     precision: Precision = key("float32", "number format of the convolutions")
     validate_every: int = key(150, "steps between validations", 1, 10_000_000)
@@ -141,6 +173,9 @@ class Predict:
     precision: Precision = key("float32", "number format of the convolutions")
     batch: int = key(1, "tiles per network pass", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
+    threshold: float | None = key(
+        None, "objects where their probability reaches this, else background; null: the likeliest", 0, 1
+    )
 
 
 @dataclass(frozen=True)
@@ -201,141 +236,6 @@ class Config:
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain values, for a rule's param."""
         return {name: plain(getattr(self, name)) for name in names}
-
-
-def load(source: str) -> Config:
-    """Read a configuration; absent keys take defaults.
-
-    Args:
-        source: a YAML file; or JSON text that starts with `{`, as a rule passes its own sections.
-
-    Raises:
-        PipelineError: unreadable, or for the reasons of `from_dict`.
-    """
-    if source.lstrip().startswith("{"):
-        return _from_json(source)
-    return from_dict(_read_yaml(source))
-
-
-def load_merged(sources: Sequence[str] | None) -> Config:
-    """Read one configuration from several YAML files, as Snakemake merges them: later keys win, section by section.
-
-    Args:
-        sources: the files; None takes `config.yaml` of the working directory or, where there is none, the defaults.
-
-    Raises:
-        PipelineError: unreadable, or for the reasons of `from_dict`.
-    """
-    merged: dict[str, Any] = {}
-    for source in sources if sources is not None else [str(path) for path in [Path("config.yaml")] if path.exists()]:
-        merged = _merge(merged, _read_yaml(source))
-    return from_dict(merged)
-
-
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for name, part in new.items():
-        both = isinstance(part, Mapping) and isinstance(old.get(name), Mapping)
-        merged[name] = _merge(old[name], part) if both else part
-    return merged
-
-
-def _read_yaml(source: str) -> dict[str, Any]:
-    try:
-        value = _from_yaml(source, read_small(Path(source), LARGEST))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
-    if not isinstance(value, dict | None):
-        raise PipelineError(source, "sections with keys", repr(value)[:60], fix="correct the file")
-    return value or {}
-
-
-def _from_yaml(source: str, data: bytes) -> Any:
-    text = data.decode("utf-8-sig")
-    _check_events(source, text)
-    return yaml.safe_load(text)
-
-
-def _check_events(source: str, text: str) -> None:
-    """Refuse what would keep the loader busy: aliases of aliases, which grow when merged, and deep nesting."""
-    aliases = depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        aliases += isinstance(event, yaml.AliasEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if aliases > MOST_ALIASES or depth > DEEPEST:
-            expected = f"at most {MOST_ALIASES} aliases (*name) and {DEEPEST} levels"
-            raise PipelineError(source, expected, "more", fix="write the values out, as config.yaml does")
-
-
-def _from_json(text: str) -> Config:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PipelineError(
-            "--config", "JSON text, or a YAML file", error, fix="quote the text for the shell"
-        ) from error
-    return from_dict(value, whole=False)
-
-
-def from_dict(value: Mapping[str, Any], whole: bool = True) -> Config:
-    """Check plain values against the sections and build the configuration.
-
-    Args:
-        value: sections by name.
-        whole: whether absent sections mean their defaults. If not, `value` is the sections of one rule, and keys are
-            held against each other only where both sections are there.
-
-    Raises:
-        PipelineError: unknown section or key (nearest name given), wrong type, value out of range, or keys that
-            contradict each other.
-    """
-    config = build(Config, value, "config")
-    _check_together(config, {f.name for f in fields(Config)} if whole else set(value))
-    return config
-
-
-def _check_together(config: Config, given: set[str]) -> None:
-    store, labels = config.store, config.labels
-    _check_multiple("store.chunk_px", store.chunk_px, 16, "16")
-    _check_multiple("store.shard_px", store.shard_px, store.chunk_px, "store.chunk_px")
-    _check_labels(labels)
-    if config.normalise.low >= config.normalise.high:
-        raise PipelineError(
-            "normalise.low", f"less than normalise.high ({config.normalise.high})", config.normalise.low
-        )
-    if config.model.folder is None and "model" in given:
-        stride = 2**config.model.depth
-        edges = {
-            "train.tile_px": config.train.tile_px,
-            "tile.tile_px": config.tile.tile_px,
-            "store.shard_px": store.shard_px,
-        }
-        for name, edge_px in edges.items():
-            if name.split(".")[0] in given and edge_px != "auto":
-                _check_multiple(name, edge_px, stride, "the pooling stride 2^model.depth")
-
-
-def _check_labels(labels: Labels) -> None:
-    if not 2 <= len(labels.classes) <= 32 or len(set(labels.classes)) != len(labels.classes):
-        raise PipelineError("labels.classes", "2 to 32 different names", list(labels.classes))
-    if labels.kind == "instances" and len(labels.classes) != 2:
-        raise PipelineError(
-            "labels.classes", "two names (background and the objects) with kind: instances", list(labels.classes),
-            fix="use kind: classes with values for more classes",
-        )  # fmt: skip
-    if labels.kind == "classes" and set(labels.values.values()) != set(labels.classes):
-        raise PipelineError(
-            "labels.values", f"a label value for each of {list(labels.classes)}", labels.values,
-            fix="with kind: classes say which value is which class, e.g. {0: background, 255: cell}",
-        )  # fmt: skip
-    if labels.ignore is not None and labels.ignore in labels.values:
-        raise PipelineError("labels.ignore", "a value that is no class", labels.ignore)
-
-
-def _check_multiple(where: str, value: int, of: int, of_name: str) -> None:
-    if value % of:
-        nearest = max(of, round(value / of) * of)
-        raise PipelineError(where, f"a multiple of {of_name} ({of})", value, nearest)
 
 
 def schema() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.allocator import keep_pages
-from unet_pipeline.config import Compute, Precision
+from unet_pipeline.config import Compute, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
@@ -36,6 +36,7 @@ class Forward:
         normaliser: grey values of the stack to what the network was trained on; never measured on a tile.
         device: where it runs.
         precision: number format of the convolutions.
+        threshold: probability from which a pixel is an object's; None: the likeliest class.
     """
 
     network: Callable[[torch.Tensor], torch.Tensor]
@@ -43,9 +44,10 @@ class Forward:
     normaliser: Normaliser
     device: torch.device
     precision: str
+    threshold: float | None = None
 
     @classmethod
-    def load(cls, model: Path, stack: Stack, precision: Precision, compute: Compute) -> Forward:
+    def load(cls, model: Path, stack: Stack, options: Predict, compute: Compute) -> Forward:
         """Load a model folder for one stack.
 
         Raises:
@@ -54,12 +56,13 @@ class Forward:
         torch.set_num_threads(compute.threads)
         keep_pages()
         device = choose_device(compute)
-        precision = usable_precision(device, precision, "predict.precision")
+        precision = usable_precision(device, options.precision, "predict.precision")
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
-        return cls(Compiled(network) if compute.compile else network, card, normaliser, device, precision)
+        run = Compiled(network) if compute.compile else network
+        return cls(run, card, normaliser, device, precision, options.threshold)
 
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
@@ -82,6 +85,10 @@ class Forward:
             with autocast(self.device, self.precision):
                 logits: torch.Tensor = self.network(batch)
             return logits[:count].float()
+
+    def shares(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of logits, both (classes, y, x) float32."""
+        return logits.softmax(dim=0) if self.card.activation == "softmax" else logits.sigmoid()
 
     def bytes_of(self, read: tuple[int, int], batch: int) -> int:
         """Return about how much memory a pass over a batch of windows of `read` (height, width) px takes, bytes.

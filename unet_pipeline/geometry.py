@@ -2,7 +2,8 @@
 
 An unpadded U-Net of depth 4 maps 16k + 60 to 16k - 124 px (Ronneberger 2015, fig. 1). Its output changes phase
 unless tile origins are multiples of the pooling stride 16, so the paper's own step of 388 = 16 * 24 + 4 px is not
-seamless; a kept block of 384 px is. Every number of this module follows from depth and kernel size.
+seamless; a kept block of 384 px is. Every number of this module follows from depth and kernel
+size; `reach` has those of padded networks.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Geometry:
         after: px read after it; before + rest, where the rest makes the input size legal (96 for depth 4).
         lost: px by which the output is smaller than the input (184 for depth 4; 0 for padded networks).
         crop_px: first output pixel that is kept.
+        whole_plane: whether only a tile that holds the whole plane gives the result of one pass.
     """
 
     stride: int
@@ -43,6 +45,19 @@ class Geometry:
     after: int
     lost: int
     crop_px: int = 0
+    whole_plane: bool = False
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether the output is as large as the input."""
+        return self.lost == 0
+
+    def training_px(self, tile_px: int) -> int:
+        """Return the input size of a training tile; a padded network learns from all it returns, at the edge too."""
+        if not self.is_padded:
+            return self.read_px(tile_px)
+        self.check_keep(tile_px, "train.tile_px")
+        return tile_px + (self.after if self.whole_plane else 0)
 
     def read_px(self, keep_px: int) -> int:
         """Return the input size of a tile that keeps `keep_px` px; 572 for 384 px at depth 4.
@@ -78,7 +93,7 @@ class Geometry:
             raise PipelineError(where, legal, f"{read_px} px", nearest)
 
 
-def unpadded(depth: int) -> Geometry:
+def unpadded(depth: int, lost_up_px: int = 0) -> Geometry:
     """Return the geometry of the paper's network with `depth` poolings.
 
     Going down, a level of size s gives (s - 4) / 2; the bottom loses 4; going up, s gives 2 s - 4. Summed over the
@@ -87,6 +102,8 @@ def unpadded(depth: int) -> Geometry:
 
     Args:
         depth: number of poolings, 1 or more.
+        lost_up_px: pixels each side loses in addition at each up-sampling: 1 with bilinear interpolation, whose
+            outermost pixels would depend on where the tile ends.
 
     Raises:
         PipelineError: if the depth is less than 1.
@@ -95,9 +112,30 @@ def unpadded(depth: int) -> Geometry:
         raise PipelineError("model.depth", "1 or more", depth, nearest=1)
     stride = 2**depth
     loss = CONVOLUTIONS * LOST_PX
-    lost = loss * (3 * stride - 2)
+    lost = loss * (3 * stride - 2) + 2 * lost_up_px * (stride - 1)
     before = lost // 2
     # going down, the size must be divisible at every pooling: s_0 = loss * (1 + 2 + ... + 2^(depth-1)) mod 2^depth
     residue = loss * (stride - 1) % stride
     rest = (residue - lost) % stride
     return Geometry(stride, before, before + rest, lost)
+
+
+def padded(reach_px: int, stride: int) -> Geometry:
+    """Return the geometry of a network whose output is as large as its input, and which sees `reach_px` px on a side.
+
+    Zeros that pad the tile, and interpolation at its edge, spoil what lies within the reach of the edge: as much is
+    read beyond the kept block, rounded up to the stride, and cropped away.
+    """
+    margin = -(-reach_px // stride) * stride
+    return Geometry(stride, margin, margin, 0, margin)
+
+
+def resized(depth: int) -> Geometry:
+    """Return the geometry of the paper's network whose output is stretched to the size of its input.
+
+    What lies where then depends on the size of the tile: only a tile that holds the whole plane gives the result of one
+    pass, so other tiles are refused (see `tiling.plan`).
+    """
+    stride = 2**depth
+    rest = CONVOLUTIONS * LOST_PX * (stride - 1) % stride
+    return Geometry(stride, 0, rest, 0, whole_plane=True)

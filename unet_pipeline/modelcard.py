@@ -9,46 +9,88 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy.typing as npt
 
-from unet_pipeline.config import Normalise
+from unet_pipeline import reach
+from unet_pipeline.config import ENCODER_DEPTH, Down, Model, Network, Normalise, Up
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry, unpadded
+from unet_pipeline.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.normalise import Normaliser, from_statistics
 from unet_pipeline.record import Check, read_json, unclaimed, write_json
 from unet_pipeline.schema import build, key, plain
 
 T = TypeVar("T")
+Activation = Literal["softmax", "sigmoid"]
 
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-FORMAT = "unet_pipeline model 1"
+FORMAT = "unet_pipeline model 2"
 FIX = "restore the model folder, or train again: run the workflow with `--forcerun results/model/model.json`"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, exactly enough to build it; the paper's is ("unet", 4, 64, 1, 2, 0.5)."""
+    """A network, exactly enough to build it; the paper's is ("unet", 4, 64, 1, 2, 0.5); fields as of `config.Model`."""
 
-    family: Literal["unet"] = key("unet", "unet: the paper's unpadded network")
+    network: Network = key("unet", "unet, or the encoder")
     depth: int = key(4, "number of poolings", 1, 6)
     base_channels: int = key(64, "channels of the first level; doubled at each pooling", 1, 256)
     in_channels: int = key(1, "channels of the image", 1, 1024)
     classes: int = key(2, "output classes, background included", 2, 32)
     dropout: float = key(0.5, "dropout probability at the end of the contracting path", 0, 0.95)
+    padded: bool = key(False, "zeros around each convolution")
+    batch_norm: bool = key(False, "batch normalisation")
+    down: Down = key("pool", "how the resolution is halved")
+    up: Up = key("transposed", "how it is doubled")
+    up_relu: bool = key(False, "ReLU after each up-convolution")
+    wide_up: bool = key(False, "the last up-convolution keeps its channels")
+    resize_output: bool = key(False, "output stretched to the size of the input")
 
 
-GEOMETRIES: Mapping[str, Callable[[Architecture], Geometry]] = {
-    "unet": lambda architecture: unpadded(architecture.depth),
-}
-"""Size arithmetic of each family; a new family adds a line here and one to `models.FAMILIES`."""
+ENCODER_LEVELS: Mapping[str, Callable[[], list[reach.Level]]] = {"vgg16": reach.vgg16, "resnet50": reach.resnet50}
+"""Levels of the networks on torchvision's encoders; their modules stand in `networks.encoders`."""
+
+
+def architecture(model: Model, channels: int, classes: int) -> Architecture:
+    """Return the network of section `model` for images with `channels` channels and `classes` classes."""
+    depth, base, own = model.depth, model.base_channels, model.network in ENCODER_DEPTH
+    if own:
+        depth, base = ENCODER_DEPTH[model.network], 64
+    return Architecture(
+        model.network, depth, base, channels, classes, model.dropout, model.padded or own, model.batch_norm,
+        model.down, model.up, model.up_relu, model.wide_up, model.resize_output,
+    )  # fmt: skip
 
 
 def geometry(architecture: Architecture) -> Geometry:
     """Return the size arithmetic of a network."""
-    return GEOMETRIES[architecture.family](architecture)
+    depth, bilinear = architecture.depth, architecture.up == "bilinear"
+    if architecture.network in ENCODER_LEVELS:
+        return padded(reach.reach_px(ENCODER_LEVELS[architecture.network](), bilinear), 2**depth)
+    if architecture.padded:
+        return padded(reach.reach_px(reach.unet(depth, architecture.down == "stride"), bilinear), 2**depth)
+    if architecture.resize_output:
+        return resized(depth)
+    return unpadded(depth, lost_up_px=int(bilinear))
+
+
+def check_input(shape: Sequence[int], channels: int, sizes: Geometry) -> None:
+    """Refuse what a network cannot take.
+
+    Args:
+        shape: of the image, (n, channels, y, x).
+        channels: those of the network.
+        sizes: its legal sizes.
+
+    Raises:
+        PipelineError: names the nearest legal size.
+    """
+    if len(shape) != 4 or shape[1] != channels:
+        raise PipelineError("network input", f"(n, {channels}, y, x)", tuple(shape))
+    for size_px in shape[2:]:
+        sizes.check_read(size_px, "network input")
 
 
 @dataclass(frozen=True)
@@ -61,6 +103,7 @@ class ModelCard:
         normalise: how grey values are normalised.
         normaliser: the constants of the training set with `normalise.scope` "model"; None with "stack", where every
             stack brings its own statistics.
+        activation: what makes probabilities of the outputs: softmax over the classes, or a sigmoid of each.
         training: record of the training: settings, steps, scores, provenance; plain values.
         weights_sha256: SHA-256 of `weights.safetensors`; empty before the model is saved.
     """
@@ -69,6 +112,7 @@ class ModelCard:
     classes: tuple[str, ...]
     normalise: Normalise = Normalise()
     normaliser: Normaliser | None = None
+    activation: Activation = "softmax"
     training: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
 
@@ -113,6 +157,7 @@ class ModelCard:
             "classes": list(self.classes),
             "normalise": asdict(self.normalise),
             "normaliser": None if self.normaliser is None else self.normaliser.to_json(),
+            "activation": self.activation,
             "geometry": asdict(self.geometry),
             "weights_sha256": self.weights_sha256,
             "training": plain(dict(self.training)),
@@ -129,7 +174,7 @@ def read_card(folder: Path) -> ModelCard:
     value = read_json(path, fix=FIX)
     if value.get("format") != FORMAT:
         raise PipelineError(f"{path}: format", repr(FORMAT), repr(value.get("format")), fix=FIX)
-    names = {"format", "architecture", "classes", "normalise", "normaliser", "geometry", "weights_sha256", "training"}
+    names = {"format", "weights_sha256", *(f.name for f in fields(ModelCard)), "geometry"}
     if missing := sorted(names - set(value)):
         raise PipelineError(path, f"the keys {', '.join(sorted(names))}", f"none named {', '.join(missing)}", fix=FIX)
     normaliser = value["normaliser"]
@@ -138,6 +183,7 @@ def read_card(folder: Path) -> ModelCard:
         _names(value["classes"], path),
         _section(Normalise, value["normalise"], f"{path}: normalise"),
         None if normaliser is None else Normaliser.from_json(normaliser, f"{path}: normaliser"),
+        value["activation"],
         value["training"],
         value["weights_sha256"],
     )
@@ -174,6 +220,8 @@ def _check(card: ModelCard, value: Mapping[str, Any], path: Path) -> None:
         raise PipelineError(f"{path}: normaliser", "constants with scope model, null with stack", card.normalise.scope)
     if card.normaliser is not None and len(card.normaliser.offset) != channels:
         raise PipelineError(f"{path}: normaliser", f"{channels} channels", len(card.normaliser.offset), fix=FIX)
+    if card.activation not in get_args(Activation):
+        raise PipelineError(f"{path}: activation", " or ".join(get_args(Activation)), repr(card.activation), fix=FIX)
     if value["geometry"] != asdict(card.geometry):
         raise PipelineError(f"{path}: geometry", f"{asdict(card.geometry)}", value["geometry"], fix=FIX)
     if not isinstance(card.training, Mapping) or not isinstance(card.weights_sha256, str):

@@ -1,4 +1,4 @@
-"""The paper's network, its folder on disk, and the device it runs on."""
+"""A network built, its folder on disk, and the device it runs on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from unet_pipeline.modelcard import (
     WEIGHTS_FILE,
     Architecture,
     ModelCard,
-    geometry,
     read_card,
     write_card,
 )
+from unet_pipeline.networks.encoders import EncoderUNet
+from unet_pipeline.networks.unet import UNet
 from unet_pipeline.progress import tell
 from unet_pipeline.record import Check, atomic_path, sha256_bytes, unclaimed
 
@@ -35,98 +36,19 @@ LARGEST = 2**34
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class UNet(nn.Module):
-    """The unpadded U-Net of Ronneberger et al. 2015, figure 1 (sizes for depth 4, one 572 px tile).
-
-    ```
-    572 > 568 ----------------- crop ------------------ > 392 > 388 > 1x1    1 x base
-      284 > 280 --------------- crop --------------- > 200 > 196             2 x base
-        140 > 136 ------------- crop ------------ > 104 > 100                4 x base
-           68 >  64 dropout --- crop --------- > 56 >  52                    8 x base
-              32 >  28 dropout  --------- up                                16 x base
-    ```
-    A level is two 3x3 convolutions, each with ReLU; down is a 2x2 max pooling; up is a 2x2 up-convolution that halves
-    the channels, without ReLU, as in the figure. Dropout acts on the outputs of the last two contracting levels: on the
-    last but one before its pooling, so that the skip carries it too (as the authors' release does), and on the bottom
-    before the first up-convolution. Skips come first in the concatenation.
-    """
-
-    def __init__(self, architecture: Architecture) -> None:
-        """Build the network; weights are torch's own until `initialise`."""
-        super().__init__()
-        self.architecture = architecture
-        self.geometry = geometry(architecture)
-        widths = [architecture.base_channels * 2**level for level in range(architecture.depth + 1)]
-        inputs = [architecture.in_channels, *widths]
-        self.contracting = nn.ModuleList(_level(a, b) for a, b in zip(inputs, widths, strict=False))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * width, width, 2, stride=2) for width in widths[-2::-1])
-        self.expanding = nn.ModuleList(_level(2 * width, width) for width in widths[-2::-1])
-        self.head = nn.Conv2d(widths[0], architecture.classes, 1)
-        self.dropout = nn.Dropout(architecture.dropout)
-        self.pool = nn.MaxPool2d(2)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the class scores before the softmax.
-
-        Args:
-            image: (n, in_channels, y, x) float, normalised; y and x legal for `geometry`, e.g. 572.
-
-        Returns:
-            (n, classes, y - lost, x - lost), e.g. 388.
-
-        Raises:
-            PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
-        """
-        self._check(image)
-        skips = []
-        x = image
-        for level, contract in enumerate(self.contracting):
-            x = contract(x)
-            if level >= self.architecture.depth - 1:
-                x = self.dropout(x)
-            if level < self.architecture.depth:
-                skips.append(x)
-                x = self.pool(x)
-        for up, expand in zip(self.up, self.expanding, strict=True):
-            x = up(x)
-            x = expand(torch.cat([centre_crop(skips.pop(), x), x], dim=1))
-        scores: torch.Tensor = self.head(x)
-        return scores
-
-    def _check(self, image: torch.Tensor) -> None:
-        channels = self.architecture.in_channels
-        if image.ndim != 4 or image.shape[1] != channels:
-            raise PipelineError("network input", f"(n, {channels}, y, x)", tuple(image.shape))
-        for size_px in image.shape[2:]:
-            self.geometry.check_read(size_px, "network input")
-
-
-def _level(inputs: int, outputs: int) -> nn.Sequential:
-    """Two unpadded 3x3 convolutions, each with ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3),
-        nn.ReLU(inplace=True),
-    )
-
-
-def centre_crop(skip: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return the middle of `skip` (n, c, y, x) that has the height and width of `like`."""
-    height, width = like.shape[2:]
-    top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
-    return skip[:, :, top : top + height, left : left + width]
-
-
-FAMILIES: Mapping[str, Callable[[Architecture], nn.Module]] = {"unet": UNet}
-"""The network of each family; its sizes stand in `modelcard.GEOMETRIES`."""
+NETWORKS: Mapping[str, Callable[[Architecture], nn.Module]] = {
+    "unet": UNet,
+    "vgg16": EncoderUNet,
+    "resnet50": EncoderUNet,
+}
+"""By name; their sizes are those of `modelcard.geometry`."""
 
 
 def build(architecture: Architecture, seed: int = 0) -> nn.Module:
     """Return an initialised network on the CPU; the same seed gives the same weights."""
     # torch's own initialisation, which is overwritten, must not move the caller's random state
     with torch.random.fork_rng(devices=[]):
-        network = FAMILIES[architecture.family](architecture)
+        network = NETWORKS[architecture.network](architecture)
     initialise(network, torch.Generator().manual_seed(seed))
     return network
 
@@ -173,7 +95,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, ModelCard
     card = read_card(folder)
     tensors = _read_weights(folder / WEIGHTS_FILE, card)
     with torch.device("meta"):
-        network = FAMILIES[card.architecture.family](card.architecture)
+        network = NETWORKS[card.architecture.network](card.architecture)
     _check_tensors(network.state_dict(), tensors, folder / WEIGHTS_FILE)
     network.load_state_dict(tensors, assign=True)
     return network.to(device).eval(), card

@@ -94,7 +94,7 @@ def from_statistics(options: Normalise, statistics: Mapping[str, Any], dtype: np
     Raises:
         PipelineError: method "range" with floating values outside 0..1.
     """
-    methods = {"percentile": _percentile, "zscore": _zscore, "none": _none}
+    methods = {"percentile": _percentile, "zscore": _zscore, "fixed": _fixed, "none": _none}
     if options.method == "range":
         return _range(statistics, np.dtype(dtype))
     return methods[options.method](options, statistics)
@@ -112,6 +112,11 @@ def _percentile(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser
 def _zscore(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:
     mean = np.asarray(statistics["mean"], np.float64)
     return _between(mean, mean + np.asarray(statistics["std"], np.float64))
+
+
+def _fixed(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:
+    channels = len(statistics["min"])
+    return _between(np.full(channels, options.black), np.full(channels, options.white))
 
 
 def _none(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:

@@ -55,7 +55,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     Returns:
         The record: plan, region, shards (number and checksum of each file), tiles, device, provenance.
     """
-    forward = Forward.load(model, stack_plan.stack, config.predict.precision, config.compute)
+    forward = Forward.load(model, stack_plan.stack, config.predict, config.compute)
     _check_fit(stack_plan, forward, config)
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
     made_by = stack_plan.work(forward.card, config.predict)
@@ -162,20 +162,31 @@ def predict_shard(
     for tiles in _groups(plan.tiles(shard), batch):
         logits = forward([window[:, *plan.seen(tile, shard)] for tile in tiles])
         for scores, tile in zip(logits, tiles, strict=True):
-            kept = scores[:, *tile.local(plan.geometry)]
+            shares = forward.shares(scores[:, *tile.local(plan.geometry)])
             inside = tile.within(shard)
-            probabilities[:, *inside] = quantised(kept, dtype)
-            classes[inside] = kept.argmax(dim=0)
+            probabilities[:, *inside] = quantised(shares, dtype)
+            classes[inside] = decided(shares, forward.threshold)
         on_tiles(len(tiles))
     return Values(probabilities, classes)
 
 
-def quantised(logits: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
-    """Return the softmax of logits (classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
-    shares = torch.softmax(logits, dim=0)
-    if dtype == np.uint8:
-        shares = shares.mul_(255).round_()
-    return shares.to(STORED[dtype.name])
+def quantised(shares: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+    """Return probabilities (classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
+    return ((shares * 255).round_() if dtype == np.uint8 else shares).to(STORED[dtype.name])
+
+
+def decided(shares: torch.Tensor, threshold: float | None) -> torch.Tensor:
+    """Return the class of each pixel, (y, x) uint8.
+
+    Args:
+        shares: probabilities, (classes, y, x).
+        threshold: the likeliest object class where its probability reaches this, else background (class 0); None takes
+            the likeliest class.
+    """
+    if threshold is None:
+        return shares.argmax(dim=0).to(torch.uint8)
+    highest, which = shares[1:].max(dim=0)
+    return torch.where(highest >= threshold, which + 1, 0).to(torch.uint8)
 
 
 def describe_compute(forward: Forward, compute: Compute) -> dict[str, Any]:

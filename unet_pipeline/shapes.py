@@ -70,6 +70,7 @@ AREA = {"smallest": COUNT, "median": float, "largest": COUNT}
 DIFFERENCE = {"tiling": str, "largest_difference_std": float, "flipped_labels": COUNT, "flipped_per_mpx": float}
 BEST = {name: Either(float, None) for name in ("value", "threshold", "split", "merge")}
 ISBI = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error", "splits_mergers_error")
+GEOMETRY = {"stride": SIZE, "before": COUNT, "after": COUNT, "lost": COUNT, "crop_px": COUNT, "whole_plane": bool}
 PRECISION = {"average_precision": Either(float, None)}
 DTYPES = ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
@@ -110,7 +111,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "ingest": FILE,
         "plan": {
             "shape": [SIZE, SIZE, SIZE],
-            "geometry": {"stride": SIZE, "before": COUNT, "after": COUNT, "lost": COUNT, "crop_px": COUNT},
+            "geometry": GEOMETRY,
             "keep": [SIZE, SIZE],
             "shard": [SIZE, SIZE],
             "regions": SIZE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from unet_pipeline import ngff
 from unet_pipeline.config import Config, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import files_below, list_path, parse_list, write_list
-from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.geometry import Geometry
+from unet_pipeline.modelcard import ModelCard, architecture
+from unet_pipeline.modelcard import geometry as geometry_of
 from unet_pipeline.plane_array import PlaneArray, Repair, open_array
 from unet_pipeline.publish import claim, replacing, sweep
 from unet_pipeline.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
@@ -65,7 +66,7 @@ class StackPlan:
         if shape != stack.grid.shape:
             expected = f"a plan of {stack.grid.shape} planes, rows and columns, as {stack.record} has"
             raise PipelineError(record, expected, shape, fix=again(record))
-        geometry = Geometry(*(stored["geometry"][name] for name in ("stride", "before", "after", "lost", "crop_px")))
+        geometry = Geometry(**{field.name: stored["geometry"][field.name] for field in fields(Geometry)})
         planned = Plan(shape, geometry, keep, shard, stored["regions"])
         return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"])
 
@@ -125,7 +126,7 @@ def tile(
         config: sections labels, store, model, tile and predict are used.
         regions: number of prediction jobs.
         output: `results/{stack}/tiles.json`; the store lies beside it.
-        card: of a finished model; None takes the paper's network with model.depth.
+        card: of a finished model; None takes the network of section model.
         dry_run: only describe, write nothing.
 
     Returns:
@@ -138,7 +139,8 @@ def tile(
     if card:
         card.check_image(stack.channels, f"stack {stack.name}")
         card.check_classes(config.labels.classes)
-    grid, geometry = stack.grid, card.geometry if card else unpadded(config.model.depth)
+    grid, classes = stack.grid, len(config.labels.classes)
+    geometry = card.geometry if card else geometry_of(architecture(config.model, stack.channels, classes))
     _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
     tile_px = config.tile.tile_px
     planned = plan(grid.shape, geometry, PLANNED_PX if tile_px == "auto" else tile_px, shard, regions)

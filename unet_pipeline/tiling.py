@@ -188,11 +188,23 @@ def plan(shape: tuple[int, int, int], geometry: Geometry, tile_px: int, shard: t
         PipelineError: if a size would shift the pooling phase; names the nearest that does not.
     """
     geometry.check_keep(tile_px, "tile.tile_px")
+    if geometry.whole_plane:
+        tile_px = _whole_plane(shape, geometry, shard)
     keep = tuple(
         _even(geometry, min(edge, geometry.round_up(size)), tile_px)
         for edge, size in zip(shard, shape[1:], strict=True)
     )
     return Plan(shape, geometry, (keep[0], keep[1]), shard, regions)
+
+
+def _whole_plane(shape: tuple[int, int, int], geometry: Geometry, shard: tuple[int, int]) -> int:
+    """Return a tile size that holds a whole plane, and refuse planes of several shards."""
+    if shape[1] > shard[0] or shape[2] > shard[1]:
+        fix = "raise store.shard_px, or set model.resize_output: false, with which any size works"
+        raise PipelineError(
+            "model.resize_output", f"planes of one shard, {shard[0]} x {shard[1]} px", shape[1:], fix=fix
+        )
+    return geometry.round_up(max(shape[1:]))
 
 
 def _even(geometry: Geometry, extent_px: int, tile_px: int) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from unet_pipeline import ngff
 from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, Architecture, ModelCard
+from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture
 from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.plane_array import open_array
 from unet_pipeline.progress import Progress
@@ -24,6 +24,7 @@ from unet_pipeline.stack import WEIGHTS, Stack
 from unet_pipeline.training.history import HISTORY_FILE
 from unet_pipeline.training.learner import CHECKPOINT, Settings
 from unet_pipeline.training.loop import TrainResult, train
+from unet_pipeline.training.losses import Loss
 from unet_pipeline.training.processes import present_group
 from unet_pipeline.training.training_stack import TrainingStack
 from unet_pipeline.weights import class_weights
@@ -93,25 +94,36 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     )
     counts = np.array([[one.facts["class_counts"][name] for name in classes] for one in weighed]).sum(axis=0)
     balance = class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
-    options = config.model
-    architecture = Architecture("unet", options.depth, options.base_channels, channels, len(classes), options.dropout)
     sections = config.section(*SECTIONS)
     records = [*training, *validation]
+    encoder_weights = _encoder_weights(config)
     made_by = {
         "stacks": [one.stack.name for one in weighed],
         "validation_stacks": [one.stack.name for one in held_out],
         "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
-        "provenance": provenance(sections, records),
+        "provenance": provenance(sections, [*records, *encoder_weights]),
     }
-    card = ModelCard(architecture, classes, config.normalise, common, made_by)
-    key = digest([sections, [sha256_file(path) for path in records]])
-    settings = Settings(config.train, config.augment, config.compute)
+    network = architecture(config.model, channels, len(classes))
+    card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation, made_by)
+    key = digest([sections, [sha256_file(path) for path in [*records, *encoder_weights]]])
+    settings = Settings(config.train, config.augment, config.compute, *encoder_weights)
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:
             return train(stacks, checks, card, balance, settings, folder, key, unheard)
     with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, "train") as progress:
         return train(stacks, checks, card, balance, settings, folder, key, progress, mine.check)
+
+
+def _encoder_weights(config: Config) -> list[Path]:
+    """Return the file the encoder starts from, if there is to be one."""
+    if config.model.encoder_weights is None:
+        return []
+    path = Path(config.model.encoder_weights)
+    if not path.is_file():
+        fix = "put the state-dict of torchvision's network there, or set the key to null to start from random weights"
+        raise PipelineError("model.encoder_weights", "a file of weights", f"no file {path}", fix=fix)
+    return [path]
 
 
 def _channels(weighed: Sequence[Weighed]) -> int:

@@ -58,7 +58,7 @@ def read_any_picture(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> None:
-    from unet_pipeline.config import load
+    from unet_pipeline.configfile import load
 
     path = folder / "config.yaml"
     text = path.read_bytes()[:1_000_000].decode("utf-8", "replace") if path.is_file() else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unet_pipeline.modelcard import Architecture
 from unet_pipeline.page.curves import TRAINING, VALIDATION, colour, dice_curve, image_size, loss_curve, rate_curve
 from unet_pipeline.page.page import (
     Markup,
@@ -21,7 +22,11 @@ from unet_pipeline.page.page import (
 )
 from unet_pipeline.page.results import ModelResult
 
-FAMILIES = {"unet": "U-Net of Ronneberger et al. 2015, unpadded"}
+NETWORKS = {
+    "unet": "U-Net of Ronneberger et al. 2015",
+    "vgg16": "U-Net on the encoder VGG16",
+    "resnet50": "U-Net on the encoder ResNet50",
+}
 
 
 def training_section(model: ModelResult) -> Markup:
@@ -53,7 +58,7 @@ def _network(model: ModelResult) -> list[tuple[object, object]]:
     scope = "each stack by its own" if card.normalise.scope == "stack" else "all stacks by those of the training stacks"
     grey = f", {card.normalise.low:g} % to {card.normalise.high:g} %" if card.normalise.method == "percentile" else ""
     return [
-        ("Architecture", FAMILIES.get(network.family, network.family)),
+        ("Architecture", f"{NETWORKS[network.network]}, {', '.join(_departures(network))}"),
         ("Size", f"depth {network.depth}, {network.base_channels} channels at the first level"),
         ("Parameters", count(model.parameters)),
         ("Channels in", network.in_channels),
@@ -64,6 +69,20 @@ def _network(model: ModelResult) -> list[tuple[object, object]]:
             f"{geometry.before} px before and {geometry.after} px after a tile; pooling stride {geometry.stride} px",
         ),
     ]
+
+
+def _departures(network: Architecture) -> list[str]:
+    """Return in words how a network differs from the paper's."""
+    words = {
+        "batch_norm": "batch normalisation",
+        "up_relu": "ReLU after up-convolutions",
+        "wide_up": "wide last up-convolution",
+        "resize_output": "output stretched to the input's size",
+    }
+    named = [text for name, text in words.items() if getattr(network, name)]
+    down = ["convolutions of stride 2"] if network.down == "stride" else []
+    up = ["bilinear up-sampling"] if network.up == "bilinear" else []
+    return ["padded" if network.padded else "unpadded", *down, *up, *named]
 
 
 def _training(model: ModelResult) -> list[tuple[object, object]]:

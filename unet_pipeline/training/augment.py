@@ -63,12 +63,20 @@ def draw(options: Augment, generator: np.random.Generator, channels: int, shape:
 
 def _matrix(options: Augment, generator: np.random.Generator) -> Floats:
     """Compose rotation, mirroring and scale; objects grow by a factor of 1 ± scale, so positions shrink by it."""
-    angle = generator.uniform(0, 2 * np.pi) if options.rotate else 0.0
+    angle = _angle(options, generator)
     mirror = np.diag(generator.choice([-1.0, 1.0], size=2)) if options.flip else np.eye(2)
     size = generator.uniform(1 - options.scale, 1 + options.scale)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    cos, sin = (round(part(angle), 15) for part in (math.cos, math.sin))  # whole numbers at quarter turns
+    turn = np.array([[cos, -sin], [sin, cos]])
     matrix: Floats = turn @ mirror / size
     return matrix
+
+
+def _angle(options: Augment, generator: np.random.Generator) -> float:
+    """Draw an angle, radians."""
+    if options.rotate == "quarter":
+        return float(generator.integers(4)) * math.pi / 2
+    return float(generator.uniform(0, 2 * math.pi)) if options.rotate == "any" else 0.0
 
 
 def _spacing_px(options: Augment) -> float:

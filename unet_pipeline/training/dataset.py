@@ -83,7 +83,7 @@ class Sampler:
         source = self.sources[int(np.searchsorted(self._share, generator.random(), side="right"))]
         stack = source.stack
         plane = stack.used[int(generator.integers(len(stack.used)))]
-        read_px = self.geometry.read_px(self.tile_px)
+        read_px = self.geometry.training_px(self.tile_px)
         # the centre of an even tile lies between pixels: without deformation, pixels are read as they are
         centre = [int(generator.integers(size)) + 0.5 * (1 - read_px % 2) for size in stack.size]
         transform = augment.draw(self.options, generator, stack.image.shape[1], (read_px, read_px))
@@ -95,7 +95,7 @@ class Sampler:
 
     def _output(self, positions: torch.Tensor) -> torch.Tensor:
         """Cut the positions that the network reads down to those it returns."""
-        first = self.geometry.before - self.geometry.crop_px
+        first = self.geometry.lost // 2
         window = slice(first, first + self.geometry.output_px(positions.shape[-1]))
         return positions[:, window, window]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from unet_pipeline.config import Augment, Compute, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import build, choose_device, usable_precision
-from unet_pipeline.progress import Progress
+from unet_pipeline.networks.encoders import EncoderUNet
+from unet_pipeline.networks.pretrained import load_encoder
+from unet_pipeline.progress import Progress, tell
 from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
 from unet_pipeline.schema import plain
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_tiles
-from unet_pipeline.training.feed import readers
+from unet_pipeline.training.feed import Batch, batches, readers
 from unet_pipeline.training.history import Row
+from unet_pipeline.training.losses import Loss
+from unet_pipeline.training.optimisers import buffers, optimiser, restore
 from unet_pipeline.training.processes import Group, own_device, present_group
 from unet_pipeline.training.sources import sources
 from unet_pipeline.training.training_stack import TrainingStack, in_memory
@@ -37,16 +42,17 @@ damaged is then restored without training again."""
 
 @dataclass(frozen=True)
 class Settings:
-    """The sections of the configuration that training uses."""
+    """The sections of the configuration that training uses, and the file of section `model` an encoder starts from."""
 
     train: Train = Train()
     augment: Augment = Augment()
     compute: Compute = Compute()
+    encoder_weights: Path | None = None
 
 
 @dataclass
 class State:
-    """What a step changes besides weights and momentum; all of it is in the checkpoint.
+    """What a step changes besides the weights and what the optimiser remembers; all of it is in the checkpoint.
 
     Attributes:
         step: weight updates done.
@@ -73,15 +79,38 @@ class Learner:
     settings: Settings
     device: torch.device
     network: nn.Module
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     class_weights: torch.Tensor
     sampler: Sampler
+    loss: Loss
     validation: Validation
     checkpoint: Path
     digest: str
     group: Group
     validation_tiles: int
+
+    def enter(self, step: int) -> None:
+        """Make ready for a step: in the first `freeze_steps` the encoder keeps its weights and its batch statistics."""
+        if isinstance(self.network, EncoderUNet):
+            encoder = self.network.encoder
+            learns = step >= self.settings.train.freeze_steps
+            encoder.requires_grad_(learns)
+            self.network.train()
+            encoder.train(learns)
+
+    def batches(self, first: int) -> Generator[Batch, None, None]:
+        """Yield this process's part of the batches of steps `first`, `first` + 1, ..."""
+        options, workers = self.settings.train, self.validation.workers
+        frozen = min(options.freeze_steps, options.steps)
+        for start, stop, batch in (
+            (first, frozen, options.freeze_batch),
+            (max(first, frozen), options.steps, options.batch),
+        ):
+            if start < stop:
+                share = self.group.share(batch)
+                with closing(batches(self.sampler, self.device, range(start, stop), share, workers)) as made:
+                    yield from made
 
 
 def prepare(
@@ -105,8 +134,10 @@ def prepare(
     settings = replace(settings, train=options)
     card.geometry.check_keep(options.tile_px, "train.tile_px")
     group.share(options.batch)
+    if options.freeze_steps:
+        group.share(options.freeze_batch, "train.freeze_batch")
     weights = _checked_weights(class_weights, card)
-    network = build(card.architecture, options.seed).to(device)
+    network = _network(card, settings, group.first).to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tiles = validation_tiles(validation_stacks, options.tile_px, options.validate_tiles)
     content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
@@ -114,10 +145,11 @@ def prepare(
         settings,
         device,
         network.train(),
-        _optimiser(network, options),
+        optimiser(network, options),
         torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
         weights.to(device),
         Sampler(sources(in_memory(stacks), device), card.geometry, options.tile_px, settings.augment, options.seed),
+        Loss.of(options),
         _validation(tiles, card, settings, device, group),
         folder / CHECKPOINT,
         digest_of(content),
@@ -126,13 +158,26 @@ def prepare(
     )
 
 
+def _network(card: ModelCard, settings: Settings, first: bool) -> nn.Module:
+    """Return the network as training starts from it; the first process says which weights were loaded."""
+    network = build(card.architecture, settings.train.seed)
+    if settings.encoder_weights is not None:
+        if not isinstance(network, EncoderUNet):
+            raise PipelineError("model.encoder_weights", "a network with an encoder of torchvision", "network: unet")
+        found = load_encoder(network.encoder, settings.encoder_weights)
+        if first:
+            tell(f"model.encoder_weights: {found}")
+    return network
+
+
 def _validation(
     tiles: Sequence[ValidationTile], card: ModelCard, settings: Settings, device: torch.device, group: Group
 ) -> Validation:
     """Return this process's share of the validation."""
     options, share = settings.train, tiles[group.rank :: group.size]
     workers = readers(settings.compute, device)
-    return Validation(share, card.geometry, options.tile_px, options.batch, options.precision, workers, group)
+    loss = Loss.of(options)
+    return Validation(share, card.geometry, options.tile_px, options.batch, options.precision, workers, group, loss)
 
 
 def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCard) -> torch.Tensor:
@@ -143,18 +188,10 @@ def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCa
     return torch.from_numpy(weights.copy())
 
 
-def _optimiser(network: nn.Module, options: Train) -> torch.optim.SGD:
-    """Return SGD that decays kernels, but not biases."""
-    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    biases = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": biases, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum)
-
-
 def save(learner: Learner, state: State, check: Check) -> None:
     """Write the checkpoint of a state whose losses have been read."""
-    momentum = {name: buffer for name, _, buffer in _momentum(learner) if buffer is not None}
-    parts = {"model": learner.network.state_dict(), "momentum": momentum, "best": state.best}
+    remembered = buffers(learner.network, learner.optimiser)
+    parts = {"model": learner.network.state_dict(), "optimiser": remembered, "best": state.best}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
     values = {
         "digest": learner.digest,
@@ -169,7 +206,7 @@ def save(learner: Learner, state: State, check: Check) -> None:
 
 
 def resume(learner: Learner, progress: Progress) -> State:
-    """Return the state of an interrupted training, with its weights and momentum in place, or the state at step 0.
+    """Return the state of an interrupted training, its weights and optimiser put back, or the state at step 0.
 
     A checkpoint that is damaged or belongs to something else is not used, and `progress` says so.
     """
@@ -194,11 +231,7 @@ def resume(learner: Learner, progress: Progress) -> State:
 def _restore(learner: Learner, checkpoint: Checkpoint) -> State:
     values = checkpoint.state
     learner.network.load_state_dict(_named(checkpoint, "model"))
-    momentum = _named(checkpoint, "momentum")
-    for name, parameter, _ in _momentum(learner):
-        if name in momentum:
-            # like the parameter in memory format too: sums over another order of elements would differ in the last bit
-            learner.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
+    restore(learner.network, learner.optimiser, _named(checkpoint, "optimiser"))
     learner.scaler.load_state_dict(values["scaler"])
     best = {name: tensor.to(learner.device, copy=True) for name, tensor in _named(checkpoint, "best").items()}
     history = [Row(**{**row, "dice": tuple(row["dice"])}) for row in values["history"]]
@@ -209,8 +242,3 @@ def _restore(learner: Learner, checkpoint: Checkpoint) -> State:
 def _named(checkpoint: Checkpoint, part: str) -> dict[str, torch.Tensor]:
     head = f"{part}."
     return {name.removeprefix(head): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(head)}
-
-
-def _momentum(learner: Learner) -> Iterator[tuple[str, nn.Parameter, torch.Tensor | None]]:
-    for name, parameter in learner.network.named_parameters():
-        yield name, parameter, learner.optimiser.state[parameter].get("momentum_buffer")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +28,11 @@ from unet_pipeline.models import autocast, save_model
 from unet_pipeline.progress import Progress
 from unet_pipeline.record import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.schema import plain
-from unet_pipeline.training.feed import Batch, batches
 from unet_pipeline.training.guards import Termination, explain_memory, reproducible
 from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
 from unet_pipeline.training.learner import Learner, Settings, State, prepare, resume, save
-from unet_pipeline.training.losses import pixel_weight, weighted_mean, weighted_sums
+from unet_pipeline.training.losses import pixel_weight, total
+from unet_pipeline.training.optimisers import learning_rate
 from unet_pipeline.training.processes import joined
 from unet_pipeline.training.training_stack import TrainingStack, check_stacks
 from unet_pipeline.training.validation import Score
@@ -128,8 +128,9 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
     optimiser, scaler = learner.optimiser, learner.scaler
     look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
     row_every = max(1, options.steps // ROWS)
-    with closing(_batches(learner, state.step)) as tiles:
+    with closing(learner.batches(state.step)) as tiles:
         for image, target, boundary in tiles:
+            learner.enter(state.step)
             rate = _set_rate(optimiser, learning_rate(options, state.step))
             torch.manual_seed(dropout_seed(options.seed, state.step, group.rank))
             with autocast(learner.device, options.precision):
@@ -164,14 +165,7 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             progress.advance(1, _note(state))
 
 
-def _batches(learner: Learner, first: int) -> Generator[Batch, None, None]:
-    """Yield this process's part of the batches of steps `first`, `first` + 1, ..."""
-    options = learner.settings.train
-    steps, share = range(first, options.steps), learner.group.share(options.batch)
-    return batches(learner.sampler, learner.device, steps, share, learner.validation.workers)
-
-
-def _set_rate(optimiser: torch.optim.SGD, rate: float) -> float:
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
     for parameters in optimiser.param_groups:
         parameters["lr"] = rate
     return rate
@@ -179,8 +173,9 @@ def _set_rate(optimiser: torch.optim.SGD, rate: float) -> float:
 
 def _loss(learner: Learner, logits: torch.Tensor, target: torch.Tensor, boundary: torch.Tensor) -> torch.Tensor:
     """Return this process's part of the loss of the whole batch."""
-    total, weights = weighted_sums(logits, target, pixel_weight(target, boundary, learner.class_weights))
-    return weighted_mean(total, learner.group.sum(weights))
+    weight = pixel_weight(target, boundary, learner.class_weights)
+    numerators, denominators = learner.loss.sums(logits, target, weight)
+    return total(numerators, learner.group.sum(denominators))
 
 
 def _keep(learner: Learner, state: State, check: Check) -> None:
@@ -189,16 +184,6 @@ def _keep(learner: Learner, state: State, check: Check) -> None:
         check()
         _check_weights(state, learner)
         save(learner, state, check)
-
-
-def learning_rate(options: Train, step: int) -> float:
-    """Return the learning rate of update `step` (from 0): a linear rise over `warmup` steps, then the schedule."""
-    if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
-    if options.schedule == "constant":
-        return options.learning_rate
-    share = (step - options.warmup) / (options.steps - options.warmup)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def dropout_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -1,10 +1,23 @@
-"""The paper's loss: cross-entropy of the pixel-wise softmax, weighted pixel by pixel."""
+"""What is minimised: the paper's weighted cross-entropy, and the named others.
+
+Every loss is a sum of terms, each the quotient of two sums over the batch, so that tiles, and processes that share a
+batch, can be added up before dividing. A pixel-wise term is sum(w l) / sum(w) with the pixel's weight w of the paper's
+eq. 2; the Dice term is the mean over the tiles of a batch and knows no weights.
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from unet_pipeline.config import IGNORE
+import torch
+from torch.nn.functional import one_hot, softplus
+
+from unet_pipeline.config import IGNORE, Train
+from unet_pipeline.modelcard import Activation
+
+SMOOTH_PX = 1.0
+"""Added to both sides of the Dice quotient: a class that is nowhere, and predicted nowhere, has Dice 1, not 0 / 0."""
 
 
 def pixel_weight(target: torch.Tensor, boundary: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
@@ -23,41 +36,135 @@ def pixel_weight(target: torch.Tensor, boundary: torch.Tensor, class_weights: to
     return torch.where(annotated, balance + boundary, 0.0)
 
 
-def weighted_cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return -sum(w log p_target) / sum(w) over the annotated pixels, Ronneberger et al. 2015 eq. 1.
+@dataclass(frozen=True)
+class Loss:
+    """A loss by its name in `train.loss`.
 
-    The paper gives the sum alone; dividing by the sum of the weights makes the learning rate independent of tile size,
-    batch and weights. Weights that sum to 0 give a loss of 0, with zero gradients.
+    Attributes:
+        name: its terms, joined by "+".
+        gamma, alpha: of the focal term; see `focal`.
+    """
+
+    name: str = "cross_entropy"
+    gamma: float = 2.0
+    alpha: float | None = None
+
+    @classmethod
+    def of(cls, options: Train) -> Loss:
+        """Return the loss of section `train`."""
+        return cls(options.loss, options.focal_gamma, options.focal_alpha)
+
+    @property
+    def activation(self) -> Activation:
+        """What makes probabilities of the logits that this loss trains."""
+        return "sigmoid" if "binary_cross_entropy" in self.name else "softmax"
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms, in the order of `sums`."""
+        return tuple(self.name.split("+"))
+
+    def sums(
+        self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return numerators and denominators of the terms, to add up over tiles before dividing.
+
+        Args:
+            logits: (n, classes, y, x) float; what follows is computed in float32.
+            target: (n, y, x) int64 class index, `IGNORE` (255) where nobody annotated.
+            weight: (n, y, x) float32 >= 0, of `pixel_weight`; not used where nobody annotated.
+
+        Returns:
+            Two tensors (terms,) float32.
+        """
+        logits, annotated = logits.float(), target != IGNORE
+        known = torch.where(annotated, target, 0)
+        weight = torch.where(annotated, weight, 0.0)
+        parts = []
+        for term in self.terms:
+            if term == "dice":
+                parts.append(_dice_sums(probabilities(logits, self.activation), known, annotated))
+            else:
+                values = self._of_pixels(term, logits, known)
+                parts.append((torch.where(annotated, weight * values, 0.0).sum(), weight.sum()))
+        numerators, denominators = zip(*parts, strict=True)
+        return torch.stack(numerators), torch.stack(denominators)
+
+    def _of_pixels(self, term: str, logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        if term == "focal":
+            return focal(logits, known, self.gamma, self.alpha)
+        return PIXELWISE[term](logits, known)
+
+    def __call__(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch, a scalar; the arguments are those of `sums`."""
+        return total(*self.sums(logits, target, weight))
+
+
+def total(numerators: torch.Tensor, denominators: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the quotients of (terms,) and (terms,); where nothing was annotated a term is 0.
+
+    The paper gives sums alone; dividing by the weights makes the learning rate independent of tile size, batch and
+    weights.
+    """
+    return (numerators / torch.where(denominators > 0, denominators, 1.0)).sum()
+
+
+def probabilities(logits: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """Return the softmax over the classes, or the sigmoid, of logits (n, classes, y, x)."""
+    return logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
+
+
+def cross_entropy(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return -log p of the target class, Ronneberger et al. 2015 eq. 1; (n, classes, y, x), (n, y, x) to (n, y, x)."""
+    return -_of_target(logits.log_softmax(dim=1), known)
+
+
+def focal(logits: torch.Tensor, known: torch.Tensor, gamma: float, alpha: float | None) -> torch.Tensor:
+    """Return -alpha_t (1 - p)^gamma log p of the target class, Lin et al. 2017 eq. 5.
 
     Args:
-        logits: (n, classes, y, x) float, scores before the softmax; the softmax is taken in float32.
-        target: (n, y, x) int64 class index, `IGNORE` (255) where nobody annotated.
-        weight: (n, y, x) float32 >= 0; not used where nobody annotated.
+        logits: (n, classes, y, x).
+        known: (n, y, x) int64 class index.
+        gamma: how much pixels that are nearly right count less; 0 gives the cross-entropy.
+        alpha: weight of the objects' classes, background (class 0) has 1 - alpha; None weighs both 1.
 
     Returns:
-        Scalar float32.
+        (n, y, x).
     """
-    return weighted_mean(*weighted_sums(logits, target, weight))
+    log_p = _of_target(logits.log_softmax(dim=1), known)
+    # 1 - p is 0 where the network is sure: the power's gradient would be infinite there with gamma < 1
+    values = -((-torch.expm1(log_p)).clamp(min=1e-6) ** gamma) * log_p
+    return values if alpha is None else values * torch.where(known > 0, alpha, 1 - alpha)
 
 
-def weighted_mean(total: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Divide the scalars of `weighted_sums`, shape () each, or sums of several; weights that sum to 0 give 0."""
-    return total / torch.where(weights > 0, weights, 1.0)
+def binary_cross_entropy(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the classes of the cross-entropy of a sigmoid each; shapes as of `cross_entropy`."""
+    # log(1 + e^z) summed, less z of the target: what -t log s(z) - (1 - t) log(1 - s(z)) is, without overflow
+    return (softplus(logits).sum(dim=1) - _of_target(logits, known)) / logits.shape[1]
 
 
-def weighted_sums(
-    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return numerator and denominator of `weighted_cross_entropy`, to add up over tiles before dividing.
+PIXELWISE: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+}
 
-    Args:
-        logits: (n, classes, y, x) float.
-        target: (n, y, x) int64.
-        weight: (n, y, x) float32.
-    """
-    annotated = target != IGNORE
+
+def _of_target(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return the values (n, classes, y, x) of the target class, (n, y, x)."""
     # gather, not nll_loss: on CUDA only gather has a deterministic gradient
-    log_p = logits.float().log_softmax(dim=1)
-    chosen = log_p.gather(1, torch.where(annotated, target, 0)[:, None])[:, 0]
-    weight = torch.where(annotated, weight, 0.0)
-    return -(weight * chosen).sum(), weight.sum()
+    return values.gather(1, known[:, None])[:, 0]
+
+
+def _dice_sums(shares: torch.Tensor, known: torch.Tensor, annotated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of 1 - Dice over the tiles of a batch with annotated pixels, and their number.
+
+    The Dice coefficient of a tile is the mean over the classes of 2 sum(p t) / (sum(p) + sum(t)) over annotated pixels
+    (Milletari et al. 2016, with the sums of the first power).
+    """
+    mask = annotated[:, None].float()
+    wanted = one_hot(known, shares.shape[1]).movedim(-1, 1) * mask
+    shares = shares * mask
+    both, sizes = (shares * wanted).sum(dim=(2, 3)), (shares + wanted).sum(dim=(2, 3))
+    missed = 1 - ((2 * both + SMOOTH_PX) / (sizes + SMOOTH_PX)).mean(dim=1)
+    some = annotated.flatten(1).any(dim=1).float()
+    return (missed * some).sum(), some.sum()

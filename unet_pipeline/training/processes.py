@@ -39,15 +39,15 @@ class Group:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
-    def share(self, batch: int) -> range:
-        """Return the tiles of a batch that are this process's.
+    def share(self, batch: int, where: str = "train.batch") -> range:
+        """Return the tiles of a batch that are this process's; `where` is the key that says how many a batch has.
 
         Raises:
             PipelineError: if the batch cannot be divided evenly.
         """
         if batch % self.size:
             nearest = max(self.size, round(batch / self.size) * self.size)
-            raise PipelineError("train.batch", f"a multiple of {self.size}, the number of processes", batch, nearest)
+            raise PipelineError(where, f"a multiple of {self.size}, the number of processes", batch, nearest)
         return range(self.rank, batch, self.size)
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

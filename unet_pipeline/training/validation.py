@@ -14,7 +14,7 @@ from unet_pipeline.geometry import Geometry
 from unet_pipeline.models import autocast
 from unet_pipeline.training.dataset import ValidationTile, stack_tiles
 from unet_pipeline.training.feed import prefetch
-from unet_pipeline.training.losses import pixel_weight, weighted_sums
+from unet_pipeline.training.losses import Loss, pixel_weight, total
 from unet_pipeline.training.processes import Group
 
 
@@ -43,6 +43,7 @@ class Validation:
         precision: number format of the convolutions.
         workers: threads that read ahead.
         group: the processes that share the tiles.
+        loss: what is minimised.
     """
 
     tiles: Sequence[ValidationTile]
@@ -52,10 +53,11 @@ class Validation:
     precision: str
     workers: int
     group: Group = Group()
+    loss: Loss = Loss()
 
     @torch.inference_mode()
     def score(self, network: nn.Module, class_weights: torch.Tensor) -> Score:
-        """Run the network in evaluation mode, without dropout, and leave it in training mode.
+        """Run the network in evaluation mode, without dropout, and leave it in that mode.
 
         Args:
             network: on the device of `class_weights`.
@@ -63,18 +65,17 @@ class Validation:
         """
         network.eval()
         device, classes = class_weights.device, len(class_weights)
-        loss = torch.zeros(2, dtype=torch.float64, device=device)
+        loss = torch.zeros((2, len(self.loss.terms)), dtype=torch.float64, device=device)
         overlap = torch.zeros((3, classes), dtype=torch.float64, device=device)
         for image, target, boundary in self._batches(device):
             with autocast(device, self.precision):
                 logits = network(image)
             first = self.geometry.crop_px
             logits = logits[..., first : first + self.tile_px, first : first + self.tile_px]
-            loss += torch.stack(weighted_sums(logits, target, pixel_weight(target, boundary, class_weights))).double()
+            weight = pixel_weight(target, boundary, class_weights)
+            loss += torch.stack(self.loss.sums(logits, target, weight)).double()
             overlap += _overlap(logits.argmax(dim=1), target, classes)
-        network.train()
-        total, weights = self.group.sum(loss).tolist()
-        return Score(total / weights if weights > 0 else 0.0, _dice(self.group.sum(overlap)))
+        return Score(float(total(*self.group.sum(loss))), _dice(self.group.sum(overlap)))
 
     def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         with closing(prefetch(lambda tile: tile.read(self.geometry, self.tile_px), self.tiles, self.workers)) as tiles:

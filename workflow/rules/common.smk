@@ -14,7 +14,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from unet_pipeline import __version__ as VERSION
 from unet_pipeline import cluster, environments
-from unet_pipeline import config as sections
+from unet_pipeline.configcheck import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import RUN, check_run, check_writable, lock
 from unet_pipeline.stacks import check_roles, load_stacks, source_files
@@ -45,7 +45,7 @@ def checked(values):
     """The configuration and the table of stacks, or one message saying what is wrong with them or with this folder."""
     try:
         check_writable(Path.cwd())
-        settings = sections.from_dict(values)
+        settings = from_dict(values)
         table = nearby(settings.stacks)
         stacks = load_stacks(table)
         check_roles(stacks, table, settings.model.folder)
@@ -131,6 +131,11 @@ def scored():
 def learned():
     """Names of the stacks training reads; none with a finished model."""
     return [] if SETTINGS.model.folder else with_role("train", "val")
+
+
+def encoder_weights():
+    """The file an encoder starts from, if the configuration names one."""
+    return [SETTINGS.model.encoder_weights] if SETTINGS.model.encoder_weights else []
 
 
 def model_folder(wildcards=None):

@@ -6,6 +6,7 @@ rule train:
     input:
         train=expand("results/{stack}/weigh.json", stack=with_role("train")),
         validate=expand("results/{stack}/weigh.json", stack=with_role("val")),
+        encoder=encoder_weights(),
     output:
         "results/model/model.json",
         "results/model/weights.safetensors",

@@ -1,0 +1,103 @@
+"""The networks: sizes, parameters, how far they see, and tiles that equal one whole pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from unet_pipeline.config import Model
+from unet_pipeline.modelcard import architecture, geometry
+from unet_pipeline.models import build
+from unet_pipeline.reach import reach_px, resnet50, unet, vgg16
+
+VARIANTS = {
+    "paper": Model(depth=2, base_channels=4, dropout=0.0),
+    "release": Model(depth=2, base_channels=4, up_relu=True, wide_up=True),
+    "unpadded, all else": Model(depth=2, base_channels=4, batch_norm=True, down="stride", up="bilinear"),
+    "padded": Model(depth=2, base_channels=4, padded=True),
+    "padded, batch norm, bilinear": Model(depth=2, base_channels=4, padded=True, batch_norm=True, up="bilinear"),
+    "padded, strided": Model(depth=2, base_channels=4, padded=True, batch_norm=True, down="stride"),
+    "padded, strided, deeper": Model(depth=3, base_channels=2, padded=True, down="stride", up="bilinear"),
+    "vgg16": Model(network="vgg16"),
+    "vgg16, bilinear, batch norm": Model(network="vgg16", up="bilinear", batch_norm=True),
+    "resnet50": Model(network="resnet50", up="bilinear"),
+}
+
+
+LEVELS = {
+    "padded": unet(2, strided=False),
+    "padded, batch norm, bilinear": unet(2, strided=False),
+    "padded, strided": unet(2, strided=True),
+    "padded, strided, deeper": unet(3, strided=True),
+    "vgg16": vgg16(),
+    "vgg16, bilinear, batch norm": vgg16(),
+    "resnet50": resnet50(),
+}
+
+FARTHEST = {"vgg16": [2], "vgg16, bilinear, batch norm": [3], "resnet50": [28]}
+
+
+def network_of(model: Model, channels: int = 1, classes: int = 2, seed: int = 0) -> nn.Module:
+    network = build(architecture(model, channels, classes), seed).eval()
+    for module in network.modules():  # statistics as after a training, else batch norm changes nothing
+        if isinstance(module, nn.BatchNorm2d):
+            generator = torch.Generator().manual_seed(module.num_features)
+            module.running_mean = 0.1 * torch.randn(module.num_features, generator=generator)
+            module.running_var = 0.5 + torch.rand(module.num_features, generator=generator)
+    return network
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_tiles_equal_one_whole_pass(name: str) -> None:
+    network, sizes = network_of(VARIANTS[name]), geometry(architecture(VARIANTS[name], 1, 2))
+    stride, keep = sizes.stride, sizes.round_up(32)
+    image = torch.rand(1, 1, *(sizes.read_px(2 * keep),) * 2, generator=torch.Generator().manual_seed(1))
+    crop = sizes.crop_px
+    with torch.inference_mode():
+        whole = network(image)[..., crop : crop + 2 * keep, crop : crop + 2 * keep]
+        for y, x in ((0, 0), (0, keep), (keep, stride), (stride, keep)):
+            read = sizes.read_px(keep)
+            part = network(image[..., y : y + read, x : x + read])[..., crop : crop + keep, crop : crop + keep]
+            torch.testing.assert_close(part, whole[..., y : y + keep, x : x + keep], rtol=1e-5, atol=1e-5)
+
+
+def smooth(network: nn.Module) -> nn.Module:
+    """Replace what hides gradients (ReLU, maximum) by what lets all through, kernels by positive ones."""
+    for name, module in network.named_children():
+        if isinstance(module, nn.ReLU):
+            setattr(network, name, nn.Identity())
+        elif isinstance(module, nn.MaxPool2d):
+            setattr(network, name, nn.AvgPool2d(module.kernel_size, module.stride, module.padding))
+        else:
+            smooth(module)
+    for parameter in network.parameters(recurse=False):
+        parameter.data = parameter.data.abs() + 1e-3
+    return network
+
+
+def extent(network: nn.Module, size: int, at: int) -> tuple[int, int]:
+    """First and last row of the image that changes output row `at`, by gradient."""
+    image = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    output = network(image)
+    output[0, :, at, output.shape[-1] // 2].sum().backward()
+    rows = image.grad[0, 0].abs().amax(dim=1).nonzero()[:, 0]
+    return int(rows[0]), int(rows[-1])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sees_as_far_as_is_computed(name: str) -> None:
+    sizes = geometry(architecture(VARIANTS[name], 1, 2))
+    network, size = smooth(network_of(VARIANTS[name])).double(), sizes.read_px(sizes.stride)
+    # of the slow networks only the row that sees farthest, found with one of all rows
+    phases = FARTHEST[name] if name in FARTHEST else range(sizes.stride)
+    seen = [extent(network, size, sizes.crop_px + phase) for phase in phases]
+    if sizes.lost:  # what is read begins with the first pixel that the first kept one sees
+        assert 0 <= seen[0][0] < sizes.stride
+        assert sizes.before == sizes.lost // 2
+    else:
+        rows = [sizes.crop_px + phase for phase in phases]
+        before, after = (max(abs(row - ends[side]) for row, ends in zip(rows, seen, strict=True)) for side in (0, 1))
+        assert max(before, after) <= sizes.before < max(before, after) + sizes.stride
+        reach = reach_px(LEVELS[name], VARIANTS[name].up == "bilinear")
+        assert max(before, after) == reach

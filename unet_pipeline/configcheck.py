@@ -1,0 +1,105 @@
+"""Plain values become a configuration: each key is held against its section, then the keys against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from unet_pipeline.config import ENCODER_DEPTH, Config, Labels, Model
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.schema import build
+
+
+def from_dict(value: Mapping[str, Any], whole: bool = True) -> Config:
+    """Check plain values against the sections and build the configuration.
+
+    Args:
+        value: sections by name.
+        whole: whether absent sections mean their defaults. If not, `value` is the sections of one rule, and keys are
+            held against each other only where both sections are there.
+
+    Raises:
+        PipelineError: unknown section or key (nearest name given), wrong type, value out of range, or keys that
+            contradict each other.
+    """
+    config = build(Config, value, "config")
+    _check_together(config, {f.name for f in fields(Config)} if whole else set(value))
+    return config
+
+
+def _check_together(config: Config, given: set[str]) -> None:
+    store, labels = config.store, config.labels
+    _check_multiple("store.chunk_px", store.chunk_px, 16, "16")
+    _check_multiple("store.shard_px", store.shard_px, store.chunk_px, "store.chunk_px")
+    _check_labels(labels)
+    if config.model.folder is None:
+        _check_model(config.model)
+        _check_train(config, given)
+    if config.normalise.method == "fixed" and config.normalise.black >= config.normalise.white:
+        raise PipelineError("normalise.black", f"less than white ({config.normalise.white})", config.normalise.black)
+    if config.normalise.low >= config.normalise.high:
+        raise PipelineError(
+            "normalise.low", f"less than normalise.high ({config.normalise.high})", config.normalise.low
+        )
+    if config.model.folder is None and "model" in given:
+        stride = config.model.stride
+        edges = {
+            "train.tile_px": config.train.tile_px,
+            "tile.tile_px": config.tile.tile_px,
+            "store.shard_px": store.shard_px,
+        }
+        for name, edge_px in edges.items():
+            if name.split(".")[0] in given and edge_px != "auto":
+                _check_multiple(name, edge_px, stride, "the pooling stride of model")
+
+
+def _check_model(model: Model) -> None:
+    """Refuse options of the network that contradict each other."""
+    own = model.network in ENCODER_DEPTH
+    if model.resize_output and (model.padded or own):
+        raise PipelineError(
+            "model.resize_output", "false: the output of a padded network has the size of its input", True, False
+        )
+    if model.wide_up and (model.up == "bilinear" or own):
+        raise PipelineError("model.wide_up", "up: transposed with network: unet", "no up-convolution", False)
+    if model.encoder_weights and not own:
+        fix = f"set model.network to one of {', '.join(ENCODER_DEPTH)}, or remove the key"
+        raise PipelineError("model.encoder_weights", "a network with an encoder of torchvision", model.network, fix=fix)
+
+
+def _check_train(config: Config, given: set[str]) -> None:
+    """Refuse losses and phases that do not fit the labels or the network, where both sections are known."""
+    train, w0 = config.train, config.weigh.w0
+    if train.freeze_steps and "model" in given and config.model.network not in ENCODER_DEPTH:
+        raise PipelineError(
+            "train.freeze_steps", "0 with network: unet, which has no encoder learned elsewhere", train.freeze_steps, 0
+        )
+    if train.loss == "dice" and {"weigh", "labels"} <= given and config.labels.kind == "instances" and w0 > 0:
+        raise PipelineError(
+            "train.loss", "a loss with pixel weights for kind: instances, whose seams only weights can part", "dice",
+            "cross_entropy+dice", "take cross_entropy+dice, or set weigh.w0: 0 to do without the boundary weights",
+        )  # fmt: skip
+
+
+def _check_labels(labels: Labels) -> None:
+    if not 2 <= len(labels.classes) <= 32 or len(set(labels.classes)) != len(labels.classes):
+        raise PipelineError("labels.classes", "2 to 32 different names", list(labels.classes))
+    if labels.kind == "instances" and len(labels.classes) != 2:
+        raise PipelineError(
+            "labels.classes", "two names (background and the objects) with kind: instances", list(labels.classes),
+            fix="use kind: classes with values for more classes",
+        )  # fmt: skip
+    if labels.kind == "classes" and set(labels.values.values()) != set(labels.classes):
+        raise PipelineError(
+            "labels.values", f"a label value for each of {list(labels.classes)}", labels.values,
+            fix="with kind: classes say which value is which class, e.g. {0: background, 255: cell}",
+        )  # fmt: skip
+    if labels.ignore is not None and labels.ignore in labels.values:
+        raise PipelineError("labels.ignore", "a value that is no class", labels.ignore)
+
+
+def _check_multiple(where: str, value: int, of: int, of_name: str) -> None:
+    if value % of:
+        nearest = max(of, round(value / of) * of)
+        raise PipelineError(where, f"a multiple of {of_name} ({of})", value, nearest)

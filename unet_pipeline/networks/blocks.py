@@ -1,0 +1,70 @@
+"""What the networks are made of."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from unet_pipeline.config import Down, Up
+
+
+def convolutions(widths: tuple[int, int, int], padded: bool, batch_norm: bool) -> nn.Sequential:
+    """Return two 3x3 convolutions, each with ReLU, and batch normalisation before it if wanted.
+
+    Args:
+        widths: channels that enter, between the two, and that leave.
+        padded: zeros around, so that the size stays; else each loses a pixel on each side.
+        batch_norm: convolutions then have no bias, which the normalisation would take away again.
+    """
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers.append(nn.Conv2d(inputs, outputs, 3, padding=int(padded), bias=not batch_norm))
+        layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def halving(kind: Down, width: int, padded: bool, batch_norm: bool) -> nn.Module:
+    """Return a 2x2 max pooling, or a convolution of stride 2 with ReLU: 3x3 where padded, else 2x2, losing nothing."""
+    if kind == "pool":
+        return nn.MaxPool2d(2)
+    layers: list[nn.Module] = [
+        nn.Conv2d(width, width, 3 if padded else 2, stride=2, padding=int(padded), bias=not batch_norm)
+    ]
+    layers += [nn.BatchNorm2d(width)] if batch_norm else []
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+
+
+def doubling(kind: Up, inputs: int, outputs: int, padded: bool, relu: bool) -> nn.Module:
+    """Return a 2x2 up-convolution from `inputs` to `outputs` channels, or bilinear interpolation, which keeps them."""
+    if kind == "bilinear":
+        return Bilinear(padded)
+    up = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+    return nn.Sequential(up, nn.ReLU(inplace=True)) if relu else up
+
+
+class Bilinear(nn.Module):
+    """Bilinear interpolation to twice the size, pixel centres kept (corners aligned would depend on the tile's size).
+
+    The outermost pixels depend on where the tile ends: unpadded networks drop them.
+    """
+
+    def __init__(self, padded: bool) -> None:
+        """There is nothing to learn."""
+        super().__init__()
+        self.lost = 0 if padded else 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, c, 2 y - 2 lost, 2 x - 2 lost)."""
+        doubled = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return doubled[:, :, 1:-1, 1:-1] if self.lost else doubled
+
+
+def centre_crop(skip: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the middle of `skip` (n, c, y, x) that has the height and width of `like`."""
+    height, width = like.shape[2:]
+    top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
+    return skip[:, :, top : top + height, left : left + width]

@@ -1,0 +1,88 @@
+"""The paper's network, and its departures that change a layer but not the figure."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from unet_pipeline.geometry import unpadded
+from unet_pipeline.modelcard import Architecture, check_input, geometry
+from unet_pipeline.networks.blocks import centre_crop, convolutions, doubling, halving
+
+
+class UNet(nn.Module):
+    """The U-Net of Ronneberger et al. 2015, figure 1 (sizes for depth 4 without padding, one 572 px tile).
+
+    ```
+    572 > 568 ----------------- crop ------------------ > 392 > 388 > 1x1    1 x base
+      284 > 280 --------------- crop --------------- > 200 > 196             2 x base
+        140 > 136 ------------- crop ------------ > 104 > 100                4 x base
+           68 >  64 dropout --- crop --------- > 56 >  52                    8 x base
+              32 >  28 dropout  --------- up                                16 x base
+    ```
+    A level is two 3x3 convolutions, each with ReLU; down is a 2x2 max pooling; up is a 2x2 up-convolution that halves
+    the channels, without ReLU, as in the figure. Dropout acts on the outputs of the last two contracting levels: on the
+    last but one before its pooling, so that the skip carries it too (as the authors' release does), and on the bottom
+    before the first up-convolution. Skips come first in the concatenation.
+
+    The departures are named in `Architecture`. Bilinear up-sampling has no weights that could halve the channels: the
+    levels' own convolutions do, the bottom included.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        """Build the network; weights are torch's own until `models.initialise`."""
+        super().__init__()
+        self.architecture = given = architecture
+        self.geometry = geometry(given)
+        padded, norm, bilinear = given.padded, given.batch_norm, given.up == "bilinear"
+        widths = [given.base_channels * 2**level for level in range(given.depth + 1)]
+        inputs, outputs = [given.in_channels, *widths], [*widths[:-1], widths[-1] // (1 + bilinear)]
+        self.contracting = nn.ModuleList(
+            convolutions((a, b, b), padded, norm) for a, b in zip(inputs, outputs, strict=False)
+        )
+        self.down = nn.ModuleList(halving(given.down, width, padded, norm) for width in widths[:-1])
+        self.up, self.expanding = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(given.depth)):
+            width, last = widths[level], level == 0
+            risen = 2 * width if last and given.wide_up else width
+            self.up.append(doubling(given.up, 2 * width, risen, padded, given.up_relu))
+            leaving = width // 2 if bilinear and not last else width
+            self.expanding.append(convolutions((width + risen, width, leaving), padded, norm))
+        self.head = nn.Conv2d(widths[0], given.classes, 1)
+        self.dropout = nn.Dropout(given.dropout)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the class scores before the softmax or sigmoid.
+
+        Args:
+            image: (n, in_channels, y, x) float, normalised; y and x legal for `geometry`, e.g. 572.
+
+        Returns:
+            (n, classes, y - lost, x - lost), e.g. 388.
+
+        Raises:
+            PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
+        """
+        self._check(image)
+        skips = []
+        x = image
+        for level, contract in enumerate(self.contracting):
+            x = contract(x)
+            if level >= self.architecture.depth - 1:
+                x = self.dropout(x)
+            if level < self.architecture.depth:
+                skips.append(x)
+                x = self.down[level](x)
+        for up, expand in zip(self.up, self.expanding, strict=True):
+            x = up(x)
+            x = expand(torch.cat([centre_crop(skips.pop(), x), x], dim=1))
+        scores: torch.Tensor = self.head(x)
+        if self.architecture.resize_output:
+            scores = interpolate(scores, image.shape[2:])
+        return scores
+
+    def _check(self, image: torch.Tensor) -> None:
+        # stretched to the input's size or not, the levels lose the same
+        sizes = unpadded(self.architecture.depth) if self.architecture.resize_output else self.geometry
+        check_input(image.shape, self.architecture.in_channels, sizes)

@@ -1,0 +1,57 @@
+"""The optimisers by name, what they remember from step to step, and the course of the learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from unet_pipeline.config import Train
+
+
+def optimiser(network: nn.Module, options: Train) -> torch.optim.Optimizer:
+    """Return the optimiser of section `train`; it decays kernels, but neither biases nor batch normalisation."""
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    rate, momentum = options.learning_rate, options.momentum
+    if options.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=rate, betas=(momentum, 0.999))
+    if options.optimiser == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=rate, momentum=momentum)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+
+
+def buffers(network: nn.Module, chosen: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return what the optimiser remembers of each parameter, named `{what}.{parameter}`, e.g. `exp_avg.head.weight`."""
+    return {
+        f"{what}.{name}": value
+        for name, parameter in network.named_parameters()
+        for what, value in chosen.state[parameter].items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def restore(network: nn.Module, chosen: torch.optim.Optimizer, remembered: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `buffers` returned."""
+    parameters = dict(network.named_parameters())
+    for key, value in remembered.items():
+        what, _, name = key.partition(".")
+        parameter = parameters[name]
+        # like the parameter in memory format too: sums over another order of elements would differ in the last bit
+        same = value.shape == parameter.shape
+        chosen.state[parameter][what] = torch.empty_like(parameter).copy_(value) if same else value.clone()
+
+
+def learning_rate(options: Train, step: int) -> float:
+    """Return the learning rate of update `step` (from 0): a linear rise over `warmup` steps, then the schedule."""
+    if step < options.warmup:
+        return options.learning_rate * (step + 1) / options.warmup
+    if options.schedule == "constant":
+        return options.learning_rate
+    share = (step - options.warmup) / (options.steps - options.warmup)
+    if options.schedule == "step":
+        return options.learning_rate * float(options.stair_factor ** int(share * options.stairs))
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
