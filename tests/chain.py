@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from unet_pipeline import config as configuration
+from unet_pipeline.configcheck import from_dict
 from unet_pipeline.demo import cells
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.predict import predict
@@ -25,7 +25,7 @@ SETTINGS = {
 def settings(**sections):
     """Return a small configuration with sections replaced key by key."""
     merged = {name: SETTINGS.get(name, {}) | sections.get(name, {}) for name in {**SETTINGS, **sections}}
-    return configuration.from_dict(merged)
+    return from_dict(merged)
 
 
 def draw(planes=2, shape=(100, 130), seed=0):

@@ -17,7 +17,9 @@ SAME = re.compile(r"\b(shape|one-dimensional|1-D|scalar)\b")
 FORMULAS = {
     "weights": "Ronneberger",
     "geometry": "Ronneberger",
-    "models": "Ronneberger",
+    "models": r"paper",
+    "networks.unet": "Ronneberger",
+    "networks.encoders": r"\b20\d\d\b",
     "training.losses": "Ronneberger",
     "scoring.scores": r"\b20\d\d\b",
     "scoring.warping": r"\b20\d\d\b",

@@ -1,10 +1,14 @@
+from typing import get_args
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_pipeline.config import IGNORE
-from unet_pipeline.training.losses import Loss, pixel_weight, total
+from unet_pipeline.config import Loss as LossName
+from unet_pipeline.training.losses import SMOOTH_PX, Loss, binary_cross_entropy, focal, pixel_weight, total
 
 
 def example(seed, classes=3, ignore=0.3):
@@ -92,3 +96,50 @@ def test_pixel_weight_is_class_weight_plus_boundary():
     boundary = torch.tensor([[[0.5, 0.0, 9.0], [0.0, 10.0, 0.25]]])
     weight = pixel_weight(target, boundary, torch.tensor([1.0, 3.0, 5.0]))
     torch.testing.assert_close(weight, torch.tensor([[[1.5, 3.0, 0.0], [5.0, 11.0, 3.25]]]))
+
+
+@pytest.mark.parametrize("name", get_args(LossName))
+def test_a_perfect_answer_costs_nothing_and_a_wrong_one_much(name):
+    target = torch.tensor([[[0, 1, 2], [IGNORE, 1, 0]]])
+    right = 40.0 * torch.nn.functional.one_hot(torch.where(target == IGNORE, 0, target), 3).movedim(-1, 1) - 20.0
+    weight, loss = torch.ones(target.shape), Loss(name)
+    assert loss(right, target, weight) == pytest.approx(0, abs=1e-4)
+    wrong = right.roll(1, dims=1).requires_grad_()
+    cost = loss(wrong, target, weight)
+    assert cost > 0.5
+    cost.backward()
+    assert bool(torch.isfinite(wrong.grad).all())
+
+
+def test_focal_loss_without_focus_is_the_cross_entropy_and_its_factors_are_those_of_the_paper():
+    logits, target, weight = (torch.tensor(part) for part in example(5, ignore=0))
+    torch.testing.assert_close(Loss("focal", gamma=0.0)(logits, target, weight), Loss()(logits, target, weight))
+    p = logits.softmax(dim=1).gather(1, target[:, None])[:, 0]
+    expected = -torch.where(target > 0, 0.25, 0.75) * (1 - p) ** 2 * p.log()
+    torch.testing.assert_close(focal(logits, target, 2.0, 0.25), expected)
+
+
+def test_binary_cross_entropy_equals_torchs():
+    logits, target, _ = (torch.tensor(part) for part in example(6, ignore=0))
+    wanted = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).double()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
+    torch.testing.assert_close(binary_cross_entropy(logits, target), expected)
+
+
+def test_dice_loss_is_the_mean_over_tiles_of_what_torchs_sums_say():
+    logits, target, weight = (torch.tensor(part) for part in example(7))
+    missed = []
+    for scores, goal in zip(logits.softmax(dim=1).float(), target, strict=True):
+        known = goal != IGNORE
+        dice = [
+            (2 * scores[c][known & (goal == c)].sum() + SMOOTH_PX)
+            / (scores[c][known].sum() + (goal == c).sum() + SMOOTH_PX)
+            for c in range(3)
+        ]
+        missed.append(1 - torch.stack(dice).mean())
+    torch.testing.assert_close(Loss("dice")(logits, target, weight), torch.stack(missed).mean())
+
+
+def test_the_activation_follows_the_loss():
+    assert Loss("focal+dice").activation == Loss("dice").activation == "softmax"
+    assert Loss("binary_cross_entropy+dice").activation == "sigmoid"

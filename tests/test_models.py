@@ -17,13 +17,13 @@ from unet_pipeline.models import (
     Compiled,
     autocast,
     build,
-    centre_crop,
     choose_device,
     has_bfloat16,
     load_model,
     save_model,
     usable_precision,
 )
+from unet_pipeline.networks.blocks import centre_crop
 
 SMALL = Architecture("unet", 2, 4, 1, 2, 0.0)
 CARD = ModelCard(SMALL, ("background", "cell"))

@@ -71,7 +71,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> Match:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file by name; no code in it is run.
+    """Return the tensors of a file by name, of any shape; no code in it is run.
 
     Raises:
         PipelineError: missing, damaged, or with something else in it than tensors.

@@ -96,12 +96,12 @@ class Loss:
         return PIXELWISE[term](logits, known)
 
     def __call__(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a batch, a scalar; the arguments are those of `sums`."""
+        """Return the loss of a batch, a scalar; the arguments are those of `sums`: (n, classes, y, x) and (n, y, x)."""
         return total(*self.sums(logits, target, weight))
 
 
 def total(numerators: torch.Tensor, denominators: torch.Tensor) -> torch.Tensor:
-    """Return the sum of the quotients of (terms,) and (terms,); where nothing was annotated a term is 0.
+    """Return the sum of the quotients of two tensors of one shape, (terms,); where nothing was annotated a term is 0.
 
     The paper gives sums alone; dividing by the weights makes the learning rate independent of tile size, batch and
     weights.
@@ -110,7 +110,7 @@ def total(numerators: torch.Tensor, denominators: torch.Tensor) -> torch.Tensor:
 
 
 def probabilities(logits: torch.Tensor, activation: Activation) -> torch.Tensor:
-    """Return the softmax over the classes, or the sigmoid, of logits (n, classes, y, x)."""
+    """Return the softmax over the classes, or the sigmoid, of logits (n, classes, y, x); the same shape."""
     return logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
 
 
@@ -138,7 +138,7 @@ def focal(logits: torch.Tensor, known: torch.Tensor, gamma: float, alpha: float 
 
 
 def binary_cross_entropy(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the classes of the cross-entropy of a sigmoid each; shapes as of `cross_entropy`."""
+    """Return the mean over the classes of the cross-entropy of a sigmoid each; the shapes of `cross_entropy`, (n, y, x)."""
     # log(1 + e^z) summed, less z of the target: what -t log s(z) - (1 - t) log(1 - s(z)) is, without overflow
     return (softplus(logits).sum(dim=1) - _of_target(logits, known)) / logits.shape[1]
 

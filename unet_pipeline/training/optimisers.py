@@ -25,7 +25,7 @@ def optimiser(network: nn.Module, options: Train) -> torch.optim.Optimizer:
 
 
 def buffers(network: nn.Module, chosen: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Return what the optimiser remembers of each parameter, named `{what}.{parameter}`, e.g. `exp_avg.head.weight`."""
+    """Return what the optimiser remembers of each parameter, mostly of its shape; named as `exp_avg.head.weight`."""
     return {
         f"{what}.{name}": value
         for name, parameter in network.named_parameters()
@@ -35,7 +35,7 @@ def buffers(network: nn.Module, chosen: torch.optim.Optimizer) -> dict[str, torc
 
 
 def restore(network: nn.Module, chosen: torch.optim.Optimizer, remembered: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `buffers` returned."""
+    """Put back what `buffers` returned: tensors of any shape."""
     parameters = dict(network.named_parameters())
     for key, value in remembered.items():
         what, _, name = key.partition(".")

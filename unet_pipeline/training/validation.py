@@ -57,7 +57,7 @@ class Validation:
 
     @torch.inference_mode()
     def score(self, network: nn.Module, class_weights: torch.Tensor) -> Score:
-        """Run the network in evaluation mode, without dropout, and leave it in that mode.
+        """Run the network in evaluation mode, without dropout, and leave it in training mode.
 
         Args:
             network: on the device of `class_weights`.
@@ -75,6 +75,7 @@ class Validation:
             weight = pixel_weight(target, boundary, class_weights)
             loss += torch.stack(self.loss.sums(logits, target, weight)).double()
             overlap += _overlap(logits.argmax(dim=1), target, classes)
+        network.train()
         return Score(float(total(*self.group.sum(loss))), _dice(self.group.sum(overlap)))
 
     def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
