@@ -94,6 +94,8 @@ class UNet(nn.Module):
         return scores
 
     def _check(self, image: torch.Tensor) -> None:
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+            return  # sizes are symbols there; `export` says the legal ones beside the network
         channels = self.architecture.in_channels
         if image.ndim != 4 or image.shape[1] != channels:
             raise PipelineError("network input", f"(n, {channels}, y, x)", tuple(image.shape))
