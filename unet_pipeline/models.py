@@ -94,7 +94,7 @@ class UNet(nn.Module):
         return scores
 
     def _check(self, image: torch.Tensor) -> None:
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_exporting():
             return  # sizes are symbols there; `export` says the legal ones beside the network
         channels = self.architecture.in_channels
         if image.ndim != 4 or image.shape[1] != channels:

@@ -55,6 +55,8 @@ class Credit:
 def write_package(module: Exported, path: Path, credit: Credit) -> float:
     """Write a package with TorchScript and ONNX weights, and run bioimageio.core's own test on it.
 
+    The description says how much smaller the output of an unpadded network is, and a halo otherwise, see `halo`.
+
     Args:
         module: the network.
         path: the zip.
@@ -94,12 +96,22 @@ def symmetric_halo(geometry: Geometry) -> int:
     return next(fitting, least)
 
 
-def smallest_keep_px(geometry: Geometry) -> int:
-    """Return the smallest kept size, px, of which something is left beside the halo."""
-    keep = geometry.stride
-    while geometry.output_px(geometry.read_px(keep)) - 2 * symmetric_halo(geometry) < geometry.stride:
-        keep += geometry.stride
-    return keep
+def halo(module: Exported) -> int:
+    """Return how many pixels of the output, which are not exact, programs must drop on each side of a part of an image.
+
+    None of an unpadded network's; at least as many as a padded one, or one that mirrors within, makes up. A multiple of
+    the stride, so that a legal size stays legal when it is enlarged by the halo.
+    """
+    geometry = module.card.geometry
+    if module.same_size:
+        return geometry.round_up(max(geometry.before, geometry.after))
+    return 0 if geometry.lost else geometry.round_up(symmetric_halo(geometry))
+
+
+def smallest_px(module: Exported) -> int:
+    """Return the smallest input size, px, of which something is left beside the halo."""
+    least = module.lost_px + 2 * halo(module) + module.card.geometry.stride
+    return module.smallest_px + module.card.geometry.round_up(max(0, least - module.smallest_px))
 
 
 def preprocessing(card: ModelCard) -> list[Any]:
@@ -131,7 +143,7 @@ def _described(module: Exported, parts: Path, credit: Credit) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
     card = module.card
-    for name, values in zip(("input", "output"), sample(module, smallest_keep_px(card.geometry)), strict=True):
+    for name, values in zip(("input", "output"), sample(module, smallest_px(module)), strict=True):
         np.save(parts / f"{name}.npy", values)
     (parts / "README.md").write_text(_documentation(module), encoding="utf-8")
     try:
@@ -143,20 +155,20 @@ def _described(module: Exported, parts: Path, credit: Credit) -> Any:
             license=credit.license,
             documentation=spec.FileDescr(source=parts / "README.md"),
             tags=["segmentation", "semantic-segmentation", "2d", "unet", "pytorch"],
-            inputs=[_input(card, parts)],
+            inputs=[_input(module, parts)],
             outputs=[_output(module, parts)],
             weights=_weights(parts),
-            config=spec.Config(unet_pipeline=facts(module)),  # type: ignore[call-arg]
+            config=spec.Config(unet_pipeline=facts(module)),
         )
     except ValueError as error:  # of pydantic, too
         raise PipelineError("--format bioimageio", "a description that bioimageio.spec accepts", error) from error
 
 
-def _input(card: ModelCard, parts: Path) -> Any:
+def _input(module: Exported, parts: Path) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
-    geometry = card.geometry
-    size = spec.ParameterizedSize(min=geometry.read_px(smallest_keep_px(geometry)), step=geometry.stride)
+    card = module.card
+    size = spec.ParameterizedSize(min=smallest_px(module), step=card.geometry.stride)
     channels = [f"channel{number}" for number in range(card.architecture.in_channels)]
     return spec.InputTensorDescr(
         id=spec.TensorId(INPUT),
@@ -167,7 +179,6 @@ def _input(card: ModelCard, parts: Path) -> Any:
             *(spec.SpaceInputAxis(id=spec.AxisId(name), size=size) for name in ("y", "x")),
         ],
         test_tensor=spec.FileDescr(source=parts / "input.npy"),
-        pad=spec.ReflectPadding(),
         preprocessing=preprocessing(card),
     )
 
@@ -175,14 +186,13 @@ def _input(card: ModelCard, parts: Path) -> Any:
 def _output(module: Exported, parts: Path) -> Any:
     from bioimageio.spec.model import v0_5 as spec
 
-    geometry = module.card.geometry
-    halo = symmetric_halo(geometry)
+    halo_px = halo(module)
 
     def space(name: str) -> Any:
         axis = spec.AxisId(name)
-        size = spec.SizeReference(tensor_id=spec.TensorId(INPUT), axis_id=axis, offset=-geometry.lost)
-        if halo:
-            return spec.SpaceOutputAxisWithHalo(id=axis, size=size, halo=halo)
+        size = spec.SizeReference(tensor_id=spec.TensorId(INPUT), axis_id=axis, offset=-module.lost_px)
+        if halo_px:
+            return spec.SpaceOutputAxisWithHalo(id=axis, size=size, halo=halo_px)
         return spec.SpaceOutputAxis(id=axis, size=size)
 
     return spec.OutputTensorDescr(
@@ -215,7 +225,7 @@ def _documentation(module: Exported) -> str:
     return "\n".join([
         f"# {_name(card)}", "",
         f"Made with unet_pipeline {__version__}. The output holds {module.output_name} of {', '.join(card.classes)}.",
-        f"It is {card.geometry.lost} px smaller than the input: mirror the image at its edges before.",
+        f"It is {module.lost_px} px smaller than the input, alike on all sides.",
         "", "## Validation", "",
         "Compare with your own annotation of a few images before you rely on it.", "",
         "| fact | value |", "|---|---|", *rows, "",
@@ -237,4 +247,3 @@ def _test(package: Path, path: Path) -> None:
             path, "a package that passes bioimageio.core's test", "; ".join(said) or summary.status,
             fix="nothing was written; report this as a bug, or choose another --format",
         )  # fmt: skip
-

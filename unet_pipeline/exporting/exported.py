@@ -14,7 +14,6 @@ from torch import nn
 
 from unet_pipeline import __version__
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry
 from unet_pipeline.modelcard import ModelCard
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -35,20 +34,46 @@ class Exported(nn.Module):
     Attributes:
         card: what the model is.
         probabilities: whether the activation of the model follows the network.
+        same_size: whether the image is mirrored within, so that the output has its size: all of it, and only it.
+        trim_px: output pixels that are dropped on each side.
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, probabilities: bool) -> None:
+    def __init__(
+        self, network: nn.Module, card: ModelCard, probabilities: bool, same_size: bool = False, trim_px: int = 0
+    ) -> None:
         """Wrap a network in evaluation mode."""
         super().__init__()
         self.network = network
         self.card = card
         self.probabilities = probabilities
+        self.same_size = same_size
+        self.trim_px = 0 if same_size else trim_px
         self.eval()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return (n, classes, y - lost, x - lost) float32 for a normalised image (n, channels, y, x) float32."""
-        logits: torch.Tensor = self.network(image)
+        """Return (n, classes, y - lost_px, x - lost_px) float32 for a normalised image (n, channels, y, x) float32."""
+        geometry = self.card.geometry
+        read = nn.functional.pad(image, 2 * (geometry.before, geometry.after), "reflect") if self.same_size else image
+        logits: torch.Tensor = self.network(read)
+        if self.same_size:
+            start, (height, width) = geometry.crop_px, image.shape[2:]
+            logits = logits[:, :, start : start + height, start : start + width]
+        elif self.trim_px:
+            logits = logits[:, :, self.trim_px : -self.trim_px, self.trim_px : -self.trim_px]
         return ACTIVATIONS[activation(self.card)](logits) if self.probabilities else logits
+
+    @property
+    def lost_px(self) -> int:
+        """Pixels by which the output is smaller than the input, along one axis."""
+        return 0 if self.same_size else self.card.geometry.lost + 2 * self.trim_px
+
+    @property
+    def smallest_px(self) -> int:
+        """The smallest input size that keeps a whole block of the stride; legal sizes go on in steps of the stride."""
+        geometry = self.card.geometry
+        if self.same_size:  # a mirror image is at most as large as the image, less the edge
+            return geometry.round_up(max(geometry.before, geometry.after) + 1)
+        return geometry.read_px(geometry.stride)
 
     @property
     def output_name(self) -> str:
@@ -61,30 +86,24 @@ def activation(card: ModelCard) -> str:
     return str(getattr(card, "activation", "softmax"))
 
 
-def smallest_px(geometry: Geometry) -> int:
-    """Return the smallest input size that keeps a whole block of the stride; legal sizes go on in steps of it."""
-    return geometry.read_px(geometry.stride)
-
-
-def example(card: ModelCard, images: int, rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+def example(module: Exported, images: int, rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     """Return a random image (images, channels, y, x) float32 of a legal size, mean 0 and deviation 1.
 
     Args:
-        card: the model.
+        module: the network.
         images: how many.
-        rows: strides that are kept, down.
-        columns: strides that are kept, across.
+        rows: strides more than the smallest size, down.
+        columns: strides more than the smallest size, across.
         seed: of the random numbers.
     """
-    geometry = card.geometry
-    size = [geometry.read_px(blocks * geometry.stride) for blocks in (rows, columns)]
-    shape = (images, card.architecture.in_channels, *size)
+    size = [module.smallest_px + blocks * module.card.geometry.stride for blocks in (rows, columns)]
+    shape = (images, module.card.architecture.in_channels, *size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def traced_example(card: ModelCard) -> torch.Tensor:
+def traced_example(module: Exported) -> torch.Tensor:
     """Return the image (2, channels, y, x) with which a network is traced; `compare` takes other sizes."""
-    return example(card, images=2, rows=2, columns=3)
+    return example(module, images=2, rows=1, columns=2)
 
 
 def compare(name: str, module: Exported, again: Callable[[torch.Tensor], torch.Tensor]) -> float:
@@ -102,7 +121,7 @@ def compare(name: str, module: Exported, again: Callable[[torch.Tensor], torch.T
         PipelineError: if it is above `TOLERANCE`, or the shapes differ.
     """
     largest = 0.0
-    for image in (example(module.card, 1, 3, 1, seed=1), example(module.card, 3, 1, 2, seed=2)):
+    for image in (example(module, 1, 2, 0, seed=1), example(module, 3, 0, 1, seed=2)):
         with torch.inference_mode():
             wanted, found = module(image), again(image)
         if wanted.shape != found.shape:
@@ -125,7 +144,8 @@ def facts(module: Exported) -> dict[str, str]:
     Returns:
         classes: names in the order of the output's channels; output: logits or probabilities; activation;
         normalise, normaliser: how grey values become the input (see `modelcard`); geometry: stride, before, after,
-        lost, crop_px; size: smallest and step of legal heights and widths, px; weights_sha256; unet_pipeline.
+        lost, crop_px; size: smallest and step of legal heights and widths and how much smaller the output is, px;
+        architecture; weights_sha256; unet_pipeline.
     """
     card, geometry = module.card, module.card.geometry
     said = {
@@ -136,7 +156,7 @@ def facts(module: Exported) -> dict[str, str]:
         "normalise": asdict(card.normalise),
         "normaliser": None if card.normaliser is None else card.normaliser.to_json(),
         "geometry": asdict(geometry),
-        "size": {"smallest_px": smallest_px(geometry), "step_px": geometry.stride},
+        "size": {"smallest_px": module.smallest_px, "step_px": geometry.stride, "lost_px": module.lost_px},
     }
     return {name: json.dumps(value) for name, value in said.items()} | {
         "weights_sha256": card.weights_sha256,
@@ -176,12 +196,12 @@ def export_program(module: Exported) -> Any:
 
     Height and width are said as smallest + step * k, which is what all the divisions of a U-Net need to be exact.
     """
-    geometry = module.card.geometry
-    rest = smallest_px(geometry) % geometry.stride
+    smallest_px, stride = module.smallest_px, module.card.geometry.stride
+    rest = smallest_px % stride
     sizes = {}
     for axis, name in ((2, "rows"), (3, "columns")):
-        blocks = torch.export.Dim(name, min=smallest_px(geometry) // geometry.stride, max=2**20)
-        sizes[axis] = geometry.stride * blocks + rest if rest else geometry.stride * blocks
+        blocks = torch.export.Dim(name, min=smallest_px // stride, max=2**20)
+        sizes[axis] = stride * blocks + rest if rest else stride * blocks
     shapes = ({0: torch.export.Dim("images"), **sizes},)
     with torch.no_grad():
-        return torch.export.export(module, (traced_example(module.card),), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(module, (traced_example(module),), dynamic_shapes=shapes, strict=False)

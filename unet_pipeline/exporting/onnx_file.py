@@ -68,7 +68,7 @@ def _converted(module: Exported) -> Any:
 
 def _named(model: Any, module: Exported) -> Any:
     """Give the axes their names, and the file the facts about the model."""
-    lost = module.card.geometry.lost
+    lost = module.lost_px
     tensors = ((model.graph.input[0], ""), (model.graph.output[0], f" - {lost}" if lost else ""))
     for tensor, less in tensors:
         axes = tensor.type.tensor_type.shape.dim

@@ -14,16 +14,15 @@ from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.statistics import QUANTILES
 
 
-def sample(module: Exported, keep_px: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def sample(module: Exported, size_px: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return grey values (1, channels, y, x) float32 and what the network makes of them, (1, classes, y', x') float32.
 
     Args:
         module: the network.
-        keep_px: pixels that are kept, a multiple of the stride.
+        size_px: height and width of the grey values, legal for it.
     """
     card = module.card
-    size = card.geometry.read_px(keep_px)
-    raw = _grey(card, size)
+    raw = _grey(card, size_px)
     normalised = card.normaliser_of(_statistics(raw), raw.dtype)(raw)
     with torch.inference_mode():
         output = module(torch.from_numpy(normalised)[None])
@@ -38,7 +37,8 @@ def _grey(card: ModelCard, size: int) -> npt.NDArray[np.float32]:
     if card.normaliser is not None:
         offset, scale = (np.asarray(part)[:, None, None] for part in (card.normaliser.offset, card.normaliser.scale))
         return (unit / scale + offset).astype(np.float32)
-    return unit if card.normalise.method in ("range", "none") else np.round(unit * 255)
+    grey: npt.NDArray[np.float32] = unit if card.normalise.method in ("range", "none") else np.rint(unit * 255)
+    return grey
 
 
 def _statistics(raw: npt.NDArray[np.float32]) -> dict[str, Any]:

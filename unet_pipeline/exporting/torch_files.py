@@ -25,10 +25,14 @@ def write_torchscript(module: Exported, path: Path) -> float:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the format of many other programs, deprecated or not
+        # the network looks at sizes only to refuse them
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         with torch.no_grad():
-            traced = torch.jit.trace(module, traced_example(module.card), check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                module, traced_example(module), check_trace=False
+            )
         torch.jit.save(traced, str(path), _extra_files=facts(module))
-        again = torch.jit.load(str(path), map_location="cpu")
+        again = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     return compare("torchscript", module, again)
 
 
