@@ -127,9 +127,10 @@ def test_every_locked_package_has_hashes_and_no_line_names_a_place(name: str) ->
 
 def test_the_lock_is_within_what_pyproject_asks_for() -> None:
     runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
-    asked = [(runtime, text) for text in PYPROJECT["project"]["dependencies"]]
-    asked += [(runtime, text) for text in PYPROJECT["project"]["optional-dependencies"]["slurm"]]
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    asked = [(runtime, text) for text in PYPROJECT["project"]["dependencies"] + extras["slurm"]]
     asked += [(dev, text) for text in PYPROJECT["dependency-groups"]["dev"] + PYPROJECT["project"]["dependencies"]]
+    asked += [(dev, text) for extra in extras.values() for text in extra]
     for pins, text in asked:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text

@@ -33,6 +33,8 @@ training.losses training.optimisers training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
 forward tile_size predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
+exporting.exported exporting.torch_files exporting.onnx_file exporting.sample exporting.bioimageio_package export
+summary
 page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
 page.results page.panels page.score_tables page.training_section page.stack_section report
 __main__
@@ -41,7 +43,7 @@ __main__
 
 ORDER = LAYERS.split()
 WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "verify", "report", "__main__")
-WITH_TORCH = ("train", "predict", "prove")
+WITH_TORCH = ("train", "predict", "prove", "export", "summary")
 
 
 def imports(module: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from chain import SETTINGS, draw, make_model
 from unet_pipeline.__main__ import main, parser
 
 VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
-VERBS += ("record", "differs")
+VERBS += ("record", "differs", "export", "summary")
 
 
 def run(*arguments):

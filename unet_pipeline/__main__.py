@@ -105,6 +105,24 @@ def prove(options: argparse.Namespace) -> None:
         raise PipelineError("prove", "the same result from every tiling", "differences", fix="report this as a bug")
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write a trained network as ONNX, TorchScript, torch.export or a bioimage.io package, and check it."""
+    from unet_pipeline.export import export
+    from unet_pipeline.exporting.bioimageio_package import Credit
+
+    credit = Credit(options.name, tuple(options.author), options.license)
+    how = options.probabilities, options.same_size
+    _say(export(options.model, options.format, options.output, *how, credit))
+
+
+def summary(options: argparse.Namespace) -> None:
+    """Show a network level by level: sizes, parameters, work; its halo and legal sizes."""
+    from unet_pipeline.summary import describe, summarise
+
+    found = summarise(options.model, options.tile_px)
+    _say(json.dumps(found, indent=1) if options.json else describe(found))
+
+
 def report(options: argparse.Namespace) -> None:
     """Write one self-contained page: curves, scores, pictures, provenance."""
     from unet_pipeline.report import report
@@ -197,6 +215,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--plane", type=int, default=0, help="which plane")
     one.add_argument("--crop-px", type=int, default=1024, help="size of the part that is used")
     one.add_argument("--output", type=Path, default=None, help="also write the findings as JSON")
+
+    one = _add(verbs, export, "--output")
+    one.add_argument("--model", type=Path, required=True, help="model folder")
+    one.add_argument("--format", required=True, choices=("onnx", "torchscript", "torch-export", "bioimageio"))
+    switch, probabilities = argparse.BooleanOptionalAction, "probabilities, not logits (default: bioimageio only)"
+    one.add_argument("--probabilities", action=switch, default=None, help=probabilities)
+    one.add_argument("--same-size", action="store_true", help="mirror within: an output of the image's size")
+    one.add_argument("--name", default="", help="bioimageio: what the model is called (default: U-Net and its classes)")
+    one.add_argument("--author", action="append", default=[], help="bioimageio: who made it; may be repeated")
+    one.add_argument("--license", default="CC-BY-4.0", help="bioimageio: SPDX identifier (default: CC-BY-4.0)")
+
+    one = _add(verbs, summary)
+    one.add_argument("--model", type=Path, required=True, help="model folder")
+    one.add_argument("--tile-px", type=int, default=None, help="kept size whose work is counted (default: about 384)")
+    one.add_argument("--json", action="store_true", help="as JSON")
 
     one = _add(verbs, report, "--config", "--output")
     one.add_argument("--model", type=Path, required=True, help="model folder")

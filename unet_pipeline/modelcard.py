@@ -76,23 +76,6 @@ def geometry(architecture: Architecture) -> Geometry:
     return unpadded(depth, lost_up_px=int(bilinear))
 
 
-def check_input(shape: Sequence[int], channels: int, sizes: Geometry) -> None:
-    """Refuse what a network cannot take.
-
-    Args:
-        shape: of the image, (n, channels, y, x).
-        channels: those of the network.
-        sizes: its legal sizes.
-
-    Raises:
-        PipelineError: names the nearest legal size.
-    """
-    if len(shape) != 4 or shape[1] != channels:
-        raise PipelineError("network input", f"(n, {channels}, y, x)", tuple(shape))
-    for size_px in shape[2:]:
-        sizes.check_read(size_px, "network input")
-
-
 @dataclass(frozen=True)
 class ModelCard:
     """The content of `model.json`.

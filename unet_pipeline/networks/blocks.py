@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from unet_pipeline.config import Down, Up
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.geometry import Geometry
 
 
 def convolutions(widths: tuple[int, int, int], padded: bool, batch_norm: bool) -> nn.Sequential:
@@ -68,3 +70,22 @@ def centre_crop(skip: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     height, width = like.shape[2:]
     top, left = (skip.shape[2] - height) // 2, (skip.shape[3] - width) // 2
     return skip[:, :, top : top + height, left : left + width]
+
+
+def check_input(image: torch.Tensor, channels: int, sizes: Geometry) -> None:
+    """Refuse what a network cannot take.
+
+    Args:
+        image: (n, channels, y, x).
+        channels: those of the network.
+        sizes: its legal sizes.
+
+    Raises:
+        PipelineError: names the nearest legal size.
+    """
+    if torch.compiler.is_exporting():
+        return  # sizes are symbols there; `export` says the legal ones beside the network
+    if image.ndim != 4 or image.shape[1] != channels:
+        raise PipelineError("network input", f"(n, {channels}, y, x)", tuple(image.shape))
+    for size_px in image.shape[2:]:
+        sizes.check_read(size_px, "network input")

@@ -13,8 +13,8 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from unet_pipeline.modelcard import Architecture, check_input, geometry
-from unet_pipeline.networks.blocks import convolutions, doubling
+from unet_pipeline.modelcard import Architecture, geometry
+from unet_pipeline.networks.blocks import check_input, convolutions, doubling
 
 WIDTHS = (64, 128, 256, 512)
 """Channels that leave the levels of the decoder, from the finest on."""
@@ -101,7 +101,7 @@ class EncoderUNet(nn.Module):
         Raises:
             PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
         """
-        check_input(image.shape, self.architecture.in_channels, self.geometry)
+        check_input(image, self.architecture.in_channels, self.geometry)
         *skips, x = self.encoder(image)
         x = self.dropout(x)
         for up, expand in zip(self.up, self.expanding, strict=True):

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from unet_pipeline.geometry import unpadded
-from unet_pipeline.modelcard import Architecture, check_input, geometry
-from unet_pipeline.networks.blocks import centre_crop, convolutions, doubling, halving
+from unet_pipeline.modelcard import Architecture, geometry
+from unet_pipeline.networks.blocks import centre_crop, check_input, convolutions, doubling, halving
 
 
 class UNet(nn.Module):
@@ -85,4 +85,4 @@ class UNet(nn.Module):
     def _check(self, image: torch.Tensor) -> None:
         # stretched to the input's size or not, the levels lose the same
         sizes = unpadded(self.architecture.depth) if self.architecture.resize_output else self.geometry
-        check_input(image.shape, self.architecture.in_channels, sizes)
+        check_input(image, self.architecture.in_channels, sizes)

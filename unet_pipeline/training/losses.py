@@ -138,7 +138,7 @@ def focal(logits: torch.Tensor, known: torch.Tensor, gamma: float, alpha: float 
 
 
 def binary_cross_entropy(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the classes of the cross-entropy of a sigmoid each; the shapes of `cross_entropy`, (n, y, x)."""
+    """Return the mean over the classes of the cross-entropy of a sigmoid each, (n, y, x); shapes of `cross_entropy`."""
     # log(1 + e^z) summed, less z of the target: what -t log s(z) - (1 - t) log(1 - s(z)) is, without overflow
     return (softplus(logits).sum(dim=1) - _of_target(logits, known)) / logits.shape[1]
 

@@ -1,0 +1,290 @@
+"""Exported networks, run by the programs they are for, against the network they come from."""
+
+import json
+import sys
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from chain import make_model
+
+from unet_pipeline.__main__ import main
+from unet_pipeline.config import Normalise
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.export import export
+from unet_pipeline.exporting import bioimageio_package, exported
+from unet_pipeline.exporting.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo
+from unet_pipeline.exporting.exported import Exported, compare, facts, import_all
+from unet_pipeline.geometry import Geometry, unpadded
+from unet_pipeline.modelcard import Architecture, ModelCard, read_card
+from unet_pipeline.models import build, load_model
+from unet_pipeline.normalise import Normaliser
+
+DEPTH = 3
+"""The first at which an output is no multiple of the stride: 8 n + 4 px."""
+
+SHAPES = ((1, 2, 108, 124), (3, 2, 116, 100))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Two channels, three classes."""
+    return make_model(
+        tmp_path_factory.mktemp("model"), 2, depth=DEPTH, base_channels=2, classes=("background", "a", "b")
+    )
+
+
+@pytest.fixture(scope="module")
+def network(model):
+    return load_model(model, torch.device("cpu"))[0]
+
+
+def images():
+    return [torch.rand(shape, generator=torch.Generator().manual_seed(1)) for shape in SHAPES]
+
+
+def card_of(**changes):
+    return replace(ModelCard(Architecture("unet", 1, 2, 1, 2), ("background", "cell")), **changes)
+
+
+def check_facts(found, card, output="logits"):
+    assert json.loads(found["classes"]) == list(card.classes)
+    assert json.loads(found["normalise"])["method"] == card.normalise.method
+    assert json.loads(found["geometry"]) == {"stride": 8, "before": 44, "after": 48, "lost": 88, "crop_px": 0}
+    assert json.loads(found["size"])["step_px"] == 8
+    assert json.loads(found["output"]) == output
+    assert found["weights_sha256"] == card.weights_sha256
+
+
+def test_onnx(model, network, tmp_path):
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    assert main(["export", "--model", str(model), "--format", "onnx", "--output", str(path)]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["n", 2, "y", "x"]
+    assert session.get_outputs()[0].shape == ["n", 3, "y - 88", "x - 88"]
+    for image in images():
+        (found,) = session.run(["logits"], {"image": image.numpy()})
+        np.testing.assert_allclose(found, network(image).detach(), atol=1e-4)
+    check_facts({each.key: each.value for each in onnx.load(path).metadata_props}, read_card(model))
+
+
+def test_torchscript_with_probabilities(model, network, tmp_path, capsys):
+    path = tmp_path / "model.pt"
+    arguments = ("--model", str(model), "--format", "torchscript", "--output", str(path))
+    assert main(["export", *arguments, "--probabilities"]) == 0
+    assert "probabilities of background, a, b" in capsys.readouterr().out
+    extra = dict.fromkeys(("classes", "normalise", "geometry", "size", "output", "weights_sha256"), "")
+    again = torch.jit.load(str(path), _extra_files=extra)
+    for image in images():
+        torch.testing.assert_close(again(image), torch.softmax(network(image), 1))
+    check_facts({name: text.decode() for name, text in extra.items()}, read_card(model), "probabilities")
+
+
+def test_torch_export(model, network, tmp_path):
+    path = tmp_path / "model.pt2"
+    export(model, "torch-export", path)
+    extra = dict.fromkeys(("classes", "normalise", "geometry", "size", "output", "weights_sha256"), "")
+    with path.open("rb") as file:
+        again = torch.export.load(file, extra_files=extra).module()
+    for image in images():
+        torch.testing.assert_close(again(image), network(image))
+    check_facts(extra, read_card(model))
+
+
+@pytest.fixture(scope="module")
+def package(model, tmp_path_factory):
+    pytest.importorskip("bioimageio.core")
+    path = tmp_path_factory.mktemp("package") / "model.zip"
+    authors = ("--author", "A. Person", "--author", "B. Person", "--license", "MIT", "--name", "Cells of a kind")
+    arguments = ("--model", str(model), "--format", "bioimageio", "--output", str(path))
+    assert main(["export", *arguments, *authors]) == 0
+    return path
+
+
+def test_a_package_says_the_sizes_of_an_unpadded_network(package, model):
+    from bioimageio.spec import load_model_description
+
+    described = load_model_description(package)
+    assert [author.name for author in described.authors] == ["A. Person", "B. Person"]
+    assert (described.name, str(described.license)) == ("Cells of a kind", "MIT")
+    assert described.cite[0].doi == "10.1007/978-3-319-24574-4_28"
+    read = {str(axis.id): axis.size for axis in described.inputs[0].axes if axis.type == "space"}
+    assert {name: (size.min, size.step) for name, size in read.items()} == {"y": (100, 8), "x": (100, 8)}
+    output = [axis for axis in described.outputs[0].axes if axis.type == "space"]
+    assert [axis.size.offset for axis in output] == [-92, -92]  # 88 lost, and 2 px a side to a multiple of 8
+    assert not any(hasattr(axis, "halo") for axis in output)
+    assert described.outputs[0].axes[1].channel_names == ["background", "a", "b"]
+    check_facts(described.config.unet_pipeline, read_card(model), "probabilities")
+
+
+def test_a_package_gives_what_the_pipeline_gives_for_raw_grey_values(package, model, network):
+    """bioimageio.core normalises, runs and crops by itself; the oracle is numpy's percentiles and the network."""
+    from bioimageio.core import predict
+
+    grey = np.random.default_rng(3).integers(10, 200, SHAPES[0]).astype(np.float32)
+    result = predict(model=package, inputs={"image": grey}).members["segmentation"].data.values
+    low, high = np.percentile(grey, [1.0, 99.8], axis=(2, 3), keepdims=True)
+    normalised = torch.from_numpy(((grey - low) / (high - low)).astype(np.float32))
+    expected = torch.softmax(network(normalised), 1)[:, :, 2:-2, 2:-2].detach().numpy()
+    assert result.shape == expected.shape == (1, 3, 16, 32)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_a_package_holds_no_more_than_it_says(package):
+    with zipfile.ZipFile(package) as archive:
+        names = sorted(archive.namelist())
+    assert [name for name in names if not name.endswith(("yaml", ".md"))] == [
+        "input.npy", "output.npy", "weights.onnx", "weights.pt",
+    ]  # fmt: skip
+    assert [file.name for file in package.parent.iterdir()] == [package.name]
+
+
+def test_the_same_size_is_the_whole_mirrored_image(model, network, tmp_path):
+    """What the pipeline computes for a plane: before and after are mirrored, the network's output is kept."""
+    export(model, "torchscript", tmp_path / "model.pt", same_size=True)
+    again = torch.jit.load(str(tmp_path / "model.pt"))
+    for shape in ((1, 2, 56, 72), (2, 2, 64, 56)):
+        image = torch.rand(shape)
+        mirrored = np.pad(image.numpy(), ((0, 0), (0, 0), (44, 48), (44, 48)), mode="reflect")
+        expected = network(torch.from_numpy(mirrored))[:, :, : shape[2], : shape[3]]
+        torch.testing.assert_close(again(image), expected)
+
+
+def test_sigmoid_where_the_card_says_so(network, model):
+    card = read_card(model)
+    object.__setattr__(card, "activation", "sigmoid")
+    image = images()[0]
+    torch.testing.assert_close(Exported(network, card, True)(image), torch.sigmoid(network(image)))
+    assert facts(Exported(network, card, True))["activation"] == '"sigmoid"'
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
+def test_what_a_package_drops_makes_tiles_step_by_the_stride(depth):
+    geometry = unpadded(depth)
+    module = Exported(torch.nn.Identity(), card_of(architecture=Architecture("unet", depth, 2)), True)
+    module.trim_px = symmetric_halo(geometry)
+    assert (module.smallest_px - module.lost_px) % geometry.stride == 0
+    assert module.smallest_px - module.lost_px >= geometry.stride
+    assert halo(module) == 0
+    assert smallest_px(module) == geometry.read_px(geometry.stride)
+    geometry.check_read(smallest_px(module), "test")
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), [(16, 16, 16), (12, 20, 24), (10, 10, 16)])
+def test_a_padded_network_has_a_halo_that_keeps_sizes_legal(before, after, expected, monkeypatch):
+    padded = Geometry(8, before, after, 0, before)
+    monkeypatch.setattr(ModelCard, "geometry", padded)
+    module = Exported(torch.nn.Identity(), card_of(), True)
+    assert halo(module) == expected
+    assert smallest_px(module) - 2 * halo(module) >= 8
+    assert smallest_px(module) % 8 == module.smallest_px % 8
+
+
+def test_a_network_that_mirrors_within_has_a_halo_as_wide_as_it_reads():
+    module = Exported(torch.nn.Identity(), card_of(architecture=Architecture("unet", 3, 2)), True, same_size=True)
+    assert (module.lost_px, halo(module), smallest_px(module)) == (0, 48, 104)
+
+
+GREY = np.random.default_rng(5).normal(120, 30, (1, 2, 30, 40)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "normaliser"),
+    [
+        (Normalise("percentile", 2.0, 98.0), None),
+        (Normalise("zscore"), None),
+        (Normalise("none"), None),
+        (Normalise("percentile", scope="model"), Normaliser((10.0, 20.0), (0.5, 0.25))),
+    ],
+)
+def test_grey_values_are_normalised_as_by_the_pipeline(normalise, normaliser):
+    pytest.importorskip("bioimageio.core")
+    card = card_of(architecture=Architecture("unet", 1, 2, 2), normalise=normalise, normaliser=normaliser)
+    steps = preprocessing(card)
+    statistics = {"min": GREY[0].min((1, 2)), "max": GREY[0].max((1, 2)), "mean": GREY[0].mean((1, 2))}
+    statistics |= {"std": GREY[0].std((1, 2))}
+    statistics |= {"quantiles": np.percentile(GREY[0], np.linspace(0, 100, 1001), axis=(1, 2)).T}
+    expected = card.normaliser_of(statistics, np.float32)(GREY[0])
+    np.testing.assert_allclose(by_definition(steps, GREY), expected[None], atol=1e-4)
+
+
+def by_definition(steps, grey):
+    """The steps as the specification of bioimage.io defines them."""
+    for step in steps:
+        told = step.kwargs
+        if step.id == "scale_linear":
+            grey = grey * np.reshape(told.gain, (1, -1, 1, 1)) + np.reshape(told.offset, (1, -1, 1, 1))
+        elif step.id == "scale_range":
+            assert told.axes == ("y", "x")
+            low, high = np.percentile(grey, [told.min_percentile, told.max_percentile], axis=(2, 3), keepdims=True)
+            grey = (grey - low) / (high - low + told.eps)
+        else:
+            assert (step.id, tuple(told.axes)) == ("zero_mean_unit_variance", ("y", "x"))
+            grey = (grey - grey.mean((2, 3), keepdims=True)) / (grey.std((2, 3), keepdims=True) + told.eps)
+    return grey
+
+
+# what must not be published
+
+
+@pytest.mark.parametrize("kind", ["onnx", "bioimageio"])
+def test_a_missing_package_names_the_extra(kind, model, tmp_path, monkeypatch, capsys):
+    missing = {"onnx": "onnxruntime", "bioimageio": "bioimageio.core"}[kind]
+    monkeypatch.setitem(sys.modules, missing, None)
+    output = tmp_path / "model"
+    assert main(["export", "--model", str(model), "--format", kind, "--output", str(output)]) == 1
+    told = capsys.readouterr().err
+    assert f"--format {kind}" in told
+    assert "pip install 'unet-pipeline[export]'" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_computes_something_else_is_not_published(model, tmp_path, monkeypatch):
+    """TorchScript drops what Python does besides: here, a network whose answer changes after it was traced."""
+    calls = []
+
+    def drifting(logits):
+        calls.append(1)
+        return logits + (0.5 if len(calls) > 1 else 0)
+
+    monkeypatch.setattr(exported, "ACTIVATIONS", {"softmax": drifting})
+    with pytest.raises(PipelineError, match=r"torchscript: .*got a difference of"):
+        export(model, "torchscript", tmp_path / "model.pt", probabilities=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda found: found * 1.001, lambda found: found[..., 1:], lambda found: found * np.nan]
+)
+def test_the_comparison_notices(spoil):
+    card = card_of()
+    module = Exported(build(card.architecture, 1), card, False)
+    assert compare("same", module, module) == 0
+    assert 0 < compare("rounded", module, lambda image: module(image) * (1 + 1e-6)) < 1e-5
+    with pytest.raises(PipelineError, match="nothing was written"):
+        compare("spoilt", module, lambda image: spoil(module(image)))
+
+
+def test_a_package_that_fails_the_test_of_bioimageio_is_not_published(model, tmp_path, monkeypatch):
+    pytest.importorskip("bioimageio.core")
+    right = bioimageio_package.sample
+    monkeypatch.setattr(bioimageio_package, "sample", lambda *given: (right(*given)[0], right(*given)[1] + 0.1))
+    with pytest.raises(PipelineError, match=r"passes bioimageio\.core's test.*Reproduce test outputs"):
+        export(model, "bioimageio", tmp_path / "model.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_license_that_does_not_exist_is_one_message(model, tmp_path, capsys):
+    pytest.importorskip("bioimageio.core")
+    arguments = ("--model", str(model), "--format", "bioimageio", "--output", str(tmp_path / "model.zip"))
+    assert main(["export", *arguments, "--license", "MINE"]) == 1
+    assert "a description that bioimageio.spec accepts" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_import_all_lets_what_is_there_pass():
+    import_all("onnx", "json", "torch")

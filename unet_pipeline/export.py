@@ -1,0 +1,62 @@
+"""Export: a trained network as a file that other programs run, compared with the original before it appears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from unet_pipeline.exporting.bioimageio_package import Credit, symmetric_halo, write_package
+from unet_pipeline.exporting.exported import TOLERANCE, Exported
+from unet_pipeline.exporting.onnx_file import write_onnx
+from unet_pipeline.exporting.torch_files import write_program, write_torchscript
+from unet_pipeline.models import load_model
+from unet_pipeline.record import atomic_path
+
+Kind = Literal["onnx", "torchscript", "torch-export", "bioimageio"]
+UNSTATED = Credit()
+WRITERS: Mapping[str, Callable[[Exported, Path], float]] = {
+    "onnx": write_onnx,
+    "torchscript": write_torchscript,
+    "torch-export": write_program,
+}
+
+
+def export(
+    model: Path,
+    kind: Kind,
+    output: Path,
+    probabilities: bool | None = None,
+    same_size: bool = False,
+    credit: Credit = UNSTATED,
+) -> str:
+    """Export a model folder.
+
+    Args:
+        model: model folder.
+        kind: format.
+        output: the file to write; it appears only after what it holds was run and compared.
+        probabilities: whether the activation follows the network; None: in a bioimage.io package only.
+        same_size: whether the image is mirrored within, so that the output has its size. Else an unpadded network's is
+            smaller; in a bioimage.io package by as much as makes it a multiple of the stride, alike on all sides.
+        credit: name, authors and license of a bioimage.io package.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        PipelineError: the model is not whole, packages are not installed, or the exported network computes something
+            else than the original.
+    """
+    network, card = load_model(model, torch.device("cpu"))
+    packaged = kind == "bioimageio"
+    trim_px = symmetric_halo(card.geometry) if packaged and card.geometry.lost else 0
+    module = Exported(network, card, packaged if probabilities is None else probabilities, same_size, trim_px)
+    with atomic_path(output) as partial:
+        difference = write_package(module, partial, credit) if packaged else WRITERS[kind](module, partial)
+    return (
+        f"{output}: {kind}, {module.output_name} of {', '.join(card.classes)}, {output.stat().st_size / 1e6:.1f} MB\n"
+        f"largest difference from the network: {difference:.2g} of its largest value (allowed: {TOLERANCE:g})"
+    )

@@ -1,0 +1,51 @@
+"""A drawn image with which a package shows what the network makes of grey values, normalised as the pipeline does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from unet_pipeline.demo import cells
+from unet_pipeline.exporting.exported import Exported
+from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.statistics import QUANTILES
+
+
+def sample(module: Exported, size_px: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return grey values (1, channels, y, x) float32 and what the network makes of them, (1, classes, y', x') float32.
+
+    Args:
+        module: the network.
+        size_px: height and width of the grey values, legal for it.
+    """
+    card = module.card
+    raw = _grey(card, size_px)
+    normalised = card.normaliser_of(_statistics(raw), raw.dtype)(raw)
+    with torch.inference_mode():
+        output = module(torch.from_numpy(normalised)[None])
+    return raw[None], output.numpy()
+
+
+def _grey(card: ModelCard, size: int) -> npt.NDArray[np.float32]:
+    """Draw cells in the grey values that the model expects: its own where it has constants, else 0 to 255 or 0 to 1."""
+    channels = card.architecture.in_channels
+    drawn = np.stack([cells((size, size), np.random.default_rng([7, channel]))[0] for channel in range(channels)])
+    unit = np.clip(drawn, 0, 1).astype(np.float32)
+    if card.normaliser is not None:
+        offset, scale = (np.asarray(part)[:, None, None] for part in (card.normaliser.offset, card.normaliser.scale))
+        own: npt.NDArray[np.float32] = (unit / scale + offset).astype(np.float32)
+        return own
+    grey: npt.NDArray[np.float32] = unit if card.normalise.method in ("range", "none") else np.rint(unit * 255)
+    return grey
+
+
+def _statistics(raw: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Return what ingest would measure of an image (channels, y, x); quantiles as numpy defines them."""
+    flat = raw.reshape(len(raw), -1).astype(np.float64)
+    return {
+        "min": flat.min(1), "max": flat.max(1), "mean": flat.mean(1), "std": flat.std(1),
+        "quantiles": np.percentile(flat, QUANTILES, axis=1).T,
+    }  # fmt: skip
