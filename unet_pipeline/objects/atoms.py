@@ -22,7 +22,7 @@ IGNORE = 255
 """Class of pixels nobody judged."""
 MAX_ATOMS = 2**32 - 1
 
-Classes = NDArray[np.uint8] | NDArray[np.uint32]
+Classes = NDArray[np.unsignedinteger[Any]]
 """(y, x) class indices of a block; or, as uint32, labels from 256 on of parts that touch without being connected."""
 
 Keys = NDArray[np.int64]

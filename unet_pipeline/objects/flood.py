@@ -18,16 +18,13 @@ from unet_pipeline.objects.compiled import compiled
 OUTSIDE = 2**16 - 1
 """Height of pixels that are not flooded."""
 
-BYTES_PER_PX = 2 + 4 + 8
-"""Heights, labels and queues."""
-
 
 def flood(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64]) -> None:
     """Flood from the seeds, in place.
 
     Args:
-        heights: (planes, y, x) uint16, below `OUTSIDE` where labels may go. Neighbours share an edge, in the plane, or lie
-            over each other in neighbouring planes.
+        heights: (planes, y, x) uint16, contiguous; `OUTSIDE` where no label goes. Neighbours share an edge in their
+            plane, or lie over each other in neighbouring planes.
         labels: (planes, y, x) uint32, contiguous; the seeds, 0 elsewhere. Filled; 0 stays where no seed reaches.
         queue: (planes * y * x,) int64, for the pixels that wait; its content does not matter.
     """
@@ -48,7 +45,8 @@ def _append(pixel: Any, height: Any, queue: Any, first: Any, last: Any) -> None:
 def _flood(heights: Any, labels: Any, queue: Any, planes: int, rows: int, columns: int) -> None:
     """Flood flat arrays. queue[pixel] is the pixel after it among those of its height; first and last by height."""
     first, last = np.full(OUTSIDE, -1, np.int64), np.full(OUTSIDE, -1, np.int64)
-    lowest, area = OUTSIDE, rows * columns
+    area = rows * columns
+    lowest: Any = OUTSIDE
     for pixel in range(labels.size):
         if labels[pixel] != 0 and heights[pixel] != OUTSIDE:
             _append(pixel, heights[pixel], queue, first, last)
