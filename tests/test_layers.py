@@ -26,7 +26,7 @@ inputs
 shard_file plane_array ngff pyramid halo
 objects.compiled objects.distances objects.atoms objects.components objects.flood
 statistics labels stack normalise modelcard demo ingest origin today
-tiling tile journal weights weigh
+tiling emptiness tile journal weights weigh
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
