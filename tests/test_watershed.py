@@ -19,6 +19,7 @@ from test_flood import flooded
 
 from unet_pipeline import ngff, watershed
 from unet_pipeline.config import Store
+from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.flood import OUTSIDE
 from unet_pipeline.stitch import write_instances
 from unet_pipeline.watershed import heights_of, seed_height
@@ -211,6 +212,17 @@ def test_large_boxes_lie_in_files_and_give_the_same(monkeypatch):
     monkeypatch.setattr(np, "memmap", lambda *a: maps.append(a) or real(*a))
     np.testing.assert_array_equal(divided(probabilities, 96), expected)
     assert len(maps) == 6, "labels, heights and queue of two pieces"
+
+
+def test_a_full_disk_is_told(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(
+        PipelineError, match=r"MB more[\s\S]*No space left[\s\S]*stitch\.method: components"
+    ):
+        divided(discs(CROSS, (1, 64, 80)), 16)
 
 
 def test_the_whole_stage_takes_it(tmp_path):

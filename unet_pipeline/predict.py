@@ -117,7 +117,7 @@ def _predict_region(
 def look_at_shard(
     image: Planes, plan: Plan, number: int, forward: Forward, skip_below: float | None
 ) -> tuple[Array | None, torch.Tensor]:
-    """Return the pixels of a shard in empty blocks, (y, x) bool or None where nothing is skipped, and what its tiles see.
+    """Return the pixels of a shard in empty blocks, (y, x) bool or None (nothing is skipped), and what its tiles see.
 
     The second is (channels, y, x) float32, on the device, of size 0 where all is empty.
     """

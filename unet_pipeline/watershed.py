@@ -13,6 +13,7 @@ time instead.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -258,8 +259,19 @@ class Floods:
     def _map(self, name: str, box: Box, dtype: type, offset: int = 0) -> NDArray[Any]:
         """Return an array of a box that lies in a file, from a byte of it on; the file grows as needed."""
         path = self.folder / f"{name}.flood"
-        path.touch()
+        _reserve(path, offset, int(np.prod(box.shape)) * np.dtype(dtype).itemsize)
         return np.asarray(np.memmap(path, dtype, "r+", offset, box.shape))
+
+
+def _reserve(path: Path, offset: int, size: int) -> None:
+    """Take the room on disk: writing to a mapped file on a full disk would kill the process without a word."""
+    try:
+        with path.open("ab") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), offset, size)
+    except OSError as error:
+        fix = "free space or choose another disk (--directory), or take stitch.method: components"
+        raise PipelineError(path.parent, f"room for {size / 1e6:.0f} MB more", error, fix=fix) from error
 
 
 def _fill(
