@@ -219,9 +219,7 @@ def test_a_full_disk_is_told(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(
-        PipelineError, match=r"MB more[\s\S]*No space left[\s\S]*stitch\.method: components"
-    ):
+    with pytest.raises(PipelineError, match=r"MB more[\s\S]*No space left[\s\S]*stitch\.method: components"):
         divided(discs(CROSS, (1, 64, 80)), 16)
 
 
