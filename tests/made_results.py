@@ -142,7 +142,7 @@ def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> dict[s
         shards.append({"shard": number, **sums})
     return {
         "stack": plan.stack.name, "plan": plan.digest, "region": region, "model": "", "made_by": "", "shards": shards,
-        "tiles": plan.plan.tile_count(plan.plan.region(region)), "compute": COMPUTE,
+        "tiles": plan.plan.tile_count(plan.plan.region(region)), "tiles_skipped": 0, "compute": COMPUTE,
         "provenance": provenance(config.section("predict"), [plan.record]),
     }  # fmt: skip
 

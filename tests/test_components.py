@@ -311,9 +311,9 @@ def test_classes_that_change_between_the_passes():
         label_components(read, lambda *at: None, plane.shape, (4, 4), ComponentOptions())
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 3), np.uint8), np.zeros((4, 4), np.uint16)])
+@pytest.mark.parametrize("wrong", [np.zeros((4, 3), np.uint8), np.zeros((4, 4), np.uint16), np.zeros((4, 4))])
 def test_classes_of_another_shape_or_type(wrong):
-    with pytest.raises(PipelineError, match=r"\(4, 4\) uint8 classes"):
+    with pytest.raises(PipelineError, match=r"\(4, 4\) uint8 or uint32 classes"):
         label_components(lambda *at: wrong, lambda *at: None, (1, 4, 4), (4, 4), ComponentOptions())
 
 

@@ -23,15 +23,16 @@ readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
 readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
 inputs
-shard_file plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
+shard_file plane_array ngff pyramid halo
+objects.compiled objects.distances objects.atoms objects.components objects.flood
 statistics labels stack normalise modelcard demo ingest origin today
-tiling tile journal weights weigh
+tiling emptiness tile journal weights weigh
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed
 networks.blocks networks.unet networks.encoders networks.pretrained models
 training.losses training.optimisers training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
-forward tile_size predict coverage stitch verify
+forward tile_size predict coverage watershed stitch verify
 scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
 exporting.exported exporting.torch_files exporting.onnx_file exporting.sample exporting.bioimageio_package export
 summary

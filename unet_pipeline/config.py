@@ -176,12 +176,16 @@ class Predict:
     threshold: float | None = key(
         None, "objects where their probability reaches this, else background; null: the likeliest", 0, 1
     )
+    skip_below: float | None = key(None, "blocks with no more contrast are background; null: none are", 0, 1000)
 
 
 @dataclass(frozen=True)
 class Stitch:
     """From classes to objects and files."""
 
+    method: Literal["components", "watershed"] = key("components", "watershed divides what is connected by its seeds")
+    seed: float = key(0.8, "for watershed: pixels at least this probable are seeds", 0.01, 1)
+    seed_min_area_px: int = key(10, "for watershed: smaller seeds are none, px or voxels", 0, 1_000_000_000)
     min_area_px: int = key(30, "smaller objects are removed, px (voxels with connect: volume)", 0, 1_000_000_000)
     fill_holes: bool = key(True, "background enclosed by one object becomes that object")
     grow_px: int = key(1, "objects grow into the background by this much; give weigh.gap_px back", 0, 64)

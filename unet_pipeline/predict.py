@@ -24,6 +24,7 @@ import torch
 
 from unet_pipeline import __version__
 from unet_pipeline.config import Compute, Config
+from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.journal import Journal, journal_path
@@ -53,7 +54,8 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
         output: `results/{stack}/regions/{region}.json`.
 
     Returns:
-        The record: plan, region, shards (number and checksum of each file), tiles, device, provenance.
+        The record: plan, region, shards (number and checksum of each file), tiles, those of them that were empty and
+        skipped, device, provenance.
     """
     forward = Forward.load(model, stack_plan.stack, config.predict, config.compute)
     _check_fit(stack_plan, forward, config)
@@ -71,6 +73,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
             "made_by": made_by,
             "shards": written,
             "tiles": plan.tile_count(numbers),
+            "tiles_skipped": sum(entry.get("tiles_skipped", 0) for entry in written),
             "compute": compute,
             "provenance": provenance(config.section("predict"), [stack_plan.record, model / "model.json"]),
         }
@@ -89,6 +92,8 @@ def _predict_region(
 
     def write(number: int, values: Values) -> None:
         done[number] = {"shard": number} | _write(arrays, plan.shard_at(number), values.arrays())
+        if values.empty is not None:
+            done[number]["tiles_skipped"] = _count_empty(stack_plan.plan, plan.shard_at(number), values.empty)
         journal.add(done[number])
 
     missing = [n for n in numbers if n not in done]
@@ -100,12 +105,26 @@ def _predict_region(
         if done:
             progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
             progress.skip(plan.tile_count(done))
-        windows = ahead(lambda n: (n, read_shard(stack_plan.stack.image, plan, n, forward)), missing)
+        skip_below, image = config.predict.skip_below, stack_plan.stack.image
+        windows = ahead(lambda n: (n, *look_at_shard(image, plan, n, forward, skip_below)), missing)
         with closing(windows), behind(write) as write_soon:
-            for number, window in windows:
-                options = probabilities.dtype, config.predict.batch, progress.advance
+            for number, empty, window in windows:
+                options = probabilities.dtype, config.predict.batch, progress.advance, empty
                 write_soon(number, predict_shard(window, plan, plan.shard_at(number), forward, *options))
     return [done[number] for number in numbers]
+
+
+def look_at_shard(
+    image: Planes, plan: Plan, number: int, forward: Forward, skip_below: float | None
+) -> tuple[Array | None, torch.Tensor]:
+    """Return the pixels of a shard in empty blocks, (y, x) bool or None (nothing is skipped), and what its tiles see.
+
+    The second is (channels, y, x) float32, on the device, of size 0 where all is empty.
+    """
+    if skip_below is None:
+        return None, read_shard(image, plan, number, forward)
+    empty = empty_pixels(image, plan.shard_at(number), forward.normaliser, skip_below)
+    return empty, torch.empty(0) if empty.all() else read_shard(image, plan, number, forward)
 
 
 def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> torch.Tensor:
@@ -125,10 +144,12 @@ class Values:
     Attributes:
         probabilities: (classes, height, width), on the device.
         classes: (height, width) uint8, the class of highest probability, on the device.
+        empty: (height, width) bool, in memory, pixels of empty blocks; None where nothing is skipped.
     """
 
     probabilities: torch.Tensor
     classes: torch.Tensor
+    empty: Array | None = None
 
     def arrays(self) -> tuple[Array, Array]:
         """Wait for the device; return probabilities (classes, y, x) and classes (y, x), in memory."""
@@ -143,23 +164,26 @@ def predict_shard(
     dtype: np.dtype[Any],
     batch: int,
     on_tiles: Callable[[int], None] = lambda count: None,
+    empty: Array | None = None,
 ) -> Values:
     """Return what one shard holds.
 
     Args:
-        window: (channels, y, x) float32, from `read_shard`.
+        window: (channels, y, x) float32, from `read_shard`; anything where all is empty.
         plan: of the stack.
         shard: the shard.
         forward: the network.
         dtype: of the probabilities: uint8 (0..255), float16 or float32 (0..1).
         batch: tiles per pass.
         on_tiles: called with the number of tiles after each pass.
+        empty: (y, x) bool, pixels of the shard that are background whatever the network says; a tile of nothing else is
+            not run.
     """
-    probabilities = torch.empty(
-        (len(forward.card.classes), *shard.size), dtype=STORED[dtype.name], device=window.device
-    )
-    classes = torch.empty(shard.size, dtype=torch.uint8, device=window.device)
-    for tiles in _groups(plan.tiles(shard), batch):
+    count, device = len(forward.card.classes), forward.device
+    probabilities = torch.empty((count, *shard.size), dtype=STORED[dtype.name], device=device)
+    classes = torch.empty(shard.size, dtype=torch.uint8, device=device)
+    looked = [tile for tile in plan.tiles(shard) if empty is None or not empty[tile.within(shard)].all()]
+    for tiles in _groups(iter(looked), batch):
         logits = forward([window[:, *plan.seen(tile, shard)] for tile in tiles])
         for scores, tile in zip(logits, tiles, strict=True):
             shares = forward.shares(scores[:, *tile.local(plan.geometry)])
@@ -167,7 +191,23 @@ def predict_shard(
             probabilities[:, *inside] = quantised(shares, dtype)
             classes[inside] = decided(shares, forward.threshold)
         on_tiles(len(tiles))
-    return Values(probabilities, classes)
+    if empty is not None:
+        _clear(probabilities, classes, empty)
+        on_tiles(_count_empty(plan, shard, empty))
+    return Values(probabilities, classes, empty)
+
+
+def _clear(probabilities: torch.Tensor, classes: torch.Tensor, empty: Array) -> None:
+    """Make empty pixels background: class 0 with probability 1."""
+    mask = torch.from_numpy(empty).to(classes.device)
+    probabilities.masked_fill_(mask, 0)
+    probabilities[0].masked_fill_(mask, 255 if probabilities.dtype == torch.uint8 else 1)
+    classes.masked_fill_(mask, 0)
+
+
+def _count_empty(plan: Plan, shard: Shard, empty: Array) -> int:
+    """Return the number of tiles that the network need not see."""
+    return sum(bool(empty[tile.within(shard)].all()) for tile in plan.tiles(shard))
 
 
 def quantised(shares: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:

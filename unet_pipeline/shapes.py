@@ -129,6 +129,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "made_by": str,
         "shards": [{"shard": COUNT, "probabilities": str, "classes": str}],
         "tiles": COUNT,
+        "tiles_skipped": COUNT,
         "compute": COMPUTE,
         "provenance": PROVENANCE,
     },

@@ -21,7 +21,7 @@ from unet_pipeline.coverage import check_coverage
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import halo_blocks
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.objects.components import ComponentOptions, ComponentTable, label_components
+from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
@@ -30,6 +30,7 @@ from unet_pipeline.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.record import Check, atomic_path, partial_name, provenance, unclaimed
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
+from unet_pipeline.watershed import divide, label_blocks
 
 BLOCK_PX = 2048
 """Edge of a block of work, px: keeps memory flat whatever the shard."""
@@ -80,7 +81,7 @@ def stitch(
 def write_instances(
     stack_plan: StackPlan, options: Stitch, block_px: int = BLOCK_PX, check: Check = unclaimed
 ) -> ComponentTable:
-    """Write the objects: connected components of the classes, filled, sifted by area, then grown.
+    """Write the objects: connected components of the classes or their parts, sifted by area, filled, then grown.
 
     Args:
         stack_plan: plan and store, with all classes written.
@@ -95,31 +96,21 @@ def write_instances(
     chosen = ComponentOptions(
         across_planes=options.connect == "volume", min_area_px=options.min_area_px, fill_holes=options.fill_holes
     )
-    if not options.grow_px:
-        return _components(classes, instances, chosen, stack_plan.stack.name)
-    # Growing reads beyond its shard, so it cannot work in place: components go to a store of their own first.
+    name = f"objects {stack_plan.stack.name}"
+    # Growing and flooding read beyond their shard, so they cannot work in place: what they read is a store of its own.
     raw = stack_plan.store.with_name(partial_name(stack_plan.store))
     try:
         group = zarr.create_group(raw, zarr_format=3)
+        divided = options.method == "watershed"
+        source = divide(stack_plan, group, instances, options, check) if divided else classes
+        if not options.grow_px:
+            return label_blocks(source.read_label, instances, chosen, name)
         components = ngff.create_like(group, "0", instances)
-        table = _components(classes, components, chosen, stack_plan.stack.name)
+        table = label_blocks(source.read_label, components, chosen, name)
         _grow(components, instances, options.grow_px, block_px, stack_plan.stack.name)
     finally:
         shutil.rmtree(raw, ignore_errors=True)
     return table
-
-
-def _components(source: PlaneArray, target: PlaneArray, options: ComponentOptions, name: str) -> ComponentTable:
-    planes, _, height, width = source.shape
-    blocks = sum(1 for _ in target.blocks())
-    with Progress(2 * blocks, f"objects {name}") as progress:
-
-        def tell(done: int, total: int) -> None:
-            progress.advance()
-
-        return label_components(
-            source.read_label, target.write, (planes, height, width), target.shard_px, options, tell
-        )
 
 
 def _grow(source: PlaneArray, target: PlaneArray, radius_px: int, block_px: int, name: str) -> None:

@@ -22,6 +22,9 @@ IGNORE = 255
 """Class of pixels nobody judged."""
 MAX_ATOMS = 2**32 - 1
 
+Classes = NDArray[np.unsignedinteger[Any]]
+"""(y, x) class indices of a block; or, as uint32, labels from 256 on of parts that touch without being connected."""
+
 Keys = NDArray[np.int64]
 """Pairs of atoms that touch, the smaller one in the high half."""
 
@@ -47,7 +50,7 @@ class Atoms:
     Attributes:
         area: (atoms,) int64, px.
         first: (atoms,) int64, index of the first pixel in the volume in raster order.
-        class_index: (atoms,) uint8, 0 for ignored pixels.
+        class_index: (atoms,) uint8 or uint32, as the classes are; 0 for ignored pixels.
         is_open: (atoms,) bool, reaches the border of the volume or holds an ignored pixel (when holes are filled).
         straight: pairs that share an edge, or lie over each other.
         diagonal: pairs that share a corner.
@@ -105,7 +108,7 @@ class Survey:
             return (Block(plane, *place) for place in places for plane in range(planes))
         return (Block(plane, *place) for plane in range(planes) for place in places)
 
-    def add(self, block: Block, classes: NDArray[np.uint8]) -> None:
+    def add(self, block: Block, classes: Classes) -> None:
         """Take the classes (y, x) of the next block; raises PipelineError beyond MAX_ATOMS components."""
         labels, count = number(classes, self.whole, self.count)
         if self.count + count > MAX_ATOMS:
@@ -239,7 +242,7 @@ def number(classes: Any, whole: bool, offset: int) -> Any:
     """Return the atoms of a block, (y, x) uint32, numbered from offset + 1 in raster order, and how many they are.
 
     Args:
-        classes: (y, x) uint8.
+        classes: (y, x) uint8 or uint32.
         whole: whether background has atoms too; else it is 0.
         offset: the number of atoms before this block.
     """
@@ -263,7 +266,7 @@ def number(classes: Any, whole: bool, offset: int) -> Any:
 def _measure(classes: Any, labels: Any, offset: int, count: int, start: int, width: int) -> Any:
     """Return area, first pixel and class of a block's atoms; `start` and `width` place the block in the volume."""
     area, first = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    class_index = np.zeros(count, np.uint8)
+    class_index = np.zeros(count, classes.dtype)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             if labels[y, x] != 0:

@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.objects.atoms import MAX_ATOMS, Atoms, Block, Keys, Survey, ends, join, number
+from unet_pipeline.objects.atoms import MAX_ATOMS, Atoms, Block, Classes, Keys, Survey, ends, join, number
 from unet_pipeline.pipelining import ahead
 
-Read = Callable[[int, slice, slice], NDArray[np.uint8]]
-"""read(plane, rows, columns) → (y, x) uint8 class indices: 0 background, 1..254 foreground, 255 ignored."""
+Read = Callable[[int, slice, slice], Classes]
+"""read(plane, rows, columns) → (y, x) class indices: 0 background, 255 ignored, all others foreground; always uint8, or
+always uint32 for labels of parts that touch."""
 Write = Callable[[int, slice, slice, NDArray[np.uint32]], object]
 """write(plane, rows, columns, instances (y, x) uint32), called once per block."""
 
@@ -67,14 +68,14 @@ class ComponentTable:
     Attributes:
         id: (n,) uint32, 1..n in the order of the first pixels.
         area: (n,) int64, px (voxels, across planes), filled holes included.
-        class_index: (n,) uint8, class of the instance.
+        class_index: (n,) uint8 or uint32, class of the instance, as it was read.
         first: (n, 3) int64, (plane, y, x) of the first pixel in raster order.
         filled_px: pixels that became part of an instance because they were in a hole of it.
     """
 
     id: NDArray[np.uint32]
     area: NDArray[np.int64]
-    class_index: NDArray[np.uint8]
+    class_index: Classes
     first: NDArray[np.int64]
     filled_px: int
 
@@ -136,11 +137,11 @@ def label_components(
     return table
 
 
-def _classes(read: Read, block: Block) -> NDArray[np.uint8]:
+def _classes(read: Read, block: Block) -> Classes:
     classes = read(*block)
     size = (block.y.stop - block.y.start, block.x.stop - block.x.start)
-    if classes.shape != size or classes.dtype != np.uint8:
-        raise PipelineError(block, f"{size} uint8 classes", f"{classes.shape} {classes.dtype}")
+    if classes.shape != size or classes.dtype not in (np.uint8, np.uint32):
+        raise PipelineError(block, f"{size} uint8 or uint32 classes", f"{classes.shape} {classes.dtype}")
     return np.ascontiguousarray(classes)
 
 

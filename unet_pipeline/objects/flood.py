@@ -1,0 +1,69 @@
+"""Seeded watershed: every pixel goes to the seed from which it is flooded first (Beucher & Meyer 1993, by queues).
+
+The lowest pixel that was reached is the next to pass its label on to its neighbours; of equally low ones, the one that
+was reached first; of the seeds' own pixels, the first in raster order. So ties have one outcome, and of a connected
+piece the result depends on nothing outside of it: it may be flooded alone. `skimage.segmentation.watershed` has the
+same order, but leaves open which of equally low seed pixels goes first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unet_pipeline.objects.compiled import compiled
+
+OUTSIDE = 2**16 - 1
+"""Height of pixels that are not flooded."""
+
+
+def flood(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64]) -> None:
+    """Flood from the seeds, in place.
+
+    Args:
+        heights: (planes, y, x) uint16, contiguous; `OUTSIDE` where no label goes. Neighbours share an edge in their
+            plane, or lie over each other in neighbouring planes.
+        labels: (planes, y, x) uint32, contiguous; the seeds, 0 elsewhere. Filled; 0 stays where no seed reaches.
+        queue: (planes * y * x,) int64, for the pixels that wait; its content does not matter.
+    """
+    _flood(heights.reshape(-1), labels.reshape(-1), queue, *labels.shape)
+
+
+@compiled
+def _append(pixel: Any, height: Any, queue: Any, first: Any, last: Any) -> None:
+    queue[pixel] = -1
+    if first[height] < 0:
+        first[height] = pixel
+    else:
+        queue[last[height]] = pixel
+    last[height] = pixel
+
+
+@compiled
+def _flood(heights: Any, labels: Any, queue: Any, planes: int, rows: int, columns: int) -> None:
+    """Flood flat arrays. queue[pixel] is the pixel after it among those of its height; first and last by height."""
+    first, last = np.full(OUTSIDE, -1, np.int64), np.full(OUTSIDE, -1, np.int64)
+    area = rows * columns
+    lowest: Any = OUTSIDE
+    for pixel in range(labels.size):
+        if labels[pixel] != 0 and heights[pixel] != OUTSIDE:
+            _append(pixel, heights[pixel], queue, first, last)
+            lowest = min(lowest, np.int64(heights[pixel]))
+    steps = np.array([-area, -columns, -1, 1, columns, area])
+    while lowest < OUTSIDE:
+        pixel = first[lowest]
+        if pixel < 0:
+            lowest += 1
+            continue
+        first[lowest] = queue[pixel]
+        plane, row, column = pixel // area, pixel // columns % rows, pixel % columns
+        room = (plane > 0, row > 0, column > 0, column < columns - 1, row < rows - 1, plane < planes - 1)
+        for k in range(6):
+            if room[k]:
+                beside = pixel + steps[k]
+                if labels[beside] == 0 and heights[beside] != OUTSIDE:
+                    labels[beside] = labels[pixel]
+                    _append(beside, heights[beside], queue, first, last)
+                    lowest = min(lowest, np.int64(heights[beside]))
