@@ -30,7 +30,7 @@ training.processes training.augment training.training_stack training.sources tra
 training.feed models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
 forward tile_size predict coverage stitch verify
-scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
+scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
 page.results page.panels page.score_tables page.training_section page.stack_section report
 __main__

@@ -124,6 +124,8 @@ def _card(result: StackResult, anchors: dict[str, str]) -> Markup:
     instances = (result.metrics or {})["instances"]
     half = number(instances["ap"]["0.50"]["average_precision"])
     words = f"AP50 {half}; {plural(instances['objects'], 'object')}, {count(instances['found'])} found"
+    if len(result.model.card.classes) > 2:
+        words += f"; mIoU {number((result.metrics or {})['pixels']['mean_iou'])}"
     parts = [
         paragraph("SEG · ", named(result, anchors[result.name]), kind="what"),
         paragraph(number(result.seg), kind="big"),

@@ -70,6 +70,7 @@ AREA = {"smallest": COUNT, "median": float, "largest": COUNT}
 DIFFERENCE = {"tiling": str, "largest_difference_std": float, "flipped_labels": COUNT, "flipped_per_mpx": float}
 BEST = {name: Either(float, None) for name in ("value", "threshold", "split", "merge")}
 ISBI = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error", "splits_mergers_error")
+PIXEL_SCORES = ("accuracy", "mean_accuracy", "mean_iou", "mean_iou_foreground", "mean_dice")
 PRECISION = {"average_precision": Either(float, None)}
 DTYPES = ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
@@ -156,7 +157,8 @@ SHAPES: dict[str, dict[str, Any]] = {
             {"name": str, "reference_pixels": COUNT}
             | {score: Either(float, None) for score in ("dice", "iou", "precision", "recall")}
         ],
-        "pixels": {"scored": COUNT, "of": COUNT},
+        "pixels": {"scored": COUNT, "of": COUNT} | {score: Either(float, None) for score in PIXEL_SCORES},
+        "confusion": [[COUNT]],
         "isbi": Either(Either({name: BEST for name in ISBI}, {"skipped": str}), None),
         "provenance": PROVENANCE,
     },
