@@ -136,6 +136,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "stack": str,
         "tiles": FILE,
         "coverage": {"shards": COUNT, "regions": COUNT, "covered_once": bool, "model": Either(str, None)},
+        "classes": [{"name": str, "pixels": COUNT, "share": float, "area_um2": Either(float, None)}],
         "objects": COUNT,
         "area_px": Either(AREA, None),
         "filled_px": COUNT,

@@ -46,7 +46,7 @@ PARTITION_TERMS = (
 CLASS_TERMS = (
     (
         "Dice and IoU",
-        "overlap of the pixels of a class, 2|A∩B| / (|A|+|B|), also called F-score, and |A∩B| / |A∪B|. They cannot tell "
+        "overlap of the pixels of a class, 2|A∩B| / (|A|+|B|), also F-score, and |A∩B| / |A∪B|. They cannot tell "
         "one object from two that touch: a good value does not mean that objects are told apart.",
     ),
     (
