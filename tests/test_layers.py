@@ -25,14 +25,15 @@ readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_node
 inputs
 shard_file plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
 statistics labels stack normalise modelcard demo ingest origin today
-tiling tile journal weights weigh
+tiling tile journal weights weigh page.figures page.overlays
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
 forward tile_size predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
-page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
-page.results page.panels page.score_tables page.training_section page.stack_section report
+page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing
+page.results page.panels page.score_tables page.training_section page.stack_section
+page.picture_files report
 __main__
 """
 """Every module, in the order imports may point: a module imports only what stands before it."""

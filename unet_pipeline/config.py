@@ -167,6 +167,9 @@ class Report:
 
     panel_px: int = key(384, "largest side of a shown crop, px of the image", 64, 4096)
     planes: int = key(1, "planes shown of each stack", 1, 16)
+    pictures: tuple[Literal["overlay", "mask", "cutout", "panels", "curves"], ...] = key(
+        (), "PNG files in results/pictures: any of overlay, mask, cutout, panels (of the planes shown) and curves"
+    )
 
 
 @dataclass(frozen=True)
