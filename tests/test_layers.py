@@ -28,7 +28,7 @@ statistics labels stack normalise modelcard demo ingest origin today
 tiling tile journal weights weigh page.figures page.overlays
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed models training.losses training.validation
-training.checkpoint training.history training.learner training.guards training.loop train
+training.checkpoint training.history training.observer training.learner training.guards training.loop train
 forward tile_size predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing

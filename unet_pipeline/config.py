@@ -183,6 +183,14 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What a training shows while it runs, beside the model. A change here reruns nothing."""
+
+    tensorboard: bool = key(False, "scalars as TensorBoard event files in results/model/tensorboard")
+    samples: bool = key(False, "image, labels and prediction at every validation as PNG in results/model/samples")
+
+
+@dataclass(frozen=True)
 class Config:
     """All sections. `stacks` names the table of stacks."""
 
@@ -200,6 +208,7 @@ class Config:
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     compute: Compute = Compute()
+    watch: Watch = Watch()
 
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain values, for a rule's param."""

@@ -206,7 +206,9 @@ def _seg(values: Sequence[float]) -> str:
 
 
 def _provenance(model: ModelResult, config: Config) -> Iterator[Markup]:
-    everything = {name: value for name, value in config.section(*_sections(config)).items() if name != "compute"}
+    everything = {
+        name: value for name, value in config.section(*_sections(config)).items() if name not in ("compute", "watch")
+    }
     yield facts(
         "Model",
         [

@@ -78,7 +78,7 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     Args:
         training: `weigh.json` of each training stack.
         validation: `weigh.json` of each stack on which the kept weights are chosen; may be empty.
-        config: sections labels, normalise, model, augment, train and compute are used.
+        config: sections labels, normalise, model, augment, train, compute and watch are used.
         folder: the model folder, `results/model`.
 
     Raises:
@@ -105,7 +105,7 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     }
     card = ModelCard(architecture, classes, config.normalise, common, made_by)
     key = digest([sections, [sha256_file(path) for path in records]])
-    settings = Settings(config.train, config.augment, config.compute)
+    settings = Settings(config.train, config.augment, config.compute, config.watch)
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from unet_pipeline.config import Augment, Compute, Train
+from unet_pipeline.config import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import build, choose_device, usable_precision
@@ -25,6 +25,7 @@ from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write
 from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_tiles
 from unet_pipeline.training.feed import readers
 from unet_pipeline.training.history import Row
+from unet_pipeline.training.observer import Observer
 from unet_pipeline.training.processes import Group, own_device, present_group
 from unet_pipeline.training.sources import sources
 from unet_pipeline.training.training_stack import TrainingStack, in_memory
@@ -42,6 +43,7 @@ class Settings:
     train: Train = Train()
     augment: Augment = Augment()
     compute: Compute = Compute()
+    watch: Watch = Watch()
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Learner:
     digest: str
     group: Group
     validation_tiles: int
+    observer: Observer = field(default_factory=Observer)
 
 
 def prepare(
@@ -123,6 +126,7 @@ def prepare(
         digest_of(content),
         group,
         len(tiles),
+        Observer(settings.watch if group.first else None, folder, card.classes),
     )
 
 
