@@ -164,6 +164,16 @@ def test_a_training_that_was_taken_over_writes_and_removes_nothing(tmp_path):
     assert (tmp_path / "samples" / "7.png").read_bytes() == b"of the other job"
 
 
+def test_processes_but_the_first_neither_write_nor_remove(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "7.png").write_bytes(b"of the first process")
+    observer = Observer(None, tmp_path, CARD.classes)
+    observer.begin([], lambda: None)
+    observer.add(Row(7, 0.1, 0.5, 0.4, (0.9, 0.8)), lambda: pytest.fail("no sample is asked for"))
+    observer.close()
+    assert [path.read_bytes() for path in tmp_path.rglob("*.png")] == [b"of the first process"]
+
+
 def test_a_missing_package_is_named_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(PipelineError, match=r"(?s)watch\.tensorboard: .*not installed.*unet-pipeline\[tensorboard\]"):

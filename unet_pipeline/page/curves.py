@@ -15,12 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.page.figures import class_colour, css
 
 WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1b2430")
-TRAINING, VALIDATION = COLOURS[:2]
+TRAINING, VALIDATION = "#0072b2", "#d55e00"
 INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
 DICE = "dice_"
 
@@ -98,8 +98,8 @@ def _number(cell: str | None, path: Path, line: int) -> float | None:
 
 
 def colour(index: int) -> str:
-    """Return the colour of a curve, as CSS writes it."""
-    return COLOURS[index % len(COLOURS)]
+    """Return the colour of a class's curve, as CSS writes it: the same as in pictures of classes."""
+    return css(class_colour(index))
 
 
 def loss_curve(history: History, kept: tuple[float, float] | None, keyed: bool = False) -> bytes:

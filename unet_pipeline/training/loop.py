@@ -108,8 +108,7 @@ def train(
             progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
         state = resume(learner, progress)
         resumed_step = state.step
-        if learner.group.first:
-            learner.observer.begin(state.history, check)
+        learner.observer.begin(state.history, check)
         with closing(learner.observer), joined(learner.group, learner.device):
             _loop(learner, state, progress, termination, check)
         _check_weights(state, learner)

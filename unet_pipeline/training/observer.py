@@ -38,14 +38,14 @@ class Observer:
         """Prepare to write; nothing is written before `begin`.
 
         Args:
-            options: section `watch`; None asks for nothing.
+            options: section `watch`; None, as in all processes but the first, neither writes nor removes anything.
             folder: the model folder.
             classes: names of the classes.
 
         Raises:
             PipelineError: TensorBoard is asked for and its package is not installed.
         """
-        self.options = options or Watch()
+        self.options, self._silent = options or Watch(), options is None
         self._folder, self._classes, self._check = folder, tuple(classes), unclaimed
         self._make_writer = _writer() if self.options.tensorboard else None
         self._events: Any = None
@@ -57,6 +57,8 @@ class Observer:
             rows: history of the training that goes on; empty for one that starts.
             check: called before anything is written.
         """
+        if self._silent:
+            return
         check()
         self._check = check
         for path in (self._folder / TENSORBOARD).glob(EVENTS):
