@@ -12,16 +12,14 @@ from unet_pipeline.config import IGNORE, Config
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
-from unet_pipeline.record import provenance, write_text
+from unet_pipeline.record import provenance, sha256_bytes, write_text
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
-from unet_pipeline.verify import check_stitched
-
-CONFUSION_FILE = "confusion.csv"
+from unet_pipeline.verify import CONFUSION_FILE, check_stitched
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""
@@ -37,7 +35,7 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
 
     Returns:
         stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels, with the scores over all
-        classes; confusion, px, reference class by row and result class by column; isbi or null.
+        classes; confusion, px, reference class by row and result class by column; isbi or null; sum of the CSV.
 
     Raises:
         PipelineError: not a record of stitch, a volume that is not what it vouches for, or a stack without reference.
@@ -48,7 +46,9 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
     with claim(output, table) as mine:
         check_stitched(stitched, facts, stack_plan)
         record = _scored(stack_plan, stitched, facts, config)
-        write_text(table, confusion_csv(np.array(record["confusion"]), stack_plan.classes), mine.check)
+        text = confusion_csv(np.array(record["confusion"]), stack_plan.classes)
+        write_text(table, text, mine.check)
+        record["confusion_sha256"] = sha256_bytes(text.encode())
         mine.write(record)
     return record
 

@@ -160,6 +160,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         ],
         "pixels": {"scored": COUNT, "of": COUNT} | {score: Either(float, None) for score in PIXEL_SCORES},
         "confusion": [[COUNT]],
+        "confusion_sha256": str,
         "isbi": Either(Either({name: BEST for name in ISBI}, {"skipped": str}), None),
         "provenance": PROVENANCE,
     },
