@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unet_pipeline.config import IGNORE, Augment, Compute, Normalise, Train
+from unet_pipeline.config import IGNORE, Augment, Compute, Normalise, Train, Watch
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.training.learner import Settings
@@ -36,10 +36,10 @@ def discs(seed=0, shape=(2, 60, 70), channels=1, name="discs"):
     return TrainingStack(name, planes(raw), normaliser, planes(target), planes(boundary))
 
 
-def settings(**train):
+def settings(watch=None, **train):
     """Settings of a training of seconds."""
     values = {
         "steps": 24, "tile_px": 16, "batch": 2, "learning_rate": 0.01, "warmup": 4, "momentum": 0.9,
         "validate_every": 7, "validate_tiles": 3, "checkpoint_every": 5, "seed": 3,
     }  # fmt: skip
-    return Settings(Train(**{**values, **train}), Augment(), Compute(device="cpu", threads=1))
+    return Settings(Train(**{**values, **train}), Augment(), Compute(device="cpu", threads=1), watch or Watch())

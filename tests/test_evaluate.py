@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from chain import draw, make_model, make_plan, make_stack, run, settings
+from skimage.metrics import contingency_table
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
@@ -78,7 +79,7 @@ def test_pixels_nobody_annotated_do_not_count(tmp_path):
     stack = make_stack(tmp_path, config, labels=labels)
     stitched = run(make_plan(stack, config), make_model(tmp_path / "model"), config)
     found = evaluate(stitched, config, stitched.with_name("metrics.json"))
-    assert found["pixels"] == {"scored": 2 * 50 * 130, "of": 2 * 100 * 130}
+    assert (found["pixels"]["scored"], found["pixels"]["of"]) == (2 * 50 * 130, 2 * 100 * 130)
 
 
 def test_an_unlabelled_stack_cannot_be_scored(tmp_path):
@@ -87,3 +88,32 @@ def test_an_unlabelled_stack_cannot_be_scored(tmp_path):
     with pytest.raises(PipelineError, match="without labels"):
         evaluate(stitched, settings(), stitched.with_name("metrics.json"))
     assert not stitched.with_name("metrics.json").exists()
+
+
+def test_scores_of_three_classes_are_those_of_another_library(tmp_path):
+    """The confusion of the whole volume against skimage's, and the means from masks of each class."""
+    _, ids = draw()
+    sides = 1 + (np.arange(ids.shape[2]) > 60)
+    values = ((ids > 0) * sides).astype(np.uint8)
+    values[:, :9] = 7
+    names = ("background", "nerve", "glia")
+    config = settings(labels={"kind": "classes", "classes": list(names), "values": dict(enumerate(names)), "ignore": 7})
+    stack = make_stack(tmp_path, config, labels=values)
+    stack_plan = make_plan(stack, config)
+    stitched = run(stack_plan, make_model(tmp_path / "model", classes=names), config)
+    found = evaluate(stitched, config, stitched.with_name("metrics.json"))
+    result = np.stack([stack_plan.labels("classes").read_label(p, slice(0, 100), slice(0, 130)) for p in range(2)])
+    known = values != 7
+    table = contingency_table(values[known], result[known]).toarray().astype(int)
+    assert np.array_equal(found["confusion"], table)
+    assert (table.sum(axis=0) > 0).all(), "the network of the test gives every class somewhere"
+    iou = [
+        ((values == i) & (result == i) & known).sum() / (((values == i) | (result == i)) & known).sum()
+        for i in range(3)
+    ]
+    assert found["pixels"]["mean_iou"] == pytest.approx(np.mean(iou))
+    assert found["pixels"]["mean_iou_foreground"] == pytest.approx(np.mean(iou[1:]))
+    assert found["pixels"]["accuracy"] == pytest.approx((values == result)[known].mean())
+    written = np.loadtxt(stitched.with_name("confusion.csv"), dtype=str, delimiter=",")
+    assert written[0].tolist() == ["reference", *names]
+    assert np.array_equal(written[1:, 1:].astype(int), table)

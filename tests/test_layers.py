@@ -26,18 +26,19 @@ inputs
 shard_file plane_array ngff pyramid halo
 objects.compiled objects.distances objects.atoms objects.components objects.flood
 statistics labels stack normalise modelcard demo ingest origin today
-tiling emptiness tile journal weights weigh
+tiling emptiness tile journal weights weigh page.figures page.overlays
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed
 networks.blocks networks.unet networks.encoders networks.pretrained models
 training.losses training.optimisers training.validation
-training.checkpoint training.history training.learner training.guards training.loop train
+training.checkpoint training.history training.observer training.learner training.guards training.loop train
 forward tile_size predict coverage watershed stitch verify
-scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
+scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 exporting.exported exporting.torch_files exporting.onnx_file exporting.sample exporting.bioimageio_package export
 summary
-page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
-page.results page.panels page.score_tables page.training_section page.stack_section report
+page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing
+page.results page.panels page.score_tables page.training_section page.stack_section
+page.picture_files report
 __main__
 """
 """Every module, in the order imports may point: a module imports only what stands before it."""

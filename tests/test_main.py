@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from chain import SETTINGS, draw, make_model
 
-from unet_pipeline.__main__ import main, parser
+from unet_pipeline.__main__ import _config, main, parser
 
 VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
 VERBS += ("record", "differs", "export", "summary")
@@ -26,6 +26,20 @@ def place(tmp_path_factory):
     tifffile.imwrite(folder / "image.tif", image, photometric="minisblack")
     tifffile.imwrite(folder / "labels.tif", labels, photometric="minisblack")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "on"), [([], {"samples"}), (["none"], set()), (["tensorboard,samples"], {"tensorboard", "samples"})]
+)
+def test_what_a_training_shows_is_an_option_or_a_section(words, on):
+    given = ["train", "--config", '{"watch": {"samples": true}}', "--train", "weigh.json", "--output", "model"]
+    options = parser().parse_args([*given, *(part for word in words for part in ("--watch", word))])
+    assert {name for name, wanted in vars(_config(options).watch).items() if wanted} == on
+
+
+def test_a_wrong_word_for_what_is_shown_is_named(capsys):
+    assert run("train", "--watch", "tensorbord", "--train", "weigh.json", "--output", "model") == 1
+    assert "nearest legal value: tensorboard" in capsys.readouterr().err
 
 
 def test_every_verb_from_files_to_scores(place, capsys):

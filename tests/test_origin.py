@@ -38,6 +38,7 @@ def place(finished_project: Workspace, tmp_path: Path, monkeypatch: pytest.Monke
         ("model", {"model/model.json"}),
         ("model/weights.safetensors", {"model/model.json"}),
         ("model/history.tsv", {"model/model.json"}),
+        ("unseen/confusion.csv", {"unseen/metrics.json"}),
         ("unseen", {f"unseen/{name}" for name in RECORDS}),
         ("learn", {"learn/ingest.json", "learn/weigh.json"}),
     ],

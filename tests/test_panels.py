@@ -167,7 +167,8 @@ def classes_run(tmp_path_factory):
 def test_classes_have_a_panel_and_names(classes_run):
     (view,) = views(classes_run, OPTIONS)
     panels = {title: (rgb, caption) for title, rgb, caption in shown(classes_run, view)}
-    assert list(panels) == ["Raw", "Boundary weight", "Probability", "Classes", "Labels", "Reference", "Difference"]
+    result = ["Probability", "Classes", "Labels"]
+    assert list(panels) == ["Raw", "Boundary weight", *result, "Reference classes", "Reference", "Difference"]
     rgb, caption = panels["Classes"]
     assert all(name in caption for name in ("background", "nerve", "glia"))
     stored = classes_run.plan.labels("classes").read_label(0, view.rows, view.columns)
@@ -176,6 +177,18 @@ def test_classes_have_a_panel_and_names(classes_run):
         assert (small[free & (stored == index)] == figures.class_colour(int(index))).all()
     assert panels["Probability"][1].startswith("Probability of nerve or glia")
     assert "red, green and blue" in panels["Raw"][1]
+
+
+def test_true_classes_have_the_same_colours(classes_run):
+    view = View(0, slice(0, 96), slice(0, 112))
+    panels = {title: (rgb, caption) for title, rgb, caption in shown(classes_run, view)}
+    rgb, caption = panels["Reference classes"]
+    assert caption.endswith("not annotated")
+    truth = classes_run.stack.reference("classes").read_label(0, view.rows, view.columns)
+    small, free = without_bar(rgb, view.shape)
+    for index in (0, 1, 2):
+        assert (small[free & (truth == index)] == figures.class_colour(index)).all()
+    assert (small[free & (truth == IGNORE)] == figures.UNKNOWN).all()
 
 
 def test_unannotated_pixels_are_no_errors(classes_run):

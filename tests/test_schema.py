@@ -34,6 +34,7 @@ class Outer:
     on: bool = key(True, "whether")
     folder: str | None = key(None, "where")
     limit: int | None = key(None, "most", 1, 5)
+    kinds: tuple[Literal["one", "two"], ...] = key((), "which of them")
 
 
 def refusal(value: object) -> PipelineError:
@@ -74,6 +75,8 @@ def test_a_default_map_is_not_shared() -> None:
         ({"names": "a"}, "names", "'a'"),
         ({"names": ["a", ""]}, "names", "['a', '']"),
         ({"names": [1]}, "names", "[1]"),
+        ({"kinds": ["one", "tow"]}, "kinds", "'tow'"),
+        ({"kinds": "one"}, "kinds", "'one'"),
         ({"values": [0]}, "values", "[0]"),
         ({"values": {"x": "cell"}}, "values", "{'x': 'cell'}"),
         ({"folder": 3}, "folder", "3 (int)"),

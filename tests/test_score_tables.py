@@ -9,6 +9,7 @@ from unet_pipeline.page.page import section
 from unet_pipeline.page.score_tables import mean_average_precision, score_tables
 from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
 from unet_pipeline.scoring.overlaps import OverlapTable
+from unet_pipeline.scoring.pixels import pixel_scores
 from unet_pipeline.scoring.scores import confusion
 
 TRUTH = np.repeat([[0, 1, 1, 2, 2, 3, 3, 3, 0, 0]], 10, axis=0)
@@ -20,6 +21,8 @@ def scored(name, isbi=None, truth=TRUTH, found=FOUND, role=None):
     metrics = {
         "instances": _instances(OverlapTable.of(truth, found)),
         "classes": _classes(counts, ("background", "cell")),
+        "pixels": pixel_scores(counts).as_dict(),
+        "confusion": counts.tolist(),
         "isbi": isbi,
     }
     return SimpleNamespace(name=name, metrics=metrics, role=role)
@@ -65,6 +68,22 @@ def test_partitions_and_classes():
     assert [row[:2] for row in rows[1:]] == [[n, c] for n in ("one", "two") for c in ("background", "cell")]
     # cell: 70 px of the reference, 70 found, 60 shared
     assert rows[2][2:] == [f"{120 / 140:.3f}", f"{60 / 80:.3f}", f"{60 / 70:.3f}", f"{60 / 70:.3f}", "70"]
+
+
+def test_pixels_of_all_classes_and_their_confusion():
+    found = tables(page(scored("one"), scored("two")))
+    # background: 30 px of the reference, 20 of them right; cell: 70 px, 60 of them right
+    assert found["Pixels of all classes"][1][:4] == [
+        "one",
+        "0.800",
+        f"{(2 / 3 + 6 / 7) / 2:.3f}",
+        f"{(0.5 + 0.75) / 2:.3f}",
+    ]
+    assert found["Pixels of all classes"][1][4:] == ["0.750", f"{(40 / 60 + 120 / 140) / 2:.3f}"]
+    head, *rows = found["Confusion of classes"]
+    assert head == ["Stack", "Class of reference", "→ background", "→ cell"]
+    assert rows[0] == ["one", "background", "66.7 % 20", "33.3 % 10"]
+    assert rows[3] == ["two", "cell", "14.3 % 10", "85.7 % 60"]
 
 
 def test_every_stack_links_to_its_place():

@@ -40,6 +40,20 @@ def whole(array):
     return np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(array.shape[0])])
 
 
+@pytest.mark.parametrize("pixel_um", [None, 0.5])
+def test_the_record_says_how_much_each_class_takes(tmp_path, pixel_um):
+    stack_plan = make_plan(make_stack(tmp_path, pixel_um=pixel_um))
+    run(stack_plan, make_model(tmp_path / "model"))
+    values = whole(stack_plan.labels("classes"))
+    found = read_json(stack_plan.record.with_name("stitch.json"))["classes"]
+    assert [one["name"] for one in found] == ["background", "cell"]
+    for index, one in enumerate(found):
+        pixels = int((values == index).sum())
+        assert 0 < pixels == one["pixels"]
+        assert one["share"] == pixels / values.size
+        assert one["area_um2"] == (None if pixel_um is None else pytest.approx(pixels * 0.25))
+
+
 def expected_instances(classes, options):
     """The definition, plane by plane over the whole plane: label, fill, sift, grow."""
     result = np.zeros(classes.shape, np.int64)

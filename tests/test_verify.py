@@ -76,6 +76,7 @@ def test_the_remedy_is_the_record_of_the_step_that_made_the_file(results):
         ("image.ome.zarr/labels/instances/0/c/0/0/0", "ingest.json"),
         ("weights.zarr/boundary/c/0/0/0", "weigh.json"),
         ("classes.tif", "stitch.json"),
+        ("confusion.csv", "metrics.json"),
     ):
         content = (cells / file).read_bytes()
         (cells / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -196,6 +196,7 @@ def test_a_second_run_does_nothing(done: Workspace) -> None:
     [
         ("compute", "threads", 7, set()),
         ("compute", "device", "cpu", set()),
+        ("watch", "samples", True, set()),
         ("report", "panel_px", 300, {"report"}),
         ("evaluate", "isbi", True, {"evaluate b", "evaluate c.1", "report"}),
         ("stitch", "min_area_px", 9, {job for job in AFTER_PLAN if not job.startswith("predict")}),

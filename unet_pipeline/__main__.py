@@ -12,7 +12,7 @@ from pathlib import Path
 
 from unet_pipeline import __version__
 from unet_pipeline.allocator import give_back_pages
-from unet_pipeline.config import Compute, Config
+from unet_pipeline.config import Compute, Config, Watch
 from unet_pipeline.configfile import load, load_merged
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.schema import build
@@ -187,6 +187,8 @@ def parser() -> argparse.ArgumentParser:
 
     one = _add(verbs, train, "--config", "--output", "--threads", "--device")
     one.add_argument("--processes", type=int, default=None, help="training processes, a GPU each (compute.processes)")
+    watched = "tensorboard, samples, both with a comma between, or none (section watch)"
+    one.add_argument("--watch", default=None, help=watched)
     one.add_argument("--train", type=Path, nargs="+", required=True, help="weigh.json of each training stack")
     one.add_argument("--validate", type=Path, nargs="*", default=[], help="weigh.json of each validation stack")
 
@@ -282,7 +284,10 @@ def _config(options: argparse.Namespace) -> Config:
     config = load(options.config)
     names = ("threads", "device", "processes")
     given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    return replace(config, compute=build(Compute, asdict(config.compute) | given, "compute"))
+    config = replace(config, compute=build(Compute, asdict(config.compute) | given, "compute"))
+    if (words := getattr(options, "watch", None)) is None:
+        return config
+    return replace(config, watch=build(Watch, {word: True for word in words.split(",") if word != "none"}, "watch"))
 
 
 def _say(line: str) -> None:

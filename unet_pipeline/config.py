@@ -206,6 +206,9 @@ class Report:
 
     panel_px: int = key(384, "largest side of a shown crop, px of the image", 64, 4096)
     planes: int = key(1, "planes shown of each stack", 1, 16)
+    pictures: tuple[Literal["overlay", "mask", "cutout", "panels", "curves"], ...] = key(
+        (), "PNG files in results/pictures: any of overlay, mask, cutout, panels (of the planes shown) and curves"
+    )
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,14 @@ class Compute:
     threads: int = key(2, "CPU threads of a training or prediction job; recorded: it moves float32 sums", 1, 1024)
     compile: bool = key(False, "let torch compile the network of a prediction; where that fails it runs as it is")
     processes: int = key(1, "training processes on one machine, a GPU each; they divide train.batch", 1, 64)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a training shows while it runs, beside the model. A change here reruns nothing."""
+
+    tensorboard: bool = key(False, "scalars as TensorBoard event files in results/model/tensorboard")
+    samples: bool = key(False, "image, labels and prediction at every validation as PNG in results/model/samples")
 
 
 @dataclass(frozen=True)
@@ -236,6 +247,7 @@ class Config:
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     compute: Compute = Compute()
+    watch: Watch = Watch()
 
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain values, for a rule's param."""

@@ -12,20 +12,21 @@ from unet_pipeline.config import IGNORE, Config
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
-from unet_pipeline.record import provenance
+from unet_pipeline.record import provenance, sha256_bytes, write_text
 from unet_pipeline.scoring.overlaps import OverlapTable
+from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
-from unet_pipeline.verify import check_stitched
+from unet_pipeline.verify import CONFUSION_FILE, check_stitched
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""
 
 
 def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
-    """Score a stack and write `metrics.json`.
+    """Score a stack and write `metrics.json`, and beside it the confusion of classes as `confusion.csv`.
 
     Args:
         stitched: `stitch.json` of a stack that has a reference.
@@ -33,16 +34,21 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
         output: `results/{stack}/metrics.json`.
 
     Returns:
-        stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels; isbi or null.
+        stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels, with the scores over all
+        classes; confusion, px, reference class by row and result class by column; isbi or null; sum of the CSV.
 
     Raises:
         PipelineError: not a record of stitch, a volume that is not what it vouches for, or a stack without reference.
     """
     facts = open_record(stitched, "stitch")
     stack_plan = StackPlan.open(stitched.parent / facts["tiles"])
-    with claim(output) as mine:
+    table = output.with_name(CONFUSION_FILE)
+    with claim(output, table) as mine:
         check_stitched(stitched, facts, stack_plan)
         record = _scored(stack_plan, stitched, facts, config)
+        text = confusion_csv(np.array(record["confusion"]), stack_plan.classes)
+        write_text(table, text, mine.check)
+        record["confusion_sha256"] = sha256_bytes(text.encode())
         mine.write(record)
     return record
 
@@ -54,7 +60,9 @@ def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config
         "stack": stack_plan.stack.name,
         "instances": _instances(table),
         "classes": _classes(counts, stack_plan.classes),
-        "pixels": {"scored": int(counts.sum()), "of": int(np.prod(stack_plan.plan.shape))},
+        "pixels": {"scored": int(counts.sum()), "of": int(np.prod(stack_plan.plan.shape))}
+        | pixel_scores(counts).as_dict(),
+        "confusion": counts.tolist(),
         "isbi": _isbi(stack_plan) if config.evaluate.isbi else None,
         "provenance": provenance(config.section("labels", "evaluate"), [stitched]),
     }

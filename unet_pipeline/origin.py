@@ -41,6 +41,7 @@ BESIDE = {
     "history.tsv": "model.json",
     "classes.tif": "stitch.json",
     "instances.tif": "stitch.json",
+    "confusion.csv": "metrics.json",
 }
 """Other products, and the record that vouches for each."""
 
@@ -104,7 +105,8 @@ def trace(result: Path) -> list[Origin]:
 
     Args:
         result: a record, a store, a file of a store, a model folder, the folder of a stack or of all, or a file
-            beside the records: report.html, weights.safetensors, history.tsv, classes.tif, instances.tif.
+            beside the records: report.html, weights.safetensors, history.tsv, classes.tif, instances.tif,
+            confusion.csv.
 
     Raises:
         PipelineError: if it is none of those, or one of its own records is damaged.

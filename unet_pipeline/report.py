@@ -31,6 +31,7 @@ from unet_pipeline.page.page import (
     section,
     tag,
 )
+from unet_pipeline.page.picture_files import FOLDER, write_pictures
 from unet_pipeline.page.results import ModelResult, StackResult, open_result
 from unet_pipeline.page.score_tables import named, score_tables
 from unet_pipeline.page.stack_section import stack_section, versions
@@ -47,7 +48,7 @@ CARDS = 8
 
 
 def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) -> None:
-    """Write the page.
+    """Write the page and, where `report.pictures` asks for them, pictures as files beside it.
 
     Args:
         model: model folder.
@@ -59,15 +60,16 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
         PipelineError: a record is missing, foreign, or of another model; a stack is named twice.
     """
     with claim(output) as mine:
-        page = _drawn(model, stacks, config)
+        found = ModelResult.open(model)
+        results = [open_result(path, found) for path in stacks]
+        _check_names(results)
+        page = _drawn(found, results, config)
+        write_pictures(found, results, config.report, output.with_name(FOLDER), mine.check)
         write_text(output, page, mine.check)
 
 
-def _drawn(model: Path, stacks: Sequence[Path], config: Config) -> str:
-    found = ModelResult.open(model)
-    with Progress(len(stacks) + 1, "report") as progress:
-        results = [open_result(path, found) for path in stacks]
-        _check_names(results)
+def _drawn(found: ModelResult, results: Sequence[StackResult], config: Config) -> str:
+    with Progress(len(results) + 1, "report") as progress:
         anchors = {result.name: f"stack-{index}" for index, result in enumerate(results, 1)}
         progress.advance()
         sections = []
@@ -124,6 +126,8 @@ def _card(result: StackResult, anchors: dict[str, str]) -> Markup:
     instances = (result.metrics or {})["instances"]
     half = number(instances["ap"]["0.50"]["average_precision"])
     words = f"AP50 {half}; {plural(instances['objects'], 'object')}, {count(instances['found'])} found"
+    if len(result.model.card.classes) > 2:
+        words += f"; mIoU {number((result.metrics or {})['pixels']['mean_iou'])}"
     parts = [
         paragraph("SEG · ", named(result, anchors[result.name]), kind="what"),
         paragraph(number(result.seg), kind="big"),
@@ -202,7 +206,9 @@ def _seg(values: Sequence[float]) -> str:
 
 
 def _provenance(model: ModelResult, config: Config) -> Iterator[Markup]:
-    everything = {name: value for name, value in config.section(*_sections(config)).items() if name != "compute"}
+    everything = {
+        name: value for name, value in config.section(*_sections(config)).items() if name not in ("compute", "watch")
+    }
     yield facts(
         "Model",
         [

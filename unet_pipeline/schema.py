@@ -67,7 +67,7 @@ def _value(hint: Any, item: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(item, list | tuple) or not all(isinstance(part, str) and part for part in item):
             raise PipelineError(where, "a list of names", _shown(item))
-        return tuple(_text(part, where) for part in item)
+        return tuple(_value(options[0], part, where) for part in item)
     if origin is dict:
         return _value_map(item, where)
     return _scalar(hint, item, where)
@@ -162,7 +162,7 @@ def _type_schema(hint: Any) -> dict[str, Any]:
     if origin is Literal:
         return {"enum": list(options)}
     if origin is tuple:
-        return {"type": "array", "items": {"type": "string"}}
+        return {"type": "array", "items": _type_schema(options[0])}
     if origin is dict:
         return {"type": "object"}
     return {"type": names[hint]}

@@ -71,6 +71,7 @@ DIFFERENCE = {"tiling": str, "largest_difference_std": float, "flipped_labels": 
 BEST = {name: Either(float, None) for name in ("value", "threshold", "split", "merge")}
 ISBI = ("v_rand", "v_info", "rand_error", "pixel_error", "warping_error", "splits_mergers_error")
 GEOMETRY = {"stride": SIZE, "before": COUNT, "after": COUNT, "lost": COUNT, "crop_px": COUNT, "whole_plane": bool}
+PIXEL_SCORES = ("accuracy", "mean_accuracy", "mean_iou", "mean_iou_foreground", "mean_dice")
 PRECISION = {"average_precision": Either(float, None)}
 DTYPES = ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
 
@@ -137,6 +138,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "stack": str,
         "tiles": FILE,
         "coverage": {"shards": COUNT, "regions": COUNT, "covered_once": bool, "model": Either(str, None)},
+        "classes": [{"name": str, "pixels": COUNT, "share": float, "area_um2": Either(float, None)}],
         "objects": COUNT,
         "area_px": Either(AREA, None),
         "filled_px": COUNT,
@@ -158,7 +160,9 @@ SHAPES: dict[str, dict[str, Any]] = {
             {"name": str, "reference_pixels": COUNT}
             | {score: Either(float, None) for score in ("dice", "iou", "precision", "recall")}
         ],
-        "pixels": {"scored": COUNT, "of": COUNT},
+        "pixels": {"scored": COUNT, "of": COUNT} | {score: Either(float, None) for score in PIXEL_SCORES},
+        "confusion": [[COUNT]],
+        "confusion_sha256": str,
         "isbi": Either(Either({name: BEST for name in ISBI}, {"skipped": str}), None),
         "provenance": PROVENANCE,
     },

@@ -19,7 +19,7 @@ from unet_pipeline import ngff
 from unet_pipeline.config import Config, Stitch
 from unet_pipeline.coverage import check_coverage
 from unet_pipeline.filelist import list_path, write_list
-from unet_pipeline.halo import halo_blocks
+from unet_pipeline.halo import halo_blocks, row_bands
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
@@ -49,7 +49,7 @@ def stitch(
         card: of the model the regions must come from; None takes any, if it is one.
 
     Returns:
-        The record: coverage, objects, areas, files, provenance.
+        The record: coverage, pixels of each class, objects, areas, files, provenance.
 
     Raises:
         PipelineError: a region is missing, belongs to another plan or model, or a shard is missing, doubly written or
@@ -60,6 +60,7 @@ def stitch(
         work = None if card is None else stack_plan.work(card, config.predict)
         coverage, sums = check_coverage(stack_plan, records, work)
         table = write_instances(stack_plan, config.stitch, check=mine.check)
+        classes = class_areas(stack_plan)
         build_pyramids(stack_plan, mine.check)
         for path in tiffs:
             write_tiff(stack_plan.labels(path.stem), path, stack_plan.stack.grid, mine.check)
@@ -67,6 +68,7 @@ def stitch(
             "stack": stack_plan.stack.name,
             "tiles": stack_plan.record.name,
             "coverage": coverage,
+            "classes": classes,
             "objects": len(table.area),
             "area_px": _summary(table.area),
             "filled_px": int(table.filled_px),
@@ -76,6 +78,32 @@ def stitch(
         }
         mine.write(record)
     return record
+
+
+def class_areas(stack_plan: StackPlan) -> list[dict[str, Any]]:
+    """Return how much of a stack the network gave to each class, in class order.
+
+    Returns:
+        For each class: name; pixels, of all planes; share of the stack's pixels, 0..1; area_um2, the same pixels in
+        square micrometres, None where the pixel size is unknown.
+    """
+    array, names, pixel = stack_plan.labels(CLASSES), stack_plan.classes, stack_plan.stack.grid.pixel_um
+    counts, blocks = np.zeros(256, np.int64), list(array.blocks())
+    with Progress(len(blocks), f"areas {stack_plan.stack.name}") as progress:
+        for block in blocks:
+            for band in row_bands(array.read_label(*block)):
+                counts += np.bincount(band.ravel(), minlength=256)
+            progress.advance()
+    total = int(counts.sum())
+    return [
+        {
+            "name": name,
+            "pixels": pixels,
+            "share": pixels / total,
+            "area_um2": None if pixel is None else pixels * pixel[0] * pixel[1],
+        }
+        for name, pixels in zip(names, counts[: len(names)].tolist(), strict=True)
+    ]
 
 
 def write_instances(

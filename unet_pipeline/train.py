@@ -79,7 +79,7 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     Args:
         training: `weigh.json` of each training stack.
         validation: `weigh.json` of each stack on which the kept weights are chosen; may be empty.
-        config: sections labels, normalise, model, augment, train and compute are used.
+        config: sections labels, normalise, model, augment, train, compute and watch are used.
         folder: the model folder, `results/model`.
 
     Raises:
@@ -106,7 +106,7 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     network = architecture(config.model, channels, len(classes))
     card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation, made_by)
     key = digest([sections, [sha256_file(path) for path in [*records, *encoder_weights]]])
-    settings = Settings(config.train, config.augment, config.compute, *encoder_weights)
+    settings = Settings(config.train, config.augment, config.compute, config.watch, *encoder_weights)
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:

@@ -29,6 +29,7 @@ STORES: Mapping[str, tuple[str, ...]] = {
 """Records that come with a list of files, and what lies beside them that must hold no other file."""
 
 PLAIN = ("metrics.json", "prove.json")
+CONFUSION_FILE = "confusion.csv"  # beside metrics.json, which holds its checksum
 """Records that vouch for themselves alone."""
 
 Tell = Callable[[str], None]
@@ -113,7 +114,9 @@ def _verify_stack(folder: Path, tally: Tally) -> None:
     for name in PLAIN:
         if (folder / name).exists():
             with _counted(tally, folder / name):
-                read_json(folder / name, fix=again(folder / name))
+                facts = read_json(folder / name, fix=again(folder / name))
+                if "confusion_sha256" in facts:
+                    _check_file(folder / CONFUSION_FILE, str(facts["confusion_sha256"]), folder / name, tally)
 
 
 def _verify_listed(
@@ -151,19 +154,19 @@ def _verify_regions(folder: Path, tally: Tally) -> tuple[StackPlan | None, Sums]
 def _verify_model(folder: Path, tally: Tally) -> None:
     with _counted(tally, folder / CARD_FILE):
         card = read_card(folder)
-        _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder, tally)
+        _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder / CARD_FILE, tally)
         if (folder / HISTORY_FILE).exists():
-            _check_file(folder / HISTORY_FILE, _history_sum(card), folder, tally)
+            _check_file(folder / HISTORY_FILE, _history_sum(card), folder / CARD_FILE, tally)
         _check_training(folder, tally)
         tally.tell(f"ok {folder / CARD_FILE}")
 
 
-def _check_file(file: Path, total: str, folder: Path, tally: Tally) -> None:
+def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:
     found = sha256_file(file) if file.is_file() else "no file"
     tally.files.add(file)
     if found != total:
         got = "no file" if found == "no file" else "a file that was changed since"
-        raise _fault(file, got, folder / CARD_FILE, folder / CARD_FILE)
+        raise _fault(file, got, record, record)
 
 
 def _history_sum(card: ModelCard) -> str:

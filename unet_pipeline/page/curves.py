@@ -15,12 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.page.figures import class_colour, css
 
 WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1b2430")
-TRAINING, VALIDATION = COLOURS[:2]
+TRAINING, VALIDATION = "#0072b2", "#d55e00"
 INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
 DICE = "dice_"
 
@@ -98,22 +98,28 @@ def _number(cell: str | None, path: Path, line: int) -> float | None:
 
 
 def colour(index: int) -> str:
-    """Return the colour of a curve, as CSS writes it."""
-    return COLOURS[index % len(COLOURS)]
+    """Return the colour of a class's curve, as CSS writes it: the same as in pictures of classes."""
+    return css(class_colour(index))
 
 
-def loss_curve(history: History, kept: tuple[float, float] | None) -> bytes:
-    """Return the losses over the steps as PNG; `kept` is marked, the (step, loss) of the weights that were kept."""
+def loss_curve(history: History, kept: tuple[float, float] | None, keyed: bool = False) -> bytes:
+    """Return the losses over the steps as PNG.
+
+    Args:
+        history: the course of the training.
+        kept: (step, loss) of the weights that were kept, which is marked; None marks nothing.
+        keyed: whether the picture holds the key of its colours, which on the page stands below it.
+    """
     figure, axes = _empty("Loss")
     train, validation = history.column("train_loss"), history.column("validation_loss")
-    _line(axes, train, TRAINING)
-    _line(axes, validation, VALIDATION)
+    _line(axes, train, TRAINING, "training")
+    _line(axes, validation, VALIDATION, "validation")
     values = [value for _, value in (*train, *validation)]
     if values and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
     if kept:
         axes.plot([kept[0]], [kept[1]], "o", color=VALIDATION, markersize=8, markerfacecolor="none", markeredgewidth=2)
-    return _finished(figure)
+    return _finished(figure, keyed)
 
 
 def rate_curve(history: History) -> bytes:
@@ -124,14 +130,14 @@ def rate_curve(history: History) -> bytes:
     return _finished(figure)
 
 
-def dice_curve(history: History) -> bytes:
-    """Return the Dice coefficient of each class on the validation tiles over the steps as PNG."""
+def dice_curve(history: History, keyed: bool = False) -> bytes:
+    """Return the Dice coefficient of each class on the validation tiles over the steps as PNG; `keyed` as above."""
     figure, axes = _empty("Dice on validation tiles")
-    for index, points in enumerate(history.dice.values()):
-        _line(axes, points, colour(index))
+    for index, (name, points) in enumerate(history.dice.items()):
+        _line(axes, points, colour(index), name)
     lowest = min((value for points in history.dice.values() for _, value in points), default=0.0)
     axes.set_ylim(math.floor(max(0.0, lowest - 0.02) * 10) / 10, 1.0)
-    return _finished(figure)
+    return _finished(figure, keyed)
 
 
 def _empty(title: str) -> tuple[Figure, Axes]:
@@ -153,12 +159,17 @@ def _empty(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, points: Points, stroke: str) -> None:
+def _line(axes: Axes, points: Points, stroke: str, label: str = "") -> None:
     steps, values = [step for step, _ in points], [value for _, value in points]
-    axes.plot(steps, values, color=stroke, linewidth=1.5, marker="o" if len(points) <= 40 else "", markersize=2.5)
+    marker = "o" if len(points) <= 40 else ""
+    axes.plot(
+        steps, values, color=stroke, linewidth=1.5, marker=marker, markersize=2.5, label=label.replace("$", r"\$")
+    )
 
 
-def _finished(figure: Figure) -> bytes:
+def _finished(figure: Figure, keyed: bool = False) -> bytes:
+    if keyed:
+        figure.axes[0].legend(fontsize=9, labelcolor=SOFT, frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()

@@ -55,6 +55,8 @@ th, td { padding: .32rem .8rem .32rem 0; text-align: left; vertical-align: basel
   border-bottom: 1px solid var(--line); }
 thead th { color: var(--soft); font-weight: 600; border-bottom-color: #b8c2cd; }
 tbody th { font-weight: 500; }
+.share { display: block; padding: .1rem .45rem; border-radius: .2rem; }
+.share small { color: var(--ink); font-size: .78rem; }
 th.n, td.n { text-align: right; padding-left: .8rem; }
 .facts tbody th { color: var(--soft); font-weight: 400; padding-right: 1.5rem; }
 .facts td { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }

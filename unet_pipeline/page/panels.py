@@ -81,9 +81,11 @@ class Panels:
         if self.result.plan is not None:
             yield self._probability(self.result.plan)
             if len(self.result.plan.classes) > 2:
-                yield self._classes(self.result.plan)
+                yield self._classes("Classes", self._label(self.result.plan.labels(CLASSES)))
             yield self._found()
         if self.result.stack.labelled:
+            if len(self.result.model.card.classes) > 2:
+                yield self._classes("Reference classes", self.reference_classes)
             yield self._reference()
         if self.result.plan is not None and self.result.stack.labelled:
             yield self._difference()
@@ -148,10 +150,12 @@ class Panels:
         names = " or ".join(plan.classes[1:])
         return self._shown(rgb, "Probability", f"of {names}", ramp(figures.scale_colours(PROBABILITY), "0", "1"))
 
-    def _classes(self, plan: StackPlan) -> Markup:
-        rgb = figures.as_classes(self._label(plan.labels(CLASSES)), IGNORE)
-        key = legend((figures.css(figures.class_colour(index)), name) for index, name in enumerate(plan.classes))
-        return self._shown(rgb, "Classes", key)
+    def _classes(self, title: str, classes: npt.NDArray[Any]) -> Markup:
+        names = self.result.model.card.classes
+        keys = [(figures.css(figures.class_colour(index)), name) for index, name in enumerate(names)]
+        if (classes == IGNORE).any():
+            keys.append((figures.css(figures.UNKNOWN), "not annotated"))
+        return self._shown(figures.as_classes(classes, IGNORE), title, legend(keys))
 
     def _found(self) -> Markup:
         count = _objects(self.found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unet_pipeline.page.page import Markup, count, explained, joined, link, number, paragraph, table
+from unet_pipeline.page.page import Markup, count, explained, joined, link, number, paragraph, table, tag
 from unet_pipeline.page.results import StackResult
 
 ISBI = {
@@ -46,8 +46,26 @@ PARTITION_TERMS = (
 CLASS_TERMS = (
     (
         "Dice and IoU",
-        "overlap of the pixels of a class, 2|A∩B| / (|A|+|B|) and |A∩B| / |A∪B|. They cannot tell one object from two "
-        "that touch: a good value does not mean that objects are told apart.",
+        "overlap of the pixels of a class, 2|A∩B| / (|A|+|B|), also F-score, and |A∩B| / |A∪B|. They cannot tell "
+        "one object from two that touch: a good value does not mean that objects are told apart.",
+    ),
+    (
+        "Recall and precision",
+        "the share of a class's reference pixels that are found, also called class accuracy, and the share of the "
+        "pixels given to a class that are right.",
+    ),
+)
+
+PIXEL_TERMS = (
+    (
+        "Pixel accuracy",
+        "the share of the annotated pixels whose class is right; large classes, often the background, rule it.",
+    ),
+    ("Mean class accuracy", "the mean of recall over the classes of the reference."),
+    (
+        "mIoU and mean Dice",
+        "means over the classes present: a class that neither reference nor result has is left out, one that only the "
+        "result has counts 0. Other programs treat absent classes otherwise.",
     ),
 )
 
@@ -62,6 +80,19 @@ ISBI_TERMS = (
         "Threshold",
         "the probability of cell interior above which a pixel is interior; the best of 0.0, 0.1 … 0.9 for each score.",
     ),
+)
+
+PIXELS = {
+    "accuracy": "pixel accuracy",
+    "mean_accuracy": "mean class accuracy",
+    "mean_iou": "mIoU",
+    "mean_iou_foreground": "mIoU without background",
+    "mean_dice": "mean Dice",
+}
+
+CONFUSION = (
+    "What became of the annotated pixels of each class of the reference: the share that the result gives to each "
+    "class, and the pixels. confusion.csv of a stack holds its table."
 )
 
 SEEN = (
@@ -88,7 +119,8 @@ def score_tables(results: Sequence[StackResult], anchors: dict[str, str]) -> Mar
     links = {result.name: named(result, anchors[result.name]) for result in scored}
     metrics = {links[result.name]: result.metrics for result in scored if result.metrics is not None}
     parts = [_instances(metrics), explained(INSTANCE_TERMS), _partitions(metrics), explained(PARTITION_TERMS)]
-    parts += [_classes(metrics), explained(CLASS_TERMS), *_isbi(metrics), paragraph(OWN_SPLIT, kind="note")]
+    parts += [_pixels(metrics), explained(PIXEL_TERMS), _classes(metrics), explained(CLASS_TERMS)]
+    parts += [_confusion(metrics), paragraph(CONFUSION), *_isbi(metrics), paragraph(OWN_SPLIT, kind="note")]
     if any(result.role for result in scored):
         parts.insert(1, paragraph(SEEN, kind="note"))
     return joined(parts)
@@ -136,6 +168,34 @@ def _classes(metrics: dict[Markup, dict[str, Any]]) -> Markup:
     ]
     head = ["Stack", "Class", "Dice", "IoU", "precision", "recall", "pixels of reference"]
     return table("Pixels of each class", head, rows, names=2)
+
+
+def _pixels(metrics: dict[Markup, dict[str, Any]]) -> Markup:
+    rows = [[name, *(number(facts["pixels"][score]) for score in PIXELS)] for name, facts in metrics.items()]
+    return table("Pixels of all classes", ["Stack", *PIXELS.values()], rows)
+
+
+def _confusion(metrics: dict[Markup, dict[str, Any]]) -> Markup:
+    names = [one["name"] for one in next(iter(metrics.values()))["classes"]]
+    rows = [
+        [name, one["name"], *_shares(counts[: len(names)])]
+        for name, facts in metrics.items()
+        for one, counts in zip(facts["classes"], facts["confusion"], strict=False)
+    ]
+    return table(
+        "Confusion of classes", ["Stack", "Class of reference", *(f"→ {name}" for name in names)], rows, names=2
+    )
+
+
+def _shares(counts: Sequence[int]) -> list[Markup]:
+    """Return cells with the pixels and the share of the row that each is, the larger the darker."""
+    total = sum(counts)
+    return [_share(pixels, pixels / total if total else 0) for pixels in counts]
+
+
+def _share(pixels: int, share: float) -> Markup:
+    words = joined([f"{100 * share:.1f} %", tag("small", count(pixels))], " ")
+    return tag("span", words, {"class": "share", "style": f"background:rgba(0,114,178,{0.4 * share:.3f})"})
 
 
 def _isbi(metrics: dict[Markup, dict[str, Any]]) -> list[Markup]:

@@ -91,6 +91,7 @@ def _window(result: StackResult, view: View) -> str:
 
 def _plan(result: StackResult, plan: StackPlan, shown: list[View]) -> Iterator[Markup]:
     yield from _numbers(result, plan)
+    yield _classes(result)
     if not shown:
         return
     planned, plane, shades = plan.plan, shown[0].plane, shown_normaliser(result.stack)
@@ -131,6 +132,18 @@ def _numbers(result: StackResult, plan: StackPlan) -> Iterator[Markup]:
         ("Objects", _objects(result)),
     ]
     yield facts("Plan and result in numbers", rows)
+
+
+def _classes(result: StackResult) -> Markup:
+    rows = [
+        [one["name"], count(one["pixels"]), f"{100 * one['share']:.2f}", _micrometres(one["area_um2"])]
+        for one in (result.stitch or {}).get("classes", [])
+    ]
+    return table("What the network gave to each class", ["Class", "pixels", "share, %", "area, µm²"], rows)
+
+
+def _micrometres(area: float | None) -> str | None:
+    return None if area is None else f"{area:,.0f}" if area >= 1000 else f"{area:.4g}"
 
 
 def _speed(result: StackResult) -> str:

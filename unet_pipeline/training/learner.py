@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from unet_pipeline.config import Augment, Compute, Train
+from unet_pipeline.config import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import build, choose_device, usable_precision
@@ -29,6 +29,7 @@ from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_t
 from unet_pipeline.training.feed import Batch, batches, readers
 from unet_pipeline.training.history import Row
 from unet_pipeline.training.losses import Loss
+from unet_pipeline.training.observer import Observer
 from unet_pipeline.training.optimisers import buffers, optimiser, restore
 from unet_pipeline.training.processes import Group, own_device, present_group
 from unet_pipeline.training.sources import sources
@@ -47,6 +48,7 @@ class Settings:
     train: Train = Train()
     augment: Augment = Augment()
     compute: Compute = Compute()
+    watch: Watch = Watch()
     encoder_weights: Path | None = None
 
 
@@ -89,6 +91,7 @@ class Learner:
     digest: str
     group: Group
     validation_tiles: int
+    observer: Observer = field(default_factory=Observer)
 
     def enter(self, step: int) -> None:
         """Make ready for a step: in the first `freeze_steps` the encoder keeps its weights and its batch statistics."""
@@ -155,6 +158,7 @@ def prepare(
         digest_of(content),
         group,
         len(tiles),
+        Observer(settings.watch if group.first else None, folder, card.classes),
     )
 
 

@@ -82,7 +82,7 @@ def train(
         validation_stacks: where the weights that are kept are chosen; may be empty, then the last are kept.
         card: architecture, class names and normalisation; what `card.training` holds is kept beside this record.
         class_weights: (classes,) w_c of the loss, finite, >= 0, not all 0.
-        settings: sections train, augment and compute.
+        settings: sections train, augment, compute and watch.
         folder: the model folder.
         digest: names the inputs and the configuration; a checkpoint with another one is not used.
         progress: counts steps.
@@ -108,7 +108,8 @@ def train(
             progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
         state = resume(learner, progress)
         resumed_step = state.step
-        with joined(learner.group, learner.device):
+        learner.observer.begin(state.history, check)
+        with closing(learner.observer), joined(learner.group, learner.device):
             _loop(learner, state, progress, termination, check)
         _check_weights(state, learner)
         if not learner.group.first:
@@ -234,6 +235,7 @@ def _add_row(learner: Learner, state: State, rate: float, score: Score | None) -
             state.best_loss, state.best_step = score.loss, state.step
             state.best = {name: tensor.detach().clone() for name, tensor in learner.network.state_dict().items()}
     state.history.append(row)
+    learner.observer.add(row, lambda: learner.validation.sample(learner.network, learner.device))
 
 
 def _note(state: State) -> str:

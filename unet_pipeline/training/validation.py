@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -29,6 +31,21 @@ class Score:
 
     loss: float
     dice: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The kept block of one validation tile.
+
+    Attributes:
+        image: (channels, y, x) float32, normalised.
+        target: (y, x) uint8 class index, or `IGNORE`.
+        predicted: (y, x) uint8 class index.
+    """
+
+    image: npt.NDArray[np.float32]
+    target: npt.NDArray[np.uint8]
+    predicted: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,25 @@ class Validation:
             overlap += _overlap(logits.argmax(dim=1), target, classes)
         network.train()
         return Score(float(total(*self.group.sum(loss))), _dice(self.group.sum(overlap)))
+
+    @torch.inference_mode()
+    def sample(self, network: nn.Module, device: torch.device) -> Sample | None:
+        """Predict this process's first tile as `score` does; None where it has none.
+
+        Args:
+            network: on `device`; it is left in training mode.
+            device: where it runs.
+        """
+        if not self.tiles:
+            return None
+        tile = self.tiles[0].read(self.geometry, self.tile_px)
+        network.eval()
+        with autocast(device, self.precision):
+            logits = network(tile.image[None].to(device))
+        network.train()
+        kept, inner = (slice(first, first + self.tile_px) for first in (self.geometry.crop_px, self.geometry.before))
+        predicted = logits[0, :, kept, kept].argmax(dim=0).to("cpu", torch.uint8)
+        return Sample(tile.image[:, inner, inner].numpy(), tile.target.numpy(), predicted.numpy())
 
     def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         with closing(prefetch(lambda tile: tile.read(self.geometry, self.tile_px), self.tiles, self.workers)) as tiles:

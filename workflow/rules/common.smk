@@ -202,6 +202,11 @@ def gpus():
     return int({"cpu": False, "cuda": True}.get(SETTINGS.compute.device, found))
 
 
+def watched():
+    """What a training shows while it runs; a resource, not a param: no training runs again for it."""
+    return ",".join(name for name, on in SETTINGS.section("watch")["watch"].items() if on) or "none"
+
+
 def shown_stacks(wildcards):
     """The last record of each stack, which the page starts from."""
     last = [f"results/{name}/stitch.json" for name in predicted()]

@@ -3,7 +3,8 @@ rule evaluate:
     input:
         "results/{stack}/stitch.json",
     output:
-        report(
+        confusion="results/{stack}/confusion.csv",
+        metrics=report(
             "results/{stack}/metrics.json",
             caption="../report/metrics.rst",
             category="Scores",
@@ -23,6 +24,6 @@ rule evaluate:
         python -m unet_pipeline evaluate \
             --stitch {input:q} \
             --config {params.config:q} \
-            --output {output:q} \
+            --output {output.metrics:q} \
             2>&1 | tee {log:q}
         """

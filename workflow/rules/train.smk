@@ -23,6 +23,7 @@ rule train:
         torch_threads=SETTINGS.compute.threads,
         torch_device=SETTINGS.compute.device,
         torch_processes=SETTINGS.compute.processes,
+        torch_watch=watched(),
     params:
         version=VERSION,
         config=section("labels", "normalise", "model", "augment", "train"),
@@ -37,6 +38,7 @@ rule train:
             --threads {resources.torch_threads} \
             --processes {resources.torch_processes} \
             --device {resources.torch_device:q} \
+            --watch {resources.torch_watch:q} \
             --output {params.folder:q} \
             2>&1 | tee {log:q}
         """
