@@ -37,8 +37,7 @@ def _grey(card: ModelCard, size: int) -> npt.NDArray[np.float32]:
     if card.normaliser is not None:
         offset, scale = (np.asarray(part)[:, None, None] for part in (card.normaliser.offset, card.normaliser.scale))
         return (unit / scale + offset).astype(np.float32)
-    grey: npt.NDArray[np.float32] = unit if card.normalise.method in ("range", "none") else np.rint(unit * 255)
-    return grey
+    return unit if card.normalise.method in ("range", "none") else np.asarray(np.rint(unit * 255), np.float32)
 
 
 def _statistics(raw: npt.NDArray[np.float32]) -> dict[str, Any]:
