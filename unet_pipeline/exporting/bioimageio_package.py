@@ -191,7 +191,8 @@ def _input(module: Exported, parts: Path) -> Any:
             *(spec.SpaceInputAxis(id=spec.AxisId(name), size=size) for name in ("y", "x")),
         ],
         test_tensor=spec.FileDescr(source=parts / "input.npy"),
-        pad=spec.ReflectPadding(),  # by the halo, where there is one
+        # by the halo, where there is one; said in full, for what is left to its default is not written to the file
+        pad=spec.ReflectPadding(mode="reflect"),
         preprocessing=preprocessing(card),
     )
 

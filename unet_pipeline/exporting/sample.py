@@ -36,8 +36,10 @@ def _grey(card: ModelCard, size: int) -> npt.NDArray[np.float32]:
     unit = np.clip(drawn, 0, 1).astype(np.float32)
     if card.normaliser is not None:
         offset, scale = (np.asarray(part)[:, None, None] for part in (card.normaliser.offset, card.normaliser.scale))
-        return (unit / scale + offset).astype(np.float32)
-    return unit if card.normalise.method in ("range", "none") else np.asarray(np.rint(unit * 255), np.float32)
+        unit = (unit / scale + offset).astype(np.float32)
+    elif card.normalise.method not in ("range", "none"):
+        unit = (unit * 255).round()
+    return unit
 
 
 def _statistics(raw: npt.NDArray[np.float32]) -> dict[str, Any]:
