@@ -148,6 +148,22 @@ def test_pyproject_asks_for_all_that_is_imported() -> None:
     assert wanted <= asked
 
 
+def test_the_extra_export_holds_what_it_alone_imports() -> None:
+    """Anything else is a dependency of all."""
+    extra = {
+        canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["optional-dependencies"]["export"]
+    }
+    asked = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    assert not extra & asked
+    names = {"bioimageio": "bioimageio-core"}
+    for path in (ROOT / "unet_pipeline").rglob("*.py"):
+        targets = {each for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for each in _targets(node)}
+        tops = {target.split(".")[0] for target in targets} - {"unet_pipeline", ""} - set(sys.stdlib_module_names)
+        wanted = {names.get(top, IMPORT_NAMES.get(top, top)) for top in tops}
+        allowed = asked | extra if path.parent.name == "exporting" else asked
+        assert wanted <= allowed | {"tensorboardx"}, path
+
+
 def test_one_version_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == unet_pipeline.__version__

@@ -18,7 +18,7 @@ from unet_pipeline.exporting import bioimageio_package, exported
 from unet_pipeline.exporting.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo
 from unet_pipeline.exporting.exported import Exported, compare, facts, import_all
 from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.modelcard import Architecture, ModelCard, read_card
+from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.models import build, load_model
 from unet_pipeline.normalise import Normaliser
 
@@ -132,6 +132,24 @@ def test_a_package_gives_what_the_pipeline_gives_for_raw_grey_values(package, mo
     expected = torch.softmax(network(normalised), 1)[:, :, 2:-2, 2:-2].detach().numpy()
     assert result.shape == expected.shape == (1, 3, 16, 32)
     np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+def test_a_package_that_mirrors_within_gives_the_whole_image_also_in_blocks(tmp_path):
+    """bioimageio.core cuts the image into blocks by the halo; the oracle is one pass over the mirrored image."""
+    pytest.importorskip("bioimageio.core")
+    from bioimageio.core import predict
+
+    folder = make_model(tmp_path / "model", depth=1, base_channels=2)
+    card = replace(read_card(folder), normalise=Normalise(scope="model"), normaliser=Normaliser((20.0,), (0.01,)))
+    write_card(folder, card)
+    export(folder, "bioimageio", tmp_path / "model.zip", same_size=True)
+    grey = np.random.default_rng(3).integers(10, 200, (1, 1, 60, 52)).astype(np.float32)
+    mirrored = np.pad((grey - 20) * np.float32(0.01), ((0, 0), (0, 0), (8, 8), (8, 8)), mode="reflect")
+    network = load_model(folder, torch.device("cpu"))[0]
+    expected = torch.softmax(network(torch.from_numpy(mirrored)), 1).detach().numpy()
+    for how in ({}, {"blocksize_parameter": 5}):
+        found = predict(model=tmp_path / "model.zip", inputs={"image": grey}, **how).members["segmentation"]
+        np.testing.assert_allclose(found.data.values, expected, atol=1e-4)
 
 
 def test_a_package_holds_no_more_than_it_says(package):
@@ -269,9 +287,20 @@ def test_the_comparison_notices(spoil):
         compare("spoilt", module, lambda image: spoil(module(image)))
 
 
-def test_a_package_that_fails_the_test_of_bioimageio_is_not_published(model, tmp_path, monkeypatch):
-    pytest.importorskip("bioimageio.core")
+def test_a_package_that_fails_the_test_of_bioimageio_is_not_published(model, package, tmp_path, monkeypatch):
+    """The weights are those of a package that was right, the example is wrong by 0.1."""
+
+    def unzipped(name):
+        def write(module, path):
+            with zipfile.ZipFile(package) as archive:
+                path.write_bytes(archive.read(name))
+            return 0.0
+
+        return write
+
     right = bioimageio_package.sample
+    monkeypatch.setattr(bioimageio_package, "write_torchscript", unzipped("weights.pt"))
+    monkeypatch.setattr(bioimageio_package, "write_onnx", unzipped("weights.onnx"))
     monkeypatch.setattr(bioimageio_package, "sample", lambda *given: (right(*given)[0], right(*given)[1] + 0.1))
     with pytest.raises(PipelineError, match=r"passes bioimageio\.core's test.*Reproduce test outputs"):
         export(model, "bioimageio", tmp_path / "model.zip")
@@ -282,7 +311,7 @@ def test_a_license_that_does_not_exist_is_one_message(model, tmp_path, capsys):
     pytest.importorskip("bioimageio.core")
     arguments = ("--model", str(model), "--format", "bioimageio", "--output", str(tmp_path / "model.zip"))
     assert main(["export", *arguments, "--license", "MINE"]) == 1
-    assert "a description that bioimageio.spec accepts" in capsys.readouterr().err
+    assert "--license: expected the SPDX identifier of a license, got MINE" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

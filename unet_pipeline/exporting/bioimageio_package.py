@@ -71,6 +71,7 @@ def write_package(module: Exported, path: Path, credit: Credit) -> float:
     import_all(KIND, *onnx_file.PACKAGES, "bioimageio.core", "bioimageio.spec")
     from bioimageio.spec import save_bioimageio_package
 
+    _check(credit)
     with TemporaryDirectory(prefix="unet_pipeline-") as folder:
         parts = Path(folder)
         difference = max(
@@ -138,6 +139,17 @@ def preprocessing(card: ModelCard) -> list[Any]:
     return []
 
 
+def _check(credit: Credit) -> None:
+    """Refuse a license that is none before the work begins."""
+    from bioimageio.spec.model import v0_5 as spec
+
+    try:
+        spec.LicenseId(credit.license)
+    except ValueError as error:
+        where, fix = "--license", "see https://spdx.org/licenses"
+        raise PipelineError(where, "the SPDX identifier of a license", credit.license, "CC-BY-4.0", fix) from error
+
+
 def _described(module: Exported, parts: Path, credit: Credit) -> Any:
     """Return the `ModelDescr`; writes the example and the documentation beside the weights."""
     from bioimageio.spec.model import v0_5 as spec
@@ -179,6 +191,8 @@ def _input(module: Exported, parts: Path) -> Any:
             *(spec.SpaceInputAxis(id=spec.AxisId(name), size=size) for name in ("y", "x")),
         ],
         test_tensor=spec.FileDescr(source=parts / "input.npy"),
+        # by the halo, where there is one; said in full, for what is left to its default is not written to the file
+        pad=spec.ReflectPadding(mode="reflect"),
         preprocessing=preprocessing(card),
     )
 

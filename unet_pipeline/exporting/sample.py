@@ -36,10 +36,10 @@ def _grey(card: ModelCard, size: int) -> npt.NDArray[np.float32]:
     unit = np.clip(drawn, 0, 1).astype(np.float32)
     if card.normaliser is not None:
         offset, scale = (np.asarray(part)[:, None, None] for part in (card.normaliser.offset, card.normaliser.scale))
-        own: npt.NDArray[np.float32] = (unit / scale + offset).astype(np.float32)
-        return own
-    grey: npt.NDArray[np.float32] = unit if card.normalise.method in ("range", "none") else np.rint(unit * 255)
-    return grey
+        unit = (unit / scale + offset).astype(np.float32)
+    elif card.normalise.method not in ("range", "fixed", "none"):
+        unit = (unit * 255).round()
+    return unit
 
 
 def _statistics(raw: npt.NDArray[np.float32]) -> dict[str, Any]:
