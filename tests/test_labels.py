@@ -35,7 +35,7 @@ def test_values_become_classes():
 )
 def test_values_that_mean_nothing_are_refused(values, message):
     with pytest.raises(PipelineError, match=message) as caught:
-        LabelReader(CLASSES, "labels.tif").classes(values, "plane 3")
+        LabelReader(CLASSES, "labels.tif").classes(values, "labels.tif, plane 3")
     assert "labels.tif, plane 3" in str(caught.value)
 
 

@@ -17,15 +17,16 @@ MODULES = {
 }
 
 LAYERS = """
-errors pipelining record lock publish shapes filelist schema config stacks cluster environments progress
-memory allocator geometry
+errors pipelining record lock publish shapes filelist schema namelist yaml_file config stacks cluster environments
+progress memory allocator geometry
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
-readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
+readers.tiff_reader readers.picture_reader readers.files_reader
+readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
 inputs
 shard_file plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
-statistics labels stack normalise modelcard demo ingest origin today
-tiling tile journal weights weigh
+statistics labels stack normalise modelcard demo tiling fit ingest origin today
+tile journal weights weigh
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train

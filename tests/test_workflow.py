@@ -109,7 +109,7 @@ def test_the_proof_is_made_on_request(fresh: Workspace) -> None:
 def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
     told = {verb: set(json.loads(option(lines[0], "--config"))) for verb, lines in commands(finished).items()}
     assert told == {
-        "ingest": {"labels", "store"},
+        "ingest": {"labels", "ingest", "store"},
         "weigh": {"labels", "store", "weigh"},
         "train": {"labels", "normalise", "model", "augment", "train"},
         "tile": {"labels", "store", "model", "tile", "predict"},
@@ -117,7 +117,7 @@ def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
         "stitch": {"labels", "predict", "stitch"},
         "evaluate": {"labels", "evaluate"},
         "report": {
-            *("labels", "store", "normalise", "weigh", "model", "augment", "train"),
+            *("labels", "ingest", "store", "normalise", "weigh", "model", "augment", "train"),
             *("tile", "predict", "stitch", "evaluate", "report"),
         },
     }

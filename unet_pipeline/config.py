@@ -13,13 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from unet_pipeline.errors import PipelineError, read_small
+from unet_pipeline.errors import PipelineError
 from unet_pipeline.schema import build, json_schema, key, plain
-
-LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32
-"""Bounds of a configuration file: bytes, YAML aliases, and levels of nesting."""
+from unet_pipeline.yaml_file import read_yaml
 
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
@@ -39,6 +35,20 @@ class Labels:
         {}, "for kind classes: which label value is which class, e.g. {0: background, 255: cell}"
     )
     ignore: int | None = key(None, "label value of pixels nobody annotated; null: there is none", 0, 2**32 - 1)
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Pictures of different sizes in one stack."""
+
+    sizes: Literal["same", "pad", "square"] = key(
+        "same", "same: other sizes are refused; pad: to the largest height and width; square: resized and padded"
+    )
+    square_px: int = key(
+        512, "with sizes square: side of every plane, px; pictures keep their ratio of sides", 16, 8192
+    )
+    fill: Literal["grey", "mirror"] = key("grey", "what is put around a smaller picture; its labels are `ignore` there")
+    grey: float = key(128.0, "with fill grey: the grey value, in the numbers of the image", 0, 65535)
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,7 @@ class Config:
 
     stacks: str = key("stacks.tsv", "table of the stacks, one row each")
     labels: Labels = Labels()
+    ingest: Ingest = Ingest()
     store: Store = Store()
     normalise: Normalise = Normalise()
     weigh: Weigh = Weigh()
@@ -214,7 +225,7 @@ def load(source: str) -> Config:
     """
     if source.lstrip().startswith("{"):
         return _from_json(source)
-    return from_dict(_read_yaml(source))
+    return from_dict(read_yaml(source))
 
 
 def load_merged(sources: Sequence[str] | None) -> Config:
@@ -228,7 +239,7 @@ def load_merged(sources: Sequence[str] | None) -> Config:
     """
     merged: dict[str, Any] = {}
     for source in sources if sources is not None else [str(path) for path in [Path("config.yaml")] if path.exists()]:
-        merged = _merge(merged, _read_yaml(source))
+        merged = _merge(merged, read_yaml(source))
     return from_dict(merged)
 
 
@@ -238,33 +249,6 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(part, Mapping) and isinstance(old.get(name), Mapping)
         merged[name] = _merge(old[name], part) if both else part
     return merged
-
-
-def _read_yaml(source: str) -> dict[str, Any]:
-    try:
-        value = _from_yaml(source, read_small(Path(source), LARGEST))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
-    if not isinstance(value, dict | None):
-        raise PipelineError(source, "sections with keys", repr(value)[:60], fix="correct the file")
-    return value or {}
-
-
-def _from_yaml(source: str, data: bytes) -> Any:
-    text = data.decode("utf-8-sig")
-    _check_events(source, text)
-    return yaml.safe_load(text)
-
-
-def _check_events(source: str, text: str) -> None:
-    """Refuse what would keep the loader busy: aliases of aliases, which grow when merged, and deep nesting."""
-    aliases = depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        aliases += isinstance(event, yaml.AliasEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if aliases > MOST_ALIASES or depth > DEEPEST:
-            expected = f"at most {MOST_ALIASES} aliases (*name) and {DEEPEST} levels"
-            raise PipelineError(source, expected, "more", fix="write the values out, as config.yaml does")
 
 
 def _from_json(text: str) -> Config:
