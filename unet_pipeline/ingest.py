@@ -269,7 +269,7 @@ def _copy_labels(
     largest = 0
     with closing(_read_ahead(labels, classes.blocks())) as parts, behind(PlaneArray.write) as write_soon:
         for block, values in parts:
-            known, place = _content(labels, block, values)[0], _label_place(labels, block)
+            known, place = _content(labels, block, values)[0], _label_place(labels, block[0])
             if config.labels.kind == "classes":
                 write_soon(classes, *block, _around(labels, block, reader.classes(known, place), IGNORE))
             else:
@@ -286,15 +286,11 @@ def _copy_labels(
     return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
 
 
-def _label_place(labels: Fitted, block: Block) -> str:
-    """Return file, plane and block for messages."""
-    plane, rows, columns = block
+def _label_place(labels: Fitted, plane: int) -> str:
+    """Return file and plane for messages."""
     place = labels.place(plane)
     resized = f" resized to {place.height} × {place.width}" if place.scale != 1 else ""
-    if (rows.stop - rows.start, columns.stop - columns.start) == labels.shape[2:]:
-        return f"{labels.planes.name(plane)}{resized}"
-    where = f"rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1}"
-    return f"{labels.planes.name(plane)}{resized}, {where}"
+    return f"{labels.planes.name(plane)}{resized}"
 
 
 def _around(labels: Fitted, block: Block, known: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:

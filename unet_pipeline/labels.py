@@ -19,6 +19,8 @@ GREY_SHARE = 0.5
 LARGEST = 2**32 - 1
 UNDECLARED = IGNORE - 1
 """No class index: there are at most 32."""
+MOST_STRANGE = 1000
+"""Undeclared values that are counted before a plane is given up."""
 
 
 @dataclass
@@ -39,6 +41,8 @@ class LabelReader:
     _pairs: int = 0
     _unlike: int = 0
     _values: set[int] = field(default_factory=set)
+    _strange: Counter[int] = field(default_factory=Counter)
+    _place: str = ""
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.labels.classes), dtype=np.int64)
@@ -48,7 +52,7 @@ class LabelReader:
 
         Args:
             values: `(y, x)` label values; 0 is background.
-            place: file, plane and block, for messages.
+            place: file and plane, for messages.
 
         Raises:
             PipelineError: negative, fractional, or larger than uint32.
@@ -68,31 +72,36 @@ class LabelReader:
 
         Args:
             values: `(y, x)` label values.
-            place: file, plane and block, for messages.
+            place: file and plane, for messages.
 
         Raises:
-            PipelineError: if a value is not in `labels.values`; says how many pixels of the block have it.
+            PipelineError: if a value is not in `labels.values`; says how many pixels of the plane have it, so it comes
+                with the next plane or from `finish`.
         """
+        if place != self._place:
+            self._refuse_strange()
+            self._place = place
         result = np.empty(values.shape, np.uint8)
-        strange: Counter[int] = Counter()
         for band, indices in zip(row_bands(values), row_bands(result), strict=True):
             numbers = self._whole_numbers(band, place)
             indices[...] = np.where(self._unknown(numbers), IGNORE, UNDECLARED)
             for value, name in self.labels.values.items():
                 indices[numbers == value] = self.labels.classes.index(name)
             found, counts = np.unique(numbers[indices == UNDECLARED], return_counts=True)
-            strange.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            self._strange.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
             self._count(indices)
-        if strange:
-            self._refuse_values(strange, place)
+            if len(self._strange) > MOST_STRANGE:
+                self._refuse_strange()
         return result
 
     def finish(self) -> None:
         """Check what only the whole stack shows.
 
         Raises:
-            PipelineError: all background, one value only, grey values, or a binary mask declared as instances.
+            PipelineError: undeclared values, all background, one value only, grey values, or a binary mask declared as
+                instances.
         """
+        self._refuse_strange()
         if self.counts.sum() == 0:
             raise PipelineError(self.where, "annotated pixels", "labels that are all the ignore value")
         present = [name for name, count in zip(self.labels.classes, self.counts, strict=True) if count]
@@ -144,16 +153,19 @@ class LabelReader:
         if len(self._values) < 2:
             self._values.update(np.unique(ids[ids > 0])[:2].tolist())
 
-    def _refuse_values(self, strange: Counter[int], place: str) -> None:
-        found, known = sorted(strange), sorted(self.labels.values)
-        listed = ", ".join(f"{value} ({strange[value]} px)" for value in found[:8])
-        listed += f", ... ({len(found)} values)" if len(found) > 8 else ""
-        fix = "add to labels.values what class it is, or set labels.ignore to it"
-        if len(found) <= 8:
+    def _refuse_strange(self) -> None:
+        """Refuse the values without a class that the plane had, if any."""
+        if not self._strange:
+            return
+        found, known = sorted(self._strange), sorted(self.labels.values)
+        listed = ", ".join(f"{value} ({self._strange[value]} px)" for value in found[:8])
+        fix = "many values mean a resampled or grey mask; else add to labels.values what class each is"
+        if len(found) > 8:
+            listed += f", ... ({len(found)} values)"
+        else:
             new = ", ".join(f"{value}: NAME" for value in found)
             fix = f"add {new} to labels.values, each NAME one of labels.classes, or set labels.ignore to such a value"
         if 255 in found and self.labels.ignore is None:
             fix = f"set labels.ignore: 255 if this is the border that VOC leaves open; else {fix}"
-        fix += "; many values mean a resampled or grey mask"
         nearest = min(known, key=lambda value: abs(value - found[0]))
-        raise PipelineError(place, f"label values {known} (labels.values)", listed, nearest, fix)
+        raise PipelineError(self._place, f"label values {known} (labels.values)", listed, nearest, fix)
