@@ -34,15 +34,32 @@ def test_values_become_classes():
     ],
 )
 def test_values_that_mean_nothing_are_refused(values, message):
+    reader = LabelReader(CLASSES, "labels.tif")
     with pytest.raises(PipelineError, match=message) as caught:
-        LabelReader(CLASSES, "labels.tif").classes(values, "plane 3")
+        reader.classes(values, "labels.tif, plane 3")
+        reader.finish()
     assert "labels.tif, plane 3" in str(caught.value)
+
+
+def test_undeclared_values_are_counted_over_the_whole_plane():
+    reader = LabelReader(CLASSES, "labels.tif")
+    for plane, strange in enumerate((0, 3, 4)):
+        block = np.array([[0, 255, strange]], np.uint8)
+        if plane == 2:
+            with pytest.raises(PipelineError, match=r"got 3 \(2 px\)") as caught:
+                reader.classes(block, "plane 2")
+            assert caught.value.where == "plane 1"
+        else:
+            reader.classes(block, f"plane {plane}")
+            reader.classes(block, f"plane {plane}")
 
 
 def test_a_grey_mask_names_many_values():
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     with pytest.raises(PipelineError, match=r"25[34] values"):
-        LabelReader(CLASSES, "mask.jpg").classes(ramp, "plane 0")
+        finished(CLASSES, ramp)
+    with pytest.raises(PipelineError, match=r"\d{4} values"):  # at once: nobody needs the rest
+        LabelReader(CLASSES, "mask.tif").classes(np.arange(4000).reshape(40, 100), "plane 0")
 
 
 def finished(labels, values):

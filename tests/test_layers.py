@@ -17,16 +17,17 @@ MODULES = {
 }
 
 LAYERS = """
-errors pipelining record lock publish shapes filelist schema config configcheck configfile
+errors pipelining record lock publish shapes filelist schema namelist config configcheck configfile
 stacks cluster environments progress memory allocator geometry reach
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
-readers.tiff_reader readers.picture_reader readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
+readers.tiff_reader readers.picture_reader readers.files_reader
+readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
 inputs
 shard_file plane_array ngff pyramid halo
 objects.compiled objects.distances objects.atoms objects.components objects.flood
-statistics labels stack normalise modelcard demo ingest origin today
-tiling emptiness tile journal weights weigh page.figures page.overlays
+statistics labels stack normalise modelcard demo tiling fit ingest origin today
+emptiness tile journal weights weigh page.figures page.overlays
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed
 networks.blocks networks.unet networks.encoders networks.pretrained models

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.stacks import TAKEN, StackRow, check_roles, load_stacks, row_schema, source_files
+from unet_pipeline.stacks import TAKEN, StackRow, check_names, check_roles, load_stacks, row_schema, source_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -157,6 +157,22 @@ def test_what_a_stack_is_read_from(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert source_files("v2.zarr/0") == ["v2.zarr/0/.zarray"]
     for absent in ("none.tif", "none/*.tif", "empty"):
         assert source_files(absent) == [absent]
+
+
+def test_a_list_says_which_files_of_a_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("JPEGImages/1.jpg", "JPEGImages/2.jpg", "JPEGImages/10.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("list.txt").write_text("10\r\n1\r\n")
+    assert source_files("JPEGImages", "list.txt") == ["list.txt", "JPEGImages/1.jpg", "JPEGImages/10.jpg"]
+    assert source_files("JPEGImages/*.jpg", "list.txt") == source_files("JPEGImages", "list.txt")
+    assert source_files("none", "list.txt") == ["list.txt", "none"]
+    assert source_files("JPEGImages", "none.txt") == ["none.txt", "JPEGImages"]
+    check_names({"a": StackRow("a", "JPEGImages", names="list.txt"), "b": StackRow("b", "x", names="none.txt")})
+    Path("list.txt").write_text("1\n1\n")
+    with pytest.raises(PipelineError, match=r"list\.txt line 2"):
+        check_names({"a": StackRow("a", "JPEGImages", names="list.txt")})
 
 
 def test_the_default_table_is_good_and_fits_its_schema() -> None:

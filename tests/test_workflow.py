@@ -109,7 +109,7 @@ def test_the_proof_is_made_on_request(fresh: Workspace) -> None:
 def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
     told = {verb: set(json.loads(option(lines[0], "--config"))) for verb, lines in commands(finished).items()}
     assert told == {
-        "ingest": {"labels", "store"},
+        "ingest": {"labels", "ingest", "store"},
         "weigh": {"labels", "store", "weigh"},
         "train": {"labels", "normalise", "model", "augment", "train"},
         "tile": {"labels", "store", "model", "tile", "predict"},
@@ -117,7 +117,7 @@ def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
         "stitch": {"labels", "predict", "stitch"},
         "evaluate": {"labels", "evaluate"},
         "report": {
-            *("labels", "store", "normalise", "weigh", "model", "augment", "train"),
+            *("labels", "ingest", "store", "normalise", "weigh", "model", "augment", "train"),
             *("tile", "predict", "stitch", "evaluate", "report"),
         },
     }
@@ -151,7 +151,8 @@ def test_every_column_of_the_table_reaches_its_stage(fresh: Workspace, tmp_path:
     space = project(tmp_path / "p", fresh.checkout)
     cells = {"stack": "e", "image": "my images/e.tif", "labels": "my images/el.tif", "role": "test", "axes": "tyx"}
     cells |= {"pixel_um": "0.5", "step": "2", "planes": "0-3", "label_planes": "1-4", "label_axes": "zyx"}
-    cells |= {"series": "1", "regions": "2"}
+    cells |= {"series": "1", "regions": "2", "names": "my images/list.txt"}
+    (space.folder / "my images" / "list.txt").write_text("e\nel\n")
     assert set(cells) == set(columns)
     train = {"stack": "a", "image": "my images/a.tif", "labels": "my images/al.tif", "role": "train"}
     rows = (" | ".join(row.get(name, "") for name in columns) for row in (cells, train))
@@ -162,6 +163,27 @@ def test_every_column_of_the_table_reaches_its_stage(fresh: Workspace, tmp_path:
     for name in set(columns) - {"stack", "role", "regions"}:
         assert f"--{name.replace('_', '-')}={cells[name]}" in told
     assert option(lines["tile"][0], "--regions") == "2"
+
+
+def test_a_list_of_names_is_followed(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    (space.folder / "JPEGImages").mkdir()
+    for name in ("1", "2", "3"):
+        (space.folder / "JPEGImages" / f"{name}.jpg").write_text(name)
+    names = space.folder / "val.txt"
+    names.write_text("3\r\n1\r\n")
+    row = "e | JPEGImages | | predict | val.txt"
+    space.table("stack | image | labels | role | names", row, "a | my images/a.tif | my images/al.tif | train |")
+    assert space.run("results/e/ingest.json").jobs == {"ingest e"}
+    (space.folder / "JPEGImages" / "2.jpg").write_text("not on the list")
+    assert not space.would_run("results/e/ingest.json")
+    names.write_text("3\n")
+    assert space.would_run("results/e/ingest.json") == {"ingest e"}
+    names.write_text("3\n../3\n")
+    ran = space.run("--dry-run")
+    assert ran.code == 1
+    assert "val.txt line 2: expected one name a line" in ran.text
+    assert "Traceback" not in ran.text
 
 
 def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:

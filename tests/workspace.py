@@ -17,7 +17,10 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-LIGHT = ("__init__", "errors", "schema", "config", "stacks", "lock", "cluster", "environments")
+LIGHT = (
+    *("__init__", "errors", "schema", "namelist", "config", "configcheck"),
+    *("stacks", "lock", "cluster", "environments"),
+)
 """Modules the Snakefile imports; a faked checkout has them as they are."""
 
 FAKE_MAIN = '''

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from unet_pipeline import __version__
@@ -33,7 +33,7 @@ def ingest(options: argparse.Namespace) -> None:
     """Read a stack of any format into OME-Zarr, check it, measure its statistics."""
     from unet_pipeline.ingest import Source, ingest
 
-    names = ("stack", "image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "series")
+    names = [field.name for field in fields(Source)]
     ingest(Source(**{name: getattr(options, name) for name in names}), _config(options), options.output)
 
 
@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--stack", required=True, help="name of the stack")
     one.add_argument("--image", required=True, help="file, folder, glob or Zarr store")
     one.add_argument("--labels", default="", help="label file, folder, glob or Zarr store")
-    for name in ("--axes", "--label-axes", "--planes", "--label-planes"):
+    for name in ("--axes", "--label-axes", "--planes", "--label-planes", "--names"):
         one.add_argument(name, default="", help="as the column of that name in the table of stacks")
     one.add_argument("--series", type=int, default=None, help="which series of a file that holds several, from 0")
     one.add_argument("--pixel-um", type=_positive, default=None, help="pixel size, micrometres")

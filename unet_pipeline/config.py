@@ -43,6 +43,20 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Ingest:
+    """Pictures of different sizes in one stack."""
+
+    sizes: Literal["same", "pad", "square"] = key(
+        "same", "same: other sizes are refused; pad: to the largest height and width; square: resized and padded"
+    )
+    square_px: int = key(
+        512, "with sizes square: side of every plane, px; pictures keep their ratio of sides", 16, 8192
+    )
+    fill: Literal["grey", "mirror"] = key("grey", "what is put around a smaller picture; its labels are `ignore` there")
+    grey: float = key(128.0, "with fill grey: the grey value, in the numbers of the image", 0, 65535)
+
+
+@dataclass(frozen=True)
 class Store:
     """How Zarr arrays are cut and compressed."""
 
@@ -235,6 +249,7 @@ class Config:
 
     stacks: str = key("stacks.tsv", "table of the stacks, one row each")
     labels: Labels = Labels()
+    ingest: Ingest = Ingest()
     store: Store = Store()
     normalise: Normalise = Normalise()
     weigh: Weigh = Weigh()

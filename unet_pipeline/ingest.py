@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Config, Store
+from unet_pipeline.config import IGNORE, Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
-from unet_pipeline.halo import row_bands
+from unet_pipeline.fit import Fitted
 from unet_pipeline.inputs import Planes, open_planes
 from unet_pipeline.labels import LabelReader
 from unet_pipeline.pipelining import ahead, behind
@@ -46,6 +46,7 @@ class Source:
         pixel_um: pixel size in the plane, micrometres.
         step: distance between planes, micrometres or seconds.
         planes, label_planes: which planes, e.g. "0-17,20".
+        names: list of the files of the folders `image` and `labels` that are used.
         series: which series of a file that holds several images, from 0; None where there is one.
     """
 
@@ -58,6 +59,7 @@ class Source:
     step: float | None = None
     planes: str = ""
     label_planes: str = ""
+    names: str = ""
     series: int | None = None
 
 
@@ -66,17 +68,17 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
 
     Args:
         source: the row of the table.
-        config: its sections `labels` and `store` are used.
+        config: its sections `labels`, `ingest` and `store` are used.
         output: the record to write, `results/{stack}/ingest.json`.
 
     Returns:
-        The record: stack, grid, channels, dtype, image, labels, statistics, fingerprints, id, files, provenance.
+        The record: stack, grid, channels, dtype, image, fit, labels, statistics, fingerprints, id, files, provenance.
 
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
     """
-    image = open_planes(source.image, source.axes or None, planes=source.planes or None, series=source.series)
-    labels = _open_labels(source, image) if source.labels else None
+    image = _open_image(source, config.ingest)
+    labels = _open_labels(source, config.ingest, image) if source.labels else None
     store = output.parent / IMAGE
     with claim(output, store, list_path(output)) as mine:
         with replacing(store, mine.check) as partial:
@@ -86,15 +88,19 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
                 "grid": asdict(_grid(source, image)),
                 "channels": image.shape[1],
                 "dtype": image.dtype.name,
-                "image": _place(source),
+                "image": _place(source, image),
+                "fit": image.record(),
                 **content,
-                "fingerprints": {"image": image.fingerprint(), "labels": labels.fingerprint() if labels else None},
+                "fingerprints": {
+                    "image": image.planes.fingerprint(),
+                    "labels": labels.planes.fingerprint() if labels else None,
+                },
             }
             if partial.exists():
                 ngff.mark(partial, digest(found))
             else:
                 shutil.rmtree(store, ignore_errors=True)  # of a time when the stack was no Zarr, or had labels
-        made_by = provenance(config.section("labels", "store") | {"source": asdict(source)})
+        made_by = provenance(config.section("labels", "ingest", "store") | {"source": asdict(source)})
         record = {
             **found,
             "id": digest(found),
@@ -106,10 +112,10 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
 
 
 def _fill(
-    store: Path, source: Source, config: Config, image: Planes, labels: Planes | None, check: Check
+    store: Path, source: Source, config: Config, image: Fitted, labels: Fitted | None, check: Check
 ) -> dict[str, Any]:
     """Write the store, unless the image is used in place and has no labels; return what was counted."""
-    grid, in_place = _grid(source, image), is_zarr(Path(source.image))
+    grid, in_place = _grid(source, image), _in_place(source, image)
     _create(store, source.stack, grid, image, config.store, in_place, labels is not None)
     total = _count_blocks(grid, config.store) * (1 + (labels is not None))
     with Progress(total, f"ingest {source.stack}") as progress:
@@ -120,41 +126,74 @@ def _fill(
     return {"labels": counts, "statistics": statistics}
 
 
-def _place(source: Source) -> dict[str, Any]:
+def _in_place(source: Source, image: Fitted) -> bool:
+    return is_zarr(Path(source.image)) and image.untouched
+
+
+def _place(source: Source, image: Fitted) -> dict[str, Any]:
     return {
-        "in_place": is_zarr(Path(source.image)),
+        "in_place": _in_place(source, image),
         "source": told(source.image),
         "axes": source.axes,
         "planes": source.planes,
     }
 
 
-def _open_labels(source: Source, image: Planes) -> Planes:
+def _open_image(source: Source, options: Ingest) -> Fitted:
+    image = open_planes(
+        source.image,
+        source.axes or None,
+        planes=source.planes or None,
+        series=source.series,
+        names=source.names or None,
+        mixed=options.sizes != "same",
+        colours=True,
+    )
+    return Fitted(image, options)
+
+
+def _open_labels(source: Source, options: Ingest, image: Fitted) -> Fitted:
     labels = open_planes(
-        source.labels, source.label_axes or None, planes=(source.label_planes or source.planes) or None
+        source.labels,
+        source.label_axes or None,
+        planes=(source.label_planes or source.planes) or None,
+        names=source.names or None,
+        mixed=options.sizes != "same",
     )
     if labels.shape[1] != 1:
-        fix = "save labels as one channel of integers; if these are 3 or 4 planes, set label_axes: zyx"
+        fix = (
+            "save labels as one channel of integers, class indices or ids of objects (a palette PNG is read as its "
+            "indices): colours are not classes; if these are 3 or 4 planes, set label_axes: zyx"
+        )
         raise PipelineError(source.labels, "labels with one channel", f"{labels.shape[1]} channels (RGB?)", fix=fix)
-    expected, got = _size(image), _size(labels)
-    if expected != got:
-        fix = "check that labels and image belong together; columns planes and label_planes select matching planes"
+    _check_sizes(source, image.planes, labels)
+    return Fitted(labels, options, labels=True)
+
+
+def _check_sizes(source: Source, image: Planes, labels: Planes) -> None:
+    """Hold every label plane against its image plane, as they are in the files."""
+    expected, got = _size(image.shape), _size(labels.shape)
+    fix = "check that labels and image belong together; columns planes and label_planes select matching planes"
+    if expected[0] != got[0]:
         raise PipelineError(source.labels, f"the image's shape (planes, y, x) {expected}", got, fix=fix)
-    return labels
+    for plane in range(expected[0]):
+        if image.size(plane) != labels.size(plane):
+            what = f"the image's shape (y, x) {image.size(plane)}, that of {image.name(plane)}"
+            raise PipelineError(labels.name(plane), what, labels.size(plane), fix=fix)
 
 
-def _size(planes: Planes) -> tuple[int, int, int]:
-    return planes.shape[0], planes.shape[2], planes.shape[3]
+def _size(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    return shape[0], shape[2], shape[3]
 
 
-def _grid(source: Source, image: Planes) -> ngff.Grid:
-    count, height, width = _size(image)
-    pixel_um = (source.pixel_um, source.pixel_um) if source.pixel_um else image.pixel_um
-    return ngff.Grid(count, height, width, image.plane_axis, pixel_um, source.step or image.step)
+def _grid(source: Source, image: Fitted) -> ngff.Grid:
+    planes = image.planes
+    given = (source.pixel_um, source.pixel_um) if source.pixel_um else planes.pixel_um
+    return ngff.Grid(*_size(image.shape), planes.plane_axis, image.pixel_um(given), source.step or planes.step)
 
 
 def _create(
-    store: Path, name: str, grid: ngff.Grid, image: Planes, options: Store, in_place: bool, labelled: bool
+    store: Path, name: str, grid: ngff.Grid, image: Fitted, options: Store, in_place: bool, labelled: bool
 ) -> None:
     labels: dict[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32} if labelled else {}
     if not in_place:
@@ -176,9 +215,9 @@ def _count_blocks(grid: ngff.Grid, options: Store) -> int:
 
 
 def _copy_image(
-    image: Planes, grid: ngff.Grid, options: Store, target: PlaneArray | None, where: str, progress: Progress
+    image: Fitted, grid: ngff.Grid, options: Store, target: PlaneArray | None, where: str, progress: Progress
 ) -> dict[str, Any]:
-    """Copy every block to `target` (if any) and return the statistics."""
+    """Copy every block to `target` (if any) and return the statistics, of the pictures without their padding."""
     moments, histogram = Moments(image.shape[1]), None
     small = image.dtype.kind in "ui" and image.dtype.itemsize <= 2
     if small:
@@ -188,19 +227,30 @@ def _copy_image(
         for block, values in parts:
             _refuse_nan(values, f"{where}, plane {block[0]}")
             write_soon(*block, values)
-            moments.add(values)
-            if histogram:
-                histogram.add(values)
             progress.advance()
+            known = _content(image, block, values)
+            if not known.size:
+                continue
+            moments.add(known)
+            if histogram:
+                histogram.add(known)
     if histogram is None:
         histogram = Histogram(image.dtype, moments.low, moments.high)
         with closing(_read_ahead(target or image, _blocks(grid, options))) as parts:
-            for _, values in parts:
-                histogram.add(values)
+            for block, values in parts:
+                known = _content(image, block, values)
+                if known.size:
+                    histogram.add(known)
     return as_record(moments, histogram)
 
 
-def _read_ahead(planes: Planes | PlaneArray, blocks: Iterable[Block]) -> Generator[tuple[Block, Any], None, None]:
+def _content(planes: Fitted, block: Block, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the part of a block (channels, rows, columns) that a picture had; perhaps empty."""
+    rows, columns = planes.place(block[0]).within(*block[1:])
+    return values[:, rows, columns]
+
+
+def _read_ahead(planes: Fitted | PlaneArray, blocks: Iterable[Block]) -> Generator[tuple[Block, Any], None, None]:
     return ahead(lambda block: (block, planes.read(*block)), blocks)
 
 
@@ -211,30 +261,47 @@ def _refuse_nan(values: npt.NDArray[Any], where: str) -> None:
 
 
 def _copy_labels(
-    labels: Planes, source: Source, config: Config, store: Path, progress: Progress, check: Check
+    labels: Fitted, source: Source, config: Config, store: Path, progress: Progress, check: Check
 ) -> dict[str, Any]:
     """Write the reference as classes and instances; return counts for the record."""
     classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
     reader = LabelReader(config.labels, source.labels)
     largest = 0
     with closing(_read_ahead(labels, classes.blocks())) as parts, behind(PlaneArray.write) as write_soon:
-        for (plane, rows, columns), values in parts:
-            place = f"plane {plane}, rows {rows.start}-{rows.stop - 1}, columns {columns.start}-{columns.stop - 1}"
+        for block, values in parts:
+            known, place = _content(labels, block, values)[0], _label_place(labels, block[0])
             if config.labels.kind == "classes":
-                found = [reader.classes(band, place) for band in row_bands(values[0])]
-                write_soon(classes, plane, rows, columns, np.concatenate(found))
+                write_soon(classes, *block, _around(labels, block, reader.classes(known, place), IGNORE))
             else:
-                pairs = [reader.instances(band, place) for band in row_bands(values[0])]
-                ids, indices = map(np.concatenate, zip(*pairs, strict=True))
-                write_soon(instances, plane, rows, columns, ids)
-                write_soon(classes, plane, rows, columns, indices)
-                largest = max(largest, int(ids.max()))
+                ids, indices = reader.instances(known, place)
+                write_soon(instances, *block, _around(labels, block, ids, 0))
+                write_soon(classes, *block, _around(labels, block, indices, IGNORE))
+                largest = max(largest, int(ids.max(initial=0)))
+            reader.ignored += values[0].size - known.size
             progress.advance()
     reader.finish()
     if config.labels.kind == "classes":
         largest = _instances_of_classes(classes, instances)
     counts = dict(zip(config.labels.classes, reader.counts.tolist(), strict=True))
     return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
+
+
+def _label_place(labels: Fitted, plane: int) -> str:
+    """Return file and plane for messages."""
+    place = labels.place(plane)
+    resized = f" resized to {place.height} × {place.width}" if place.scale != 1 else ""
+    return f"{labels.planes.name(plane)}{resized}"
+
+
+def _around(labels: Fitted, block: Block, known: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+    """Return a block (rows, columns) of what is known of the picture, and `fill` around it."""
+    plane, rows, columns = block
+    size = rows.stop - rows.start, columns.stop - columns.start
+    if known.shape == size:
+        return known
+    whole = np.full(size, fill, known.dtype)
+    whole[labels.place(plane).within(rows, columns)] = known
+    return whole
 
 
 def _instances_of_classes(classes: PlaneArray, instances: PlaneArray) -> int:

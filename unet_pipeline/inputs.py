@@ -17,20 +17,14 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.readers.axes import check_axes, natural_key, parse_planes
-from unet_pipeline.readers.blocks import Array, Reader, StackInfo, Window
+from unet_pipeline.readers.axes import natural_key, parse_planes
+from unet_pipeline.readers.blocks import Array, Reader, Window
+from unet_pipeline.readers.files_reader import CHECK_DISK, SUFFIXES, Files, FilesReader, is_image, open_file
 from unet_pipeline.readers.zarr_nodes import is_zarr
-from unet_pipeline.record import digest
 
-TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
-SUFFIXES = {
-    ".tif": TIFF, ".tiff": TIFF, ".btf": TIFF, ".tf2": TIFF, ".tf8": TIFF, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG
-}  # fmt: skip
 MAX_CHANNELS = 1024
 """As many as a network takes."""
 MAX_PLANES = 10**6
-CHECK_DISK = "check its permissions and the disk"
-SUPPORTED = f"an image ({' '.join(SUFFIXES)}), a folder or glob of such, or a Zarr store"
 
 
 class Planes(Protocol):
@@ -64,6 +58,12 @@ class Planes(Protocol):
     def block_px(self) -> tuple[int, int]:
         """(height, width) of the tiles, strips or chunks: windows on multiples of it are read without waste."""
 
+    def size(self, plane: int) -> tuple[int, int]:
+        """Return (height, width) of a plane: less than those of `shape` where pictures differ (`mixed`)."""
+
+    def name(self, plane: int) -> str:
+        """Return the file that a plane is or, of a file or store of several, its number, for messages."""
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The files; of a Zarr store the metadata files only."""
@@ -71,7 +71,7 @@ class Planes(Protocol):
     def read(self, plane: int, rows: slice, columns: slice) -> Array:
         """Return a window of a plane, (channels, rows, columns), as a new array.
 
-        Slices are clipped to the image as NumPy does; their step must be 1.
+        Slices are clipped to the plane's size as NumPy does; their step must be 1.
 
         Raises:
             PipelineError: naming file and plane, if the pixels cannot be read.
@@ -102,6 +102,9 @@ def open_planes(
     step: float | None = None,
     planes: str | None = None,
     series: int | None = None,
+    names: str | None = None,
+    mixed: bool = False,
+    colours: bool = False,
 ) -> Planes:
     """Open a stack and check what it says about itself; pixels are read later, window by window.
 
@@ -113,12 +116,15 @@ def open_planes(
         step: distance between planes, micrometres or seconds, likewise.
         planes: planes to use, in this order, such as "0-17,20"; None or blank means all.
         series: which image of a TIFF that holds several; None means the only one.
+        names: list of the files of a folder or glob that are meant, see `namelist`; None means all.
+        mixed: whether the files of a folder, glob or list may differ in height and width; `Planes.size` tells.
+        colours: whether palette PNGs give the colours of their pixels instead of the indices.
 
     Raises:
         PipelineError: naming the file, for anything in it that cannot be used.
     """
     try:
-        reader = _open_reader(source, axes, series)
+        reader = _open_reader(source, axes, series, Files(names, mixed, colours))
     except OSError as error:
         raise PipelineError(source, "a file that can be read", error, fix=CHECK_DISK) from error
     except (ValueError, RuntimeError) as error:  # a name with NUL, a pattern such as a**b, the home of nobody
@@ -128,7 +134,7 @@ def open_planes(
     for name, values in (("pixel_um", pixel_um or ()), ("step", () if step is None else (step,))):
         if not all(math.isfinite(value) and value > 0 for value in values):
             raise PipelineError(f"{source}: {name}", "positive numbers", values)
-    return _View(reader, chosen, pixel_um, step)
+    return _View(source, reader, chosen, pixel_um, step)
 
 
 def _check_counts(source: str, shape: tuple[int, int, int, int]) -> None:
@@ -142,11 +148,17 @@ class _View:
     """The planes of a reader that are wanted, with the user's scale; see `Planes`."""
 
     def __init__(
-        self, reader: Reader, chosen: Sequence[int], pixel_um: tuple[float, float] | None, step: float | None
+        self,
+        source: str,
+        reader: Reader,
+        chosen: Sequence[int],
+        pixel_um: tuple[float, float] | None,
+        step: float | None,
     ) -> None:
         info = reader.info
-        self._reader, self._chosen = reader, chosen
-        self.shape = (len(chosen), *info.shape[1:])
+        self._source, self._reader, self._chosen = source, reader, chosen
+        sizes = [info.sizes[number] for number in chosen] if info.sizes else [info.shape[2:]]
+        self.shape = (len(chosen), info.shape[1], *(max(edges) for edges in zip(*sizes, strict=True)))
         self.dtype, self.plane_axis, self.channel_names = info.dtype, info.plane_axis, info.channel_names
         self.pixel_um = pixel_um or info.pixel_um
         self.step = info.step if step is None else step
@@ -156,14 +168,23 @@ class _View:
         number = operator.index(plane)
         if not 0 <= number < len(self._chosen):
             raise IndexError(f"plane {number} of {len(self._chosen)}")
-        top, bottom, row_step = rows.indices(self.shape[2])
-        left, right, column_step = columns.indices(self.shape[3])
+        height, width = self.size(number)
+        top, bottom, row_step = rows.indices(height)
+        left, right, column_step = columns.indices(width)
         if (row_step, column_step) != (1, 1):
             raise ValueError(f"windows have step 1, not {row_step}, {column_step}")
         window = Window(top, max(top, bottom), left, max(left, right))
         if 0 in window.shape:
             return np.empty((self.shape[1], *window.shape), self.dtype)
         return self._reader.read(self._chosen[number], window)
+
+    def size(self, plane: int) -> tuple[int, int]:
+        sizes = self._reader.info.sizes
+        return sizes[self._chosen[plane]] if sizes else self.shape[2:]
+
+    def name(self, plane: int) -> str:
+        number = self._chosen[plane]
+        return str(self.files[number]) if self._reader.info.sizes else f"{self._source}, plane {number}"
 
     def fingerprint(self) -> str:
         return self._reader.fingerprint()
@@ -180,29 +201,32 @@ class _View:
         self.close()
 
 
-def _open_reader(source: str, axes: str | None, series: int | None) -> Reader:
+def _open_reader(source: str, axes: str | None, series: int | None, options: Files) -> Reader:
     path = Path(source) if Path(source).exists() else Path(source).expanduser()
+    if options.names is not None and (path.is_file() or is_zarr(path)):
+        _refuse_names(source, options.names)
     if is_zarr(path):
         from unet_pipeline.readers.zarr_reader import ZarrReader
 
         return ZarrReader(path, axes)
     if path.is_dir():
-        return FilesReader(source, _list_folder(path), axes)
+        return FilesReader(source, _list_folder(path), axes, options)
     if path.is_file():
-        return _open_file(path, axes, series)
+        return open_file(path, axes, series, options.colours)
     if path.exists():
         raise PipelineError(path, "a regular file or a folder", "a pipe, socket or device", fix="name a file")
     if not any(letter in source for letter in "*?["):
         raise PipelineError(path, "a file or folder that exists", "none there", _nearest(path), fix="check the path")
     found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
-    files = sorted((one for one in found if _is_image(one)), key=lambda one: natural_key(str(one)))
+    files = sorted((one for one in found if is_image(one)), key=lambda one: natural_key(str(one)))
     if not files:
         raise PipelineError(source, f"images that match ({' '.join(SUFFIXES)})", "none", _nearest(path))
-    return FilesReader(source, files, axes)
+    return FilesReader(source, files, axes, options)
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _refuse_names(source: str, names: str) -> None:
+    fix = "name the folder of the pictures, or empty column names of the table of stacks"
+    raise PipelineError(source, f"a folder or glob, of which {names} lists files", "one file or store", fix=fix)
 
 
 def _nearest(path: Path) -> Path | None:
@@ -217,101 +241,13 @@ def _nearest(path: Path) -> Path | None:
     return folder / name if name else None
 
 
-def _kind(path: Path) -> str:
-    kind = SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise PipelineError(path, SUPPORTED, f"a file named *{path.suffix}", fix="convert it to TIFF or OME-Zarr")
-    return kind
-
-
-def _open_file(path: Path, axes: str | None, series: int | None = None) -> Reader:
-    kind = _kind(path)
-    try:
-        if kind == TIFF:
-            from unet_pipeline.readers.tiff_reader import TiffReader
-
-            return TiffReader(path, axes, series)
-        from unet_pipeline.readers.picture_reader import PictureReader
-
-        return PictureReader(path, axes)
-    except OSError as error:
-        raise PipelineError(path, "a file that can be read", error, fix=CHECK_DISK) from error
-
-
 def _list_folder(path: Path) -> list[Path]:
     try:
         names = sorted(path.iterdir(), key=lambda one: natural_key(one.name))
     except OSError as error:
         raise PipelineError(path, "a folder that can be read", error) from error
-    images = [one for one in names if _is_image(one)]
+    images = [one for one in names if is_image(one)]
     if not images:
         got = f"{len(names)} other files, such as {names[0].name}" if names else "an empty folder"
         raise PipelineError(path, f"images ({' '.join(SUFFIXES)}) or a Zarr store", got)
     return images
-
-
-class FilesReader:
-    """A stack of files of one plane each, all alike."""
-
-    def __init__(self, source: str, files: Sequence[Path], axes: str | None) -> None:
-        """Read and check the header of every file.
-
-        Args:
-            source: folder or glob, for messages.
-            files: in the order of the planes.
-            axes: the user's axes, of the stack (zyx) or of a file (yx); None believes the files and takes z.
-
-        Raises:
-            PipelineError: naming the file that is not like the first, or holds more than one plane.
-        """
-        kinds = {_kind(file): file for file in reversed(files)}
-        if len(kinds) > 1:
-            got = " and ".join(f"{kind} ({file.name})" for kind, file in sorted(kinds.items()))
-            raise PipelineError(source, "images of one kind", got, fix="use a glob such as folder/*.png")
-        said = check_axes(source, axes) if axes is not None else "z"
-        inner = said[1:] if said[0] in "tz" else said
-        self._files, self._axes = tuple(files), None if axes is None else inner
-        self._first = _open_file(files[0], self._axes).info
-        for file in files:
-            self._check(file, _open_file(file, self._axes).info)
-        self._open: tuple[int, Reader] | None = None
-        first = self._first
-        self.info = StackInfo(
-            shape=(len(files), *first.shape[1:]),
-            dtype=first.dtype,
-            plane_axis=said[0] if said[0] in "tz" else "z",
-            pixel_um=first.pixel_um,
-            step=None,
-            channel_names=first.channel_names,
-            block_px=first.block_px,
-            files=self._files,
-        )
-
-    def _check(self, file: Path, info: StackInfo) -> None:
-        if info.shape[0] != 1:
-            fix = "name that file alone, or save one plane per file"
-            raise PipelineError(file, "one plane in each file of a folder or glob", f"{info.shape[0]} planes", fix=fix)
-        if (info.shape, info.dtype) != (self._first.shape, self._first.dtype):
-            expected = f"{_words(self._first)} as {self._files[0].name}"
-            raise PipelineError(file, expected, _words(info), fix="give all files of a stack one size and type")
-
-    def read(self, plane: int, window: Window) -> Array:
-        """Return (channels, rows, columns) of a file."""
-        current = self._open
-        if current is None or current[0] != plane:
-            current = (plane, _open_file(self._files[plane], self._axes))
-            self._check(self._files[plane], current[1].info)
-            self._open = current
-        return current[1].read(0, window)
-
-    def fingerprint(self) -> str:
-        """Return a digest of the SHA-256 of all files in order."""
-        return digest([_open_file(file, self._axes).fingerprint() for file in self._files])
-
-    def close(self) -> None:
-        """Forget the file read last."""
-        self._open = None
-
-
-def _words(info: StackInfo) -> str:
-    return f"{info.shape[1]} channels of {info.shape[2]} × {info.shape[3]} {info.dtype}"

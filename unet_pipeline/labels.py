@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,16 @@ import numpy.typing as npt
 
 from unet_pipeline.config import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.halo import row_bands
 
 GREY_SHARE = 0.5
 """Labels are refused as grey values when more than this share of neighbouring object pixels differ."""
 
 LARGEST = 2**32 - 1
+UNDECLARED = IGNORE - 1
+"""No class index: there are at most 32."""
+MOST_STRANGE = 1000
+"""Undeclared values that are counted before a plane is given up."""
 
 
 @dataclass
@@ -23,7 +29,7 @@ class LabelReader:
 
     Attributes:
         labels: what the values mean.
-        where: the file, for messages.
+        where: the file or folder, for messages.
         counts: pixels per class, `(classes,)`, ignored pixels left out.
         ignored: pixels nobody annotated.
     """
@@ -35,6 +41,8 @@ class LabelReader:
     _pairs: int = 0
     _unlike: int = 0
     _values: set[int] = field(default_factory=set)
+    _strange: Counter[int] = field(default_factory=Counter)
+    _place: str = ""
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.labels.classes), dtype=np.int64)
@@ -44,41 +52,56 @@ class LabelReader:
 
         Args:
             values: `(y, x)` label values; 0 is background.
-            place: plane and block, for messages.
+            place: file and plane, for messages.
 
         Raises:
             PipelineError: negative, fractional, or larger than uint32.
         """
-        ids = self._whole_numbers(values, place)
-        unknown = self._unknown(ids)
-        known = np.where(unknown, 0, ids).astype(np.uint32)
-        classes = np.where(unknown, IGNORE, known > 0).astype(np.uint8)
-        self._count(classes)
-        self._remember(known)
-        return known, classes
+        ids, classes = np.empty(values.shape, np.uint32), np.empty(values.shape, np.uint8)
+        for band, known, indices in zip(row_bands(values), row_bands(ids), row_bands(classes), strict=True):
+            numbers = self._whole_numbers(band, place)
+            unknown = self._unknown(numbers)
+            known[...] = np.where(unknown, 0, numbers)
+            indices[...] = np.where(unknown, IGNORE, known > 0)
+            self._count(indices)
+            self._remember(known)
+        return ids, classes
 
     def classes(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.uint8]:
         """Return class indices of a block of class labels, `(y, x)`; 255 where nobody annotated.
 
+        Args:
+            values: `(y, x)` label values.
+            place: file and plane, for messages.
+
         Raises:
-            PipelineError: if a value is not in `labels.values`.
+            PipelineError: if a value is not in `labels.values`; says how many pixels of the plane have it, so it comes
+                with the next plane or from `finish`.
         """
-        numbers = self._whole_numbers(values, place)
-        result = np.where(self._unknown(numbers), IGNORE, IGNORE - 1).astype(np.uint8)
-        for value, name in self.labels.values.items():
-            result[numbers == value] = self.labels.classes.index(name)
-        strange = numbers[result == IGNORE - 1]
-        if strange.size:
-            self._refuse_values(strange, place)
-        self._count(result)
+        if place != self._place:
+            self._refuse_strange()
+            self._place = place
+        result = np.empty(values.shape, np.uint8)
+        for band, indices in zip(row_bands(values), row_bands(result), strict=True):
+            numbers = self._whole_numbers(band, place)
+            indices[...] = np.where(self._unknown(numbers), IGNORE, UNDECLARED)
+            for value, name in self.labels.values.items():
+                indices[numbers == value] = self.labels.classes.index(name)
+            found, counts = np.unique(numbers[indices == UNDECLARED], return_counts=True)
+            self._strange.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            self._count(indices)
+            if len(self._strange) > MOST_STRANGE:
+                self._refuse_strange()
         return result
 
     def finish(self) -> None:
         """Check what only the whole stack shows.
 
         Raises:
-            PipelineError: all background, one value only, grey values, or a binary mask declared as instances.
+            PipelineError: undeclared values, all background, one value only, grey values, or a binary mask declared as
+                instances.
         """
+        self._refuse_strange()
         if self.counts.sum() == 0:
             raise PipelineError(self.where, "annotated pixels", "labels that are all the ignore value")
         present = [name for name, count in zip(self.labels.classes, self.counts, strict=True) if count]
@@ -102,13 +125,14 @@ class LabelReader:
             raise PipelineError(self.where, "instances, each with its own value", "only the values 0 and 255", fix=fix)
 
     def _whole_numbers(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.int64]:
-        where = f"{self.where}, {place}"
+        if not values.size:
+            return values.astype(np.int64)
         if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
             got = "NaN" if np.isnan(values).any() else "fractions"
-            raise PipelineError(where, "whole numbers as label values", got, fix="save labels as integers")
+            raise PipelineError(place, "whole numbers as label values", got, fix="save labels as integers")
         low, high = values.min(), values.max()
         if low < 0 or high > LARGEST:
-            raise PipelineError(where, f"label values from 0 to {LARGEST}", low if low < 0 else high)
+            raise PipelineError(place, f"label values from 0 to {LARGEST}", low if low < 0 else high)
         return values.astype(np.int64)
 
     def _unknown(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -129,9 +153,19 @@ class LabelReader:
         if len(self._values) < 2:
             self._values.update(np.unique(ids[ids > 0])[:2].tolist())
 
-    def _refuse_values(self, strange: npt.NDArray[np.int64], place: str) -> None:
-        found, known = np.unique(strange).tolist(), sorted(self.labels.values)
-        listed = ", ".join(map(str, found[:8])) + (f", ... ({len(found)} values)" if len(found) > 8 else "")
+    def _refuse_strange(self) -> None:
+        """Refuse the values without a class that the plane had, if any."""
+        if not self._strange:
+            return
+        found, known = sorted(self._strange), sorted(self.labels.values)
+        listed = ", ".join(f"{value} ({self._strange[value]} px)" for value in found[:8])
+        fix = "many values mean a resampled or grey mask; else add to labels.values what class each is"
+        if len(found) > 8:
+            listed += f", ... ({len(found)} values)"
+        else:
+            new = ", ".join(f"{value}: NAME" for value in found)
+            fix = f"add {new} to labels.values, each NAME one of labels.classes, or set labels.ignore to such a value"
+        if 255 in found and self.labels.ignore is None:
+            fix = f"set labels.ignore: 255 if this is the border that VOC leaves open; else {fix}"
         nearest = min(known, key=lambda value: abs(value - found[0]))
-        fix = "add the value to labels.values, or set labels.ignore to it; many values mean a resampled or grey mask"
-        raise PipelineError(f"{self.where}, {place}", f"label values {known} (labels.values)", listed, nearest, fix)
+        raise PipelineError(self._place, f"label values {known} (labels.values)", listed, nearest, fix)

@@ -65,6 +65,7 @@ STATISTICS = {
     "pixels": SIZE,
     "quantiles": [[float] * LEVELS],
 }
+PICTURE = {"name": str, "size": [SIZE, SIZE], "scale": float, "place": [COUNT] * 4}
 PARTITION = {"value": Either(float, None), "split": Either(float, None), "merge": Either(float, None)}
 AREA = {"smallest": COUNT, "median": float, "largest": COUNT}
 DIFFERENCE = {"tiling": str, "largest_difference_std": float, "flipped_labels": COUNT, "flipped_per_mpx": float}
@@ -90,6 +91,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "channels": SIZE,
         "dtype": OneOf(tuple(DTYPES)),
         "image": {"in_place": bool, "source": str, "axes": str, "planes": str},
+        "fit": Either({"sizes": str, "fill": str, "pictures": [PICTURE]}, None),
         "labels": Either({"class_counts": {str: COUNT}}, None),
         "statistics": STATISTICS,
         "fingerprints": {"image": str, "labels": Either(str, None)},

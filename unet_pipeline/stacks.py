@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError, read_small
+from unet_pipeline.namelist import listed, read_names
 from unet_pipeline.schema import build, json_schema, key
 
 Row = Mapping[str | None, Any]
@@ -37,6 +38,10 @@ class StackRow:
     step: str = key("", "distance between planes: micrometres for z, seconds for t; empty: from the file")
     planes: str = key("", "planes of the image to use, from 0, e.g. 0-17,20; empty: all")
     label_planes: str = key("", "the matching planes of the label image; empty: as `planes`")
+    names: str = key(
+        "",
+        "list of the files of the image's and the labels' folders to use, one name a line without suffix; empty: all",
+    )
     series: str = key("", "which series of an image file that holds several, from 0; empty: there is one")
     regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
 
@@ -103,7 +108,7 @@ def _row(cells: Row, where: str) -> StackRow:
     _check_name(row.stack, where)
     if not row.image:
         raise PipelineError(f"{where}, column image", "a file, folder, glob or Zarr store", "an empty cell")
-    for column, cell in (("image", row.image), ("labels", row.labels)):
+    for column, cell in (("image", row.image), ("labels", row.labels), ("names", row.names)):
         if "{" in cell or "}" in cell:  # Snakemake takes them for wildcards
             fix = "rename the file"
             raise PipelineError(f"{where}, column {column}", "a path without { and }", repr(cell), fix=fix)
@@ -161,14 +166,32 @@ def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder:
         raise PipelineError(f"{where}, column role", "a stack to predict", "role train only", fix=fix)
 
 
-def source_files(source: str) -> list[str]:
+def check_names(stacks: Mapping[str, StackRow]) -> None:
+    """Refuse lists of names that are none; those that do not exist yet may be made by a rule.
+
+    Raises:
+        PipelineError: naming the list and its line.
+    """
+    for name in {row.names: None for row in stacks.values() if Path(row.names).is_file()}:
+        read_names(name)
+
+
+def source_files(source: str, names: str = "") -> list[str]:
     """Return the files whose change makes a stack be read again; what does not exist is returned as it is.
 
     Args:
         source: a file, a folder of one file per plane, a glob, or a Zarr store. Of a store only its metadata
             counts: chunks that are edited later go unseen. So are files in a folder where a name has a brace, which
             Snakemake would take for a wildcard: the folder itself counts then.
+        names: list of the files of the folder or glob that are used, the column of the table.
     """
+    if not names:
+        return _all_files(source)
+    found = listed(read_names(names), _all_files(source)) if Path(names).is_file() else []
+    return [names, *(found or [source])]
+
+
+def _all_files(source: str) -> list[str]:
     path = Path(source)
     if path.is_dir():
         if marks := [str(path / name) for name in ZARR_MARKS if (path / name).is_file()]:

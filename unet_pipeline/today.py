@@ -33,7 +33,7 @@ SAME_RESULT = {("tile", "tile_px"), ("tile", "regions"), ("predict", "batch")}
 NETWORK = ("train", "predict", "prove")
 """Steps that run the network."""
 
-ROW = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "series")
+ROW = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")
 """Columns of the table that say how a stack is read."""
 
 
@@ -135,16 +135,25 @@ def _fingerprint(record: Path, source: dict[str, Any], name: str) -> str:
     axes = source.get("axes" if name == "image" else "label_axes") or None
     given = str(source.get(name, ""))
     if not any(letter in given for letter in "*?["):
-        given = next((str(path) for path in untold(given, record) if path.exists()), "")
+        given = _nearest_of(given, record)
     else:
         given = next((str(path) for path in untold(given, record) if any(path.parent.glob(path.name))), "")
     if not given:
         return ABSENT
+    series = source.get("series") if name == "image" else None
+    names = _nearest_of(source.get("names") or "", record)
+    if source.get("names") and not names:
+        return ABSENT
     try:
-        with open_planes(given, axes, series=source.get("series") if name == "image" else None) as planes:
+        with open_planes(given, axes, series=series, names=names or None, mixed=True) as planes:
             return planes.fingerprint()
     except PipelineError as error:
         return f"cannot be read: {error.got}"
+
+
+def _nearest_of(name: str, record: Path) -> str:
+    """Return where a file that a record names lies today, or nothing."""
+    return next((str(path) for path in untold(name, record) if path.exists()), "") if name else ""
 
 
 def _config(origin: Origin, config: Config) -> Iterator[Difference]:

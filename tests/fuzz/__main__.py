@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TARGETS = ("tiff", "tiff_set", "picture", "zarr", "config", "table", "model", "ingest", "records")
+TARGETS = ("tiff", "tiff_set", "picture", "list", "zarr", "config", "table", "model", "ingest", "records")
 STANDSTILL_S = 90.0
 """A worker without news for so long hangs in compiled code, where its own alarm does not ring."""
 

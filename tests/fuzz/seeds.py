@@ -92,6 +92,18 @@ def pictures() -> list[Tree]:
     return seeds
 
 
+def lists() -> list[Tree]:
+    """Lists of names, as people and as Windows write them, and a folder of palette PNGs of two sizes."""
+    pictures = {}
+    for name, size in (("1", (8, 9)), ("2", (12, 5)), ("10", (8, 9))):
+        picture = Image.fromarray(PIXELS[0, : size[0], : size[1]]).convert("P")
+        picture.putpalette(PIXELS.ravel()[:768].tolist())
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        pictures[f"a/{name}.png"] = file.getvalue()
+    return [{"train.txt": text, **pictures} for text in (b"1\n2\n10\n", b"\xef\xbb\xbf10\r\n\r\n 1 \r\n")]
+
+
 def zarrs() -> list[Tree]:
     """Zarr v2 and v3 of every codec, sharded too, and OME-Zarr 0.4 and 0.5."""
     v2 = [None, {"id": "zlib", "level": 1}, {"id": "blosc", "cname": "lz4", "clevel": 3, "shuffle": 1},

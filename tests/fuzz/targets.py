@@ -57,6 +57,26 @@ def read_any_picture(folder: Path) -> None:
             read_image(name)(folder)
 
 
+def read_list(folder: Path) -> None:
+    """Open the pictures that a list names, as images of any size and as labels, and fit them into squares."""
+    from unet_pipeline.config import Ingest
+    from unet_pipeline.fit import Fitted
+    from unet_pipeline.inputs import open_planes
+
+    for labels in (False, True):
+        names = str(folder / "train.txt")
+        with open_planes(str(folder / "a"), names=names, mixed=True, colours=not labels) as planes:
+            for file in planes.files:
+                if not file.absolute().is_relative_to(folder):
+                    raise Escape(f"read {file}")
+            for sizes in ("pad", "square"):
+                fitted = Fitted(planes, Ingest(sizes=sizes, square_px=48), labels)
+                for plane in {0, fitted.shape[0] - 1}:
+                    fitted.read(plane, slice(0, min(48, fitted.shape[2])), slice(0, min(48, fitted.shape[3])))
+                fitted.record()
+            planes.fingerprint()
+
+
 def read_config(folder: Path) -> None:
     from unet_pipeline.configfile import load
 
@@ -231,6 +251,7 @@ TARGETS = {
     "tiff": Target(seeds.tiffs, read_image("image.tif")),
     "tiff_set": Target(seeds.tiff_sets, read_image("image.tif")),
     "picture": Target(seeds.pictures, read_any_picture),
+    "list": Target(seeds.lists, read_list),
     "zarr": Target(seeds.zarrs, read_image("image.zarr")),
     "config": Target(seeds.configs, read_config),
     "table": Target(seeds.tables, read_table),

@@ -36,7 +36,11 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class StackInfo:
-    """What a file says about its stack; the attributes are those of `inputs.Planes`."""
+    """What a file says about its stack; the attributes are those of `inputs.Planes`.
+
+    Attributes:
+        sizes: (height, width) of each plane where each plane is a file of its own, else empty; `shape` has the largest.
+    """
 
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
@@ -46,6 +50,7 @@ class StackInfo:
     channel_names: tuple[str, ...]
     block_px: tuple[int, int]
     files: tuple[Path, ...]
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 class Reader(Protocol):

@@ -45,18 +45,29 @@ class _Header(NamedTuple):
 class PictureReader:
     """One PNG or JPEG file."""
 
-    def __init__(self, path: Path, axes: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, path: Path, axes: str | None = None, cache_bytes: int = CACHE_BYTES, colours: bool = False
+    ) -> None:
         """Read and check the header; no pixels.
 
         Palette PNGs give their indices, grey PNGs of 1, 2 or 4 bits the numbers 0 to 1, 3 or 15. An alpha channel
         is dropped, and must be opaque; where the user's axes are given it counts as a channel.
+
+        Args:
+            path: the file.
+            axes: the user's axes, or None.
+            cache_bytes: how much decoded data to keep.
+            colours: whether palette PNGs give the colours of the palette: RGB, or one channel where all are grey. That
+                a colour is transparent is of no account.
 
         Raises:
             PipelineError: for a file that is no PNG or JPEG, forged, or CMYK.
         """
         self._path, self._cache = path, BlockCache(cache_bytes)
         self._header = header = _read_header(path)
-        self._channels = CHANNELS[header.colour] + (header.alpha and axes is not None)
+        self._palette = _read_palette(path) if colours and header.colour == PALETTE else None
+        drawn = CHANNELS[header.colour] if self._palette is None else self._palette.shape[1]
+        self._channels = drawn + (header.alpha and axes is not None)
         shape = (header.height, header.width, self._channels)
         layout = find_layout(path, shape, "yxc", axes) if shape[2] > 1 else find_layout(path, shape[:2], "yx", axes)
         _refuse_turned(path, axes, layout)
@@ -97,10 +108,19 @@ class PictureReader:
         expected = (self._header.height, self._header.width)
         if image.shape[:2] != expected:
             raise PipelineError(self._path, f"{expected} pixels as declared", image.shape[:2], fix=COPY_AGAIN)
+        if self._palette is not None:
+            image = self._paint(image, self._palette)
         image = image.reshape(*expected, -1).astype(self.info.dtype, copy=False)
         if self._header.alpha and self._channels == CHANNELS[self._header.colour]:
             refuse_transparency(self._path, bool((image[..., -1] == np.iinfo(image.dtype).max).all()))
         return image[..., : self._channels]
+
+    def _paint(self, indices: Array, palette: Array) -> Array:
+        """Return the colours (height, width, 1 or 3) of indices (height, width)."""
+        if (largest := int(indices.max())) >= len(palette):
+            raise PipelineError(self._path, f"indices of a palette of {len(palette)} colours", largest, fix=COPY_AGAIN)
+        painted: Array = palette[indices]
+        return painted
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file."""
@@ -141,19 +161,34 @@ def _read_header(path: Path) -> _Header:
     return header
 
 
-def _walk_chunks(path: Path) -> None:
-    """Check that all chunks of a PNG, up to IEND, lie inside the file."""
+def _walk_chunks(path: Path) -> tuple[int, int]:
+    """Check that all chunks of a PNG, up to IEND, lie inside the file; return offset and bytes of its palette."""
+    palette = 0, 0
     size, offset, kind = path.stat().st_size, len(PNG), b""
     with path.open("rb") as file:
         while kind != b"IEND":
             file.seek(offset)
             head = file.read(8)
             # After its 8 byte head, a chunk has its data and a checksum of 4 bytes.
-            offset += 12 + int.from_bytes(head[:4], "big")
-            kind = head[4:]
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            palette = (offset + 8, length) if kind == b"PLTE" else palette
+            offset += 12 + length
             if len(head) < 8 or offset > size:
                 got = f"a chunk up to byte {offset} in a file of {size} bytes: truncated"
                 raise PipelineError(path, "a whole PNG file", got, fix=COPY_AGAIN)
+    return palette
+
+
+def _read_palette(path: Path) -> Array:
+    """Return the colours of a palette PNG, (colours, 3) uint8, or (colours, 1) where all are grey."""
+    offset, length = _walk_chunks(path)
+    if length % 3 or not 3 <= length <= 768:
+        got = f"{length} bytes" if length else "none"
+        raise PipelineError(path, "a palette of 1 to 256 colours, 3 bytes each", got, fix=COPY_AGAIN)
+    with path.open("rb") as file:
+        file.seek(offset)
+        colours = np.frombuffer(file.read(length), np.uint8).reshape(-1, 3)
+    return colours[:, :1] if (colours == colours[:, :1]).all() else colours
 
 
 def _jpeg_header(path: Path) -> _Header:

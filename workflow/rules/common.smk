@@ -17,10 +17,11 @@ from unet_pipeline import cluster, environments
 from unet_pipeline.configcheck import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import RUN, check_run, check_writable, lock
-from unet_pipeline.stacks import check_roles, load_stacks, source_files
+from unet_pipeline.stacks import check_names, check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
     "labels",
+    "ingest",
     "store",
     "normalise",
     "weigh",
@@ -48,6 +49,7 @@ def checked(values):
         settings = from_dict(values)
         table = nearby(settings.stacks)
         stacks = load_stacks(table)
+        check_names(stacks)
         check_roles(stacks, table, settings.model.folder)
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
@@ -171,13 +173,14 @@ def folder_of_output(wildcards, output):
 def sources(wildcards):
     """The files a stack is read from."""
     row = STACKS[wildcards.stack]
-    return [file for source in (row.image, row.labels) if source for file in source_files(source)]
+    found = [file for source in (row.image, row.labels) if source for file in source_files(source, row.names)]
+    return list(dict.fromkeys(found))
 
 
 def source_options(wildcards):
     """The cells of a stack's row that say how it is read, as options."""
     row = STACKS[wildcards.stack]
-    names = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "series")
+    names = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")
     return [f"--{name.replace('_', '-')}={getattr(row, name)}" for name in names if getattr(row, name)]
 
 

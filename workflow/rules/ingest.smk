@@ -15,7 +15,7 @@ rule ingest:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section("labels", "store"),
+        config=section("labels", "ingest", "store"),
         source=source_options,
     shell:
         r"""

@@ -1,0 +1,164 @@
+"""Files that are read as one stack, one plane each; and which reader opens which file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.namelist import pick, read_names
+from unet_pipeline.readers.axes import check_axes
+from unet_pipeline.readers.blocks import Array, Reader, StackInfo, Window
+from unet_pipeline.record import digest
+
+TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
+SUFFIXES = {
+    ".tif": TIFF, ".tiff": TIFF, ".btf": TIFF, ".tf2": TIFF, ".tf8": TIFF, ".png": PNG, ".jpg": JPEG, ".jpeg": JPEG
+}  # fmt: skip
+CHECK_DISK = "check its permissions and the disk"
+SUPPORTED = f"an image ({' '.join(SUFFIXES)}), a folder or glob of such, or a Zarr store"
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a path is a file that may be a plane of a folder; hidden files are none."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _kind(path: Path) -> str:
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise PipelineError(path, SUPPORTED, f"a file named *{path.suffix}", fix="convert it to TIFF or OME-Zarr")
+    return kind
+
+
+def open_file(path: Path, axes: str | None, series: int | None = None, colours: bool = False) -> Reader:
+    """Open one TIFF, PNG or JPEG file.
+
+    Args:
+        path: the file.
+        axes: the user's axes, or None to believe the file.
+        series: which image of a TIFF that holds several.
+        colours: whether a palette PNG gives colours instead of indices.
+
+    Raises:
+        PipelineError: for a file of another kind, or one that cannot be used.
+    """
+    kind = _kind(path)
+    try:
+        if kind == TIFF:
+            from unet_pipeline.readers.tiff_reader import TiffReader
+
+            return TiffReader(path, axes, series)
+        from unet_pipeline.readers.picture_reader import PictureReader
+
+        return PictureReader(path, axes, colours=colours)
+    except OSError as error:
+        raise PipelineError(path, "a file that can be read", error, fix=CHECK_DISK) from error
+
+
+@dataclass(frozen=True)
+class Files:
+    """Which files of a folder or glob are read, and how.
+
+    Attributes:
+        names: a list of names (see `namelist`), or None for all files.
+        mixed: whether they may differ in height and width.
+        colours: whether palette PNGs give colours instead of indices.
+    """
+
+    names: str | None = None
+    mixed: bool = False
+    colours: bool = False
+
+
+ALL_ALIKE = Files()
+
+
+class FilesReader:
+    """A stack of files of one plane each, all alike."""
+
+    def __init__(self, source: str, files: Sequence[Path], axes: str | None, options: Files = ALL_ALIKE) -> None:
+        """Read and check the header of every file.
+
+        Args:
+            source: folder or glob, for messages.
+            files: in the order of the planes.
+            axes: the user's axes, of the stack (zyx) or of a file (yx); None believes the files and takes z.
+            options: which of the files, and how they may differ.
+
+        Raises:
+            PipelineError: naming the file that is not like the first, or holds more than one plane.
+        """
+        if options.names is not None:
+            files = pick(read_names(options.names), files, options.names, source)
+        kinds = {_kind(file): file for file in reversed(files)}
+        if len(kinds) > 1:
+            got = " and ".join(f"{kind} ({file.name})" for kind, file in sorted(kinds.items()))
+            raise PipelineError(source, "images of one kind", got, fix="use a glob such as folder/*.png")
+        said = check_axes(source, axes) if axes is not None else "z"
+        inner = said[1:] if said[0] in "tz" else said
+        self._files, self._axes, self._options = tuple(files), None if axes is None else inner, options
+        self._first = self._open_file(0).info
+        sizes = tuple(self._size(number) for number in range(len(files)))
+        self._open: tuple[int, Reader] | None = None
+        first = self._first
+        self.info = StackInfo(
+            shape=(len(files), first.shape[1], max(height for height, _ in sizes), max(width for _, width in sizes)),
+            dtype=first.dtype,
+            plane_axis=said[0] if said[0] in "tz" else "z",
+            pixel_um=first.pixel_um,
+            step=None,
+            channel_names=first.channel_names,
+            block_px=first.block_px,
+            files=self._files,
+            sizes=sizes,
+        )
+
+    def _open_file(self, number: int) -> Reader:
+        return open_file(self._files[number], self._axes, colours=self._options.colours)
+
+    def _size(self, number: int) -> tuple[int, int]:
+        info = self._open_file(number).info
+        self._check(self._files[number], info)
+        return info.shape[2:]
+
+    def _check(self, file: Path, info: StackInfo) -> None:
+        if info.shape[0] != 1:
+            fix = "name that file alone, or save one plane per file"
+            raise PipelineError(file, "one plane in each file of a folder or glob", f"{info.shape[0]} planes", fix=fix)
+        alike = (info.shape[1], info.dtype) == (self._first.shape[1], self._first.dtype)
+        if alike and (self._options.mixed or info.shape == self._first.shape):
+            return
+        fix = "give all files of a stack one size and type"
+        if alike:
+            fix = "set ingest.sizes: pad or square, or give all files of a stack one size"
+        raise PipelineError(file, f"{_words(self._first)} as {self._files[0].name}", _words(info), fix=fix)
+
+    def read(self, plane: int, window: Window) -> Array:
+        """Return (channels, rows, columns) of a file.
+
+        Raises:
+            PipelineError: naming the file, if it cannot be read or is no longer what it was when it was opened.
+        """
+        current = self._open
+        if current is None or current[0] != plane:
+            current = (plane, self._open_file(plane))
+            self._check(self._files[plane], current[1].info)
+            if current[1].info.shape[2:] != self.info.sizes[plane]:
+                got = _words(current[1].info)
+                raise PipelineError(self._files[plane], f"{self.info.sizes[plane]} pixels as when it was opened", got)
+            self._open = current
+        return current[1].read(0, window)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the SHA-256 of all files in order."""
+        return digest([self._open_file(number).fingerprint() for number in range(len(self._files))])
+
+    def close(self) -> None:
+        """Forget the file read last."""
+        self._open = None
+
+
+def _words(info: StackInfo) -> str:
+    return f"{info.shape[1]} channels of {info.shape[2]} × {info.shape[3]} {info.dtype}"
