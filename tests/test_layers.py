@@ -27,7 +27,7 @@ shard_file plane_array ngff pyramid halo objects.compiled objects.distances obje
 statistics labels stack normalise modelcard demo ingest origin today
 tiling tile journal weights weigh
 training.processes training.augment training.training_stack training.sources training.dataset
-training.feed models training.losses training.validation
+training.feed averaging models training.losses training.validation
 training.checkpoint training.history training.learner training.guards training.loop train
 forward tile_size predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove

@@ -25,6 +25,7 @@ IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Mirror = Literal["none", "flips", "all"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Train:
     checkpoint_every: int = key(100, "steps between checkpoints an interrupted training resumes from", 1, 10_000_000)
     select: Literal["best", "last"] = key("best", "which weights are kept: lowest validation loss, or the last")
     seed: int = key(0, "seed of everything random", 0, 2**31 - 1)
+    hold_out: float = key(0.0, "share of the labelled training planes that validate instead of training", 0, 0.9)
+    folds: int = key(1, "cross-validation: models trained, each without its share of the planes; 1 trains one", 1, 20)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,9 @@ class Predict:
     precision: Precision = key("float32", "number format of the convolutions")
     batch: int = key(1, "tiles per network pass", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
+    mirror: Mirror = key(
+        "none", "mirrorings whose probabilities are averaged: none, flips (4), or all (8, with transposes)"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.allocator import keep_pages
-from unet_pipeline.config import Compute, Precision
+from unet_pipeline.averaging import check_mirror, mirrored_mean
+from unet_pipeline.config import Compute, Mirror, Precision
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
@@ -36,6 +37,7 @@ class Forward:
         normaliser: grey values of the stack to what the network was trained on; never measured on a tile.
         device: where it runs.
         precision: number format of the convolutions.
+        mirror: which mirrorings of a window are averaged (see `averaging`).
     """
 
     network: Callable[[torch.Tensor], torch.Tensor]
@@ -43,9 +45,12 @@ class Forward:
     normaliser: Normaliser
     device: torch.device
     precision: str
+    mirror: Mirror = "none"
 
     @classmethod
-    def load(cls, model: Path, stack: Stack, precision: Precision, compute: Compute) -> Forward:
+    def load(
+        cls, model: Path, stack: Stack, precision: Precision, compute: Compute, mirror: Mirror = "none"
+    ) -> Forward:
         """Load a model folder for one stack.
 
         Raises:
@@ -57,9 +62,10 @@ class Forward:
         precision = usable_precision(device, precision, "predict.precision")
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
+        check_mirror(card.geometry, mirror)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
-        return cls(Compiled(network) if compute.compile else network, card, normaliser, device, precision)
+        return cls(Compiled(network) if compute.compile else network, card, normaliser, device, precision, mirror)
 
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
@@ -71,25 +77,31 @@ class Forward:
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
 
+        With mirroring or an ensemble these are the logits of the mean probability.
+
         Raises:
             PipelineError: if the GPU has too little memory; names the key to lower.
         """
         count = len(windows)
         if count == 1 and self.device.type == "cpu" and windows[0][0].numel() <= SMALL_PX:
             windows = [*windows, *windows]
+        activation = getattr(self.card, "activation", "softmax")
         with _told_out_of_memory(), _exact(), torch.inference_mode():
             batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
             with autocast(self.device, self.precision):
-                logits: torch.Tensor = self.network(batch)
+                logits = mirrored_mean(self.network, batch, self.mirror, activation)
             return logits[:count].float()
 
     def bytes_of(self, read: tuple[int, int], batch: int) -> int:
         """Return about how much memory a pass over a batch of windows of `read` (height, width) px takes, bytes.
 
         The most is taken at full size on the way up: skip, up-convolution, both together, and a convolution's result.
+        Mirrorings and members of an ensemble come one after the other; their probabilities are added up in float64.
         """
         values = 7 * self.card.architecture.base_channels  # measured: 4 to 7
-        return math.prod(read) * batch * values * PRECISIONS[self.precision].itemsize
+        means = (self.mirror != "none") + (self.card.architecture.members > 1)
+        added_up = means * 3 * 8 * self.card.architecture.classes  # the sum, what is added, and a step between
+        return math.prod(read) * batch * (values * PRECISIONS[self.precision].itemsize + added_up)
 
 
 def _exact() -> AbstractContextManager[None]:

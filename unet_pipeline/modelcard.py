@@ -38,6 +38,7 @@ class Architecture:
     in_channels: int = key(1, "channels of the image", 1, 1024)
     classes: int = key(2, "output classes, background included", 2, 32)
     dropout: float = key(0.5, "dropout probability at the end of the contracting path", 0, 0.95)
+    members: int = key(1, "networks of this kind whose probabilities are averaged, an ensemble", 1, 64)
 
 
 GEOMETRIES: Mapping[str, Callable[[Architecture], Geometry]] = {
@@ -134,7 +135,7 @@ def read_card(folder: Path) -> ModelCard:
         raise PipelineError(path, f"the keys {', '.join(sorted(names))}", f"none named {', '.join(missing)}", fix=FIX)
     normaliser = value["normaliser"]
     card = ModelCard(
-        _section(Architecture, value["architecture"], f"{path}: architecture"),
+        _architecture(value["architecture"], f"{path}: architecture"),
         _names(value["classes"], path),
         _section(Normalise, value["normalise"], f"{path}: normalise"),
         None if normaliser is None else Normaliser.from_json(normaliser, f"{path}: normaliser"),
@@ -149,6 +150,11 @@ def write_card(folder: Path, card: ModelCard, check: Check = unclaimed) -> None:
     """Write `folder/model.json`; it appears whole or not at all."""
     _check(card, card.to_json(), folder / CARD_FILE)
     write_json(folder / CARD_FILE, card.to_json(), check)
+
+
+def _architecture(value: Any, where: str) -> Architecture:
+    """Build the architecture; cards written before there were ensembles say nothing of members."""
+    return _section(Architecture, {"members": 1} | value if isinstance(value, dict) else value, where)
 
 
 def _section(kind: type[T], value: Any, where: str) -> T:

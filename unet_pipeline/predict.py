@@ -55,7 +55,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     Returns:
         The record: plan, region, shards (number and checksum of each file), tiles, device, provenance.
     """
-    forward = Forward.load(model, stack_plan.stack, config.predict.precision, config.compute)
+    forward = Forward.load(model, stack_plan.stack, config.predict.precision, config.compute, config.predict.mirror)
     _check_fit(stack_plan, forward, config)
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
     made_by = stack_plan.work(forward.card, config.predict)

@@ -52,7 +52,7 @@ def prove(
     Args:
         model: model folder.
         stack: an ingested stack.
-        config: sections predict (precision) and compute are used.
+        config: sections predict (precision, mirror) and compute are used.
         output: where to write the findings, `prove.json`; None writes nothing.
         plane: which plane.
         crop_px: the upper left part of the plane, at most this large, is used.
@@ -66,7 +66,7 @@ def prove(
     grid = stack.grid
     if not 0 <= plane < grid.planes:
         raise PipelineError("--plane", f"0 to {grid.planes - 1}", plane, min(max(plane, 0), grid.planes - 1))
-    forward = Forward.load(model, stack, config.predict.precision, config.compute)
+    forward = Forward.load(model, stack, config.predict.precision, config.compute, config.predict.mirror)
     crop = Crop(stack.image, plane, (1, stack.channels, min(grid.height, crop_px), min(grid.width, crop_px)))
     tilings = list(_tilings(crop, forward))
     with Progress(len(tilings) + 2, f"prove {stack.name}") as progress:
