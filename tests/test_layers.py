@@ -26,9 +26,9 @@ inputs
 shard_file plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
 statistics labels stack normalise modelcard demo ingest origin today
 tiling tile journal weights weigh
-training.processes training.augment training.training_stack training.sources training.dataset
+training.processes training.augment training.training_stack training.folds training.sources training.dataset
 training.feed averaging models training.losses training.validation
-training.checkpoint training.history training.learner training.guards training.loop train
+training.checkpoint training.history training.learner training.guards training.loop train ensemble
 forward tile_size predict coverage stitch verify
 scoring.overlaps scoring.scores scoring.warping scoring.isbi evaluate prove
 page.page_style page.page page.figures page.differences page.curves page.views page.flow page.plan_drawing
@@ -39,7 +39,7 @@ __main__
 
 ORDER = LAYERS.split()
 WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "verify", "report", "__main__")
-WITH_TORCH = ("train", "predict", "prove")
+WITH_TORCH = ("train", "ensemble", "predict", "prove")
 
 
 def imports(module: str) -> Iterator[str]:

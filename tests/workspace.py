@@ -40,7 +40,8 @@ made_from = [verb, rest] + [hashlib.sha256(path.read_bytes()).hexdigest() for pa
 output = Path(options["--output"][0])
 config = json.loads(options.get("--config", ["{}"])[0])
 names = {"demo": [output / name for name in NAMES],
-         "train": [output / name for name in ("model.json", "weights.safetensors", "history.tsv")]}
+         "train": [output / name for name in ("model.json", "weights.safetensors", "history.tsv")],
+         "ensemble": [output / name for name in ("model.json", "weights.safetensors")]}
 files = names.get(verb, [output])
 if verb == "stitch" and config["stitch"]["tiff"]:
     files += [output.with_name("classes.tif"), output.with_name("instances.tif")]

@@ -144,9 +144,7 @@ class Predict:
     precision: Precision = key("float32", "number format of the convolutions")
     batch: int = key(1, "tiles per network pass", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
-    mirror: Mirror = key(
-        "none", "mirrorings whose probabilities are averaged: none, flips (4), or all (8, with transposes)"
-    )
+    mirror: Mirror = key("none", "mirrorings to average over: none, flips (4), or all (8, with transposes)")
 
 
 @dataclass(frozen=True)
@@ -309,6 +307,8 @@ def _check_together(config: Config, given: set[str]) -> None:
         raise PipelineError(
             "normalise.low", f"less than normalise.high ({config.normalise.high})", config.normalise.low
         )
+    if config.train.folds > 1 and config.train.hold_out > 0:
+        raise PipelineError("train.hold_out", "0 with train.folds above 1", config.train.hold_out, 0)
     if config.model.folder is None and "model" in given:
         stride = 2**config.model.depth
         edges = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.allocator import keep_pages
-from unet_pipeline.averaging import check_mirror, mirrored_mean
+from unet_pipeline.averaging import Ensemble, Network, check_mirror, mirrored_mean
 from unet_pipeline.config import Compute, Mirror, Precision
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
@@ -38,14 +38,16 @@ class Forward:
         device: where it runs.
         precision: number format of the convolutions.
         mirror: which mirrorings of a window are averaged (see `averaging`).
+        members: the networks of an ensemble, one by one; empty of a single network.
     """
 
-    network: Callable[[torch.Tensor], torch.Tensor]
+    network: Network
     card: ModelCard
     normaliser: Normaliser
     device: torch.device
     precision: str
     mirror: Mirror = "none"
+    members: tuple[Network, ...] = ()
 
     @classmethod
     def load(
@@ -65,7 +67,25 @@ class Forward:
         check_mirror(card.geometry, mirror)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
-        return cls(Compiled(network) if compute.compile else network, card, normaliser, device, precision, mirror)
+        parts = network.members if isinstance(network, Ensemble) else ()
+        whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
+        return cls(whole, card, normaliser, device, precision, mirror, tuple(members))
+
+    def without(self, stack: Stack, plane: int) -> Forward:
+        """Return the member of a cross-validation that has not seen a plane; all of them if none has seen its labels.
+
+        Raises:
+            PipelineError: if the model is no ensemble of the folds of this stack.
+        """
+        held_out = [
+            [place for place in one.get("held_out", ()) if place.get("id") == stack.facts["id"]]
+            for one in self.card.training.get("members", ())
+        ]
+        if len(held_out) != len(self.members) or not any(held_out):
+            fix = "predict it without --out-of-fold (tile), or by the ensemble of its folds (train.folds)"
+            raise PipelineError(f"stack {stack.name}", "a model that held out its planes", "another", fix=fix)
+        unseen = [any(plane in place.get("planes", ()) for place in places) for places in held_out]
+        return replace(self, network=self.members[unseen.index(True)]) if any(unseen) else self
 
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""

@@ -104,7 +104,9 @@ def _predict_region(
         with closing(windows), behind(write) as write_soon:
             for number, window in windows:
                 options = probabilities.dtype, config.predict.batch, progress.advance
-                write_soon(number, predict_shard(window, plan, plan.shard_at(number), forward, *options))
+                shard = plan.shard_at(number)
+                network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
+                write_soon(number, predict_shard(window, plan, shard, network, *options))
     return [done[number] for number in numbers]
 
 

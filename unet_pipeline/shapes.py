@@ -116,6 +116,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "regions": SIZE,
         },
         "auto": bool,
+        "out_of_fold": bool,
         "classes": [str],
         "digest": str,
         "files": FILES,

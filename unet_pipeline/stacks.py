@@ -41,7 +41,7 @@ class StackRow:
     regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
 
 
-TAKEN = ("model", "logs", "benchmarks", "report.html")
+TAKEN = ("model", "folds", "logs", "benchmarks", "report.html")
 """Names under `results/` that the workflow itself uses."""
 
 ZARR_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")

@@ -43,6 +43,7 @@ class StackPlan:
         classes: class names; the channels of the probabilities.
         digest: names the plan; every region record repeats it.
         auto: whether each job chooses its tile size (see `tile_size`); the plan's is then only a first guess.
+        out_of_fold: whether each plane is predicted by the member of a cross-validation that has not seen it.
     """
 
     record: Path
@@ -51,6 +52,7 @@ class StackPlan:
     classes: tuple[str, ...]
     digest: str
     auto: bool = False
+    out_of_fold: bool = False
 
     @classmethod
     def open(cls, record: Path) -> StackPlan:
@@ -67,7 +69,9 @@ class StackPlan:
             raise PipelineError(record, expected, shape, fix=again(record))
         geometry = Geometry(*(stored["geometry"][name] for name in ("stride", "before", "after", "lost", "crop_px")))
         planned = Plan(shape, geometry, keep, shard, stored["regions"])
-        return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"])
+        return cls(
+            record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"], facts["out_of_fold"]
+        )
 
     @property
     def store(self) -> Path:
@@ -116,7 +120,13 @@ class StackPlan:
 
 
 def tile(
-    stack: Stack, config: Config, regions: int, output: Path, card: ModelCard | None = None, dry_run: bool = False
+    stack: Stack,
+    config: Config,
+    regions: int,
+    output: Path,
+    card: ModelCard | None = None,
+    dry_run: bool = False,
+    out_of_fold: bool = False,
 ) -> str:
     """Plan a stack, create its segmentation store, and write `tiles.json`.
 
@@ -127,6 +137,7 @@ def tile(
         output: `results/{stack}/tiles.json`; the store lies beside it.
         card: of a finished model; None takes the paper's network with model.depth.
         dry_run: only describe, write nothing.
+        out_of_fold: predict each plane by the member of a cross-validation that has not seen it (a training stack).
 
     Returns:
         A description for people.
@@ -146,6 +157,7 @@ def tile(
     if dry_run:
         return text
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
+    facts |= {"out_of_fold": True} if out_of_fold else {}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
     sections = config.section("labels", "store", "model", "tile", "predict")
     record = {
@@ -153,6 +165,7 @@ def tile(
         "ingest": stack.record.name,
         "plan": asdict(planned),
         "auto": tile_px == "auto",
+        "out_of_fold": out_of_fold,
         "classes": list(config.labels.classes),
         "digest": key,
         "tiles": planned.tile_count(range(planned.shard_count)),
