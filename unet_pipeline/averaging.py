@@ -101,7 +101,7 @@ def turned(values: torch.Tensor, way: Mirroring) -> torch.Tensor:
 
 
 def turned_back(values: torch.Tensor, way: Mirroring) -> torch.Tensor:
-    """Undo `turned`."""
+    """Undo `turned`: return (..., y, x)."""
     rows, columns, transposed = way
     return turned(values.transpose(-2, -1) if transposed else values, (rows, columns, False))
 
