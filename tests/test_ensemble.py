@@ -183,8 +183,8 @@ def test_the_page_shows_the_folds(crossed):
     assert "Planes held out" in training_section(ModelResult.open(folds[0]))
 
 
-def test_verify_and_record_reach_the_folds(crossed, tmp_path):
-    made, folds, model = crossed
+def test_verify_and_record_reach_the_folds(crossed):
+    _, folds, model = crossed
     said = []
     verify(model.parent, said.append)
     assert all(any(str(place) in line for line in said) for place in [*folds, model])
