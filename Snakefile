@@ -28,6 +28,7 @@ report: "workflow/report/workflow.rst"
 wildcard_constraints:
     stack="|".join(map(re.escape, STACKS)),
     region=r"\d+",
+    fold=r"\d+",
 
 
 include: "workflow/rules/demo.smk"
@@ -38,6 +39,11 @@ include: "workflow/rules/weigh.smk"
 if not SETTINGS.model.folder:
 
     include: "workflow/rules/train.smk"
+
+
+if folds():
+
+    include: "workflow/rules/ensemble.smk"
 
 
 include: "workflow/rules/tile.smk"

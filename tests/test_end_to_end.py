@@ -115,6 +115,32 @@ def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
     assert not (space.folder / "results" / "model").exists()
 
 
+def test_a_cross_validation_from_pictures_to_scores_out_of_fold(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "cross validation")
+    space.config = {**TINY, "train": {**TINY["train"], "folds": 2}, "predict": {"mirror": "flips"}}
+    write(space.folder, "learn", (64, 64), 3, 1)
+    write(space.folder, "other", (50, 70), 1, 2)
+    space.table(
+        "stack | image | labels | role",
+        "learn | learn.tif | learn_.tif | train",
+        "other | other.tif | other_.tif | test",
+    )
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    assert {"train 0", "train 1", "ensemble", "evaluate learn", "evaluate other"} <= ran.jobs
+    training = read(space, "model/model.json")["training"]
+    held_out = [plane for one in training["members"] for place in one["held_out"] for plane in place["planes"]]
+    assert sorted(held_out) == [0, 1, 2]
+    assert read(space, "learn/metrics.json")["pixels"]["scored"] == 3 * 64 * 64
+    page = (space.folder / "results" / "report.html").read_text(encoding="utf-8")
+    assert "(cross-validation)" in page
+    assert "spread (standard deviation)" in page
+    assert space.run("results/other/prove.json").code == 0
+    assert read(space, "other/prove.json")["seamless"] is True
+    assert space.would_run() == set()
+    failing(space, "train.folds", "at most 3", "nearest legal value: 3", train={**space.config["train"], "folds": 5})
+
+
 def failing(space: Workspace, *messages: str, **sections: dict) -> None:
     ran = space.run(**sections)
     assert ran.code == 1, ran.text

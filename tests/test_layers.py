@@ -28,11 +28,11 @@ shard_file plane_array ngff pyramid halo
 objects.compiled objects.distances objects.atoms objects.components objects.flood
 statistics labels stack normalise modelcard demo tiling fit ingest origin today
 emptiness tile journal weights weigh page.figures page.overlays
-training.processes training.augment training.training_stack training.sources training.dataset
+training.processes training.augment training.training_stack training.folds training.sources training.dataset
 training.feed
-networks.blocks networks.unet networks.encoders networks.pretrained models
+networks.blocks networks.unet networks.encoders networks.pretrained averaging models
 training.losses training.optimisers training.validation
-training.checkpoint training.history training.observer training.learner training.guards training.loop train
+training.checkpoint training.history training.observer training.learner training.guards training.loop train ensemble
 forward tile_size predict coverage watershed stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 exporting.exported exporting.torch_files exporting.onnx_file exporting.sample exporting.bioimageio_package export
@@ -46,7 +46,7 @@ __main__
 
 ORDER = LAYERS.split()
 WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "verify", "report", "__main__")
-WITH_TORCH = ("train", "predict", "prove", "export", "summary")
+WITH_TORCH = ("train", "ensemble", "predict", "prove", "export", "summary")
 
 
 def imports(module: str) -> Iterator[str]:

@@ -238,6 +238,50 @@ def test_a_changed_key_runs_what_depends_on_it(
     assert done.would_run(**{section: {key: value}}) == expected
 
 
+CROSSED = (FIRST - {"train"}) | {
+    *("train 0", "train 1", "train 2", "ensemble"),
+    *("tile a", "predict a 0", "stitch a", "evaluate a"),
+}
+"""With train.folds 3: a model for each fold, their ensemble, and the training stack predicted out of fold."""
+
+
+def test_folds_train_side_by_side_and_become_one_model(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    space.config = {"train": {"folds": 3}}
+    ran = space.run()
+    assert ran.code == 0, ran.text
+    assert ran.jobs == CROSSED
+    assert space.would_run() == set()
+    lines = commands(space)
+    told = {option(words, "--fold"): option(words, "--output") for words in lines["train"]}
+    assert told == {fold: f"results/folds/{fold}" for fold in "012"}
+    (words,) = lines["ensemble"]
+    first = words.index("--models") + 1
+    assert words[first : first + 3] == [f"results/folds/{fold}" for fold in range(3)]
+    assert option(words, "--output") == "results/model"
+    out_of_fold = [option(words, "--ingest") for words in lines["tile"] if "--out-of-fold" in words]
+    assert out_of_fold == ["results/a/ingest.json"]
+    folder = space.folder / "results" / "logs"
+    logs = {str(path.relative_to(folder)) for path in folder.rglob("*.log")}
+    assert {"train/0.log", "train/1.log", "train/2.log", "ensemble.log"} <= logs
+    again = space.would_run("--forcerun", "results/folds/1/model.json")
+    assert {job for job in again if job.startswith(("train", "ensemble"))} == {"train 1", "ensemble"}
+
+
+def test_folds_can_be_turned_on_and_off(done: Workspace) -> None:
+    changed = AFTER_PLAN | {"train 0", "train 1", "ensemble", "tile a", "predict a 0", "stitch a", "evaluate a"}
+    assert done.would_run(train={"folds": 2}) == changed
+    assert done.run(train={"folds": 2}).code == 0
+    assert done.would_run(train={"folds": 1}) == AFTER_PLAN | {"train"}
+
+
+def test_a_finished_model_has_no_folds(done: Workspace) -> None:
+    shutil.copytree(done.folder / "results" / "model", done.folder / "the model")
+    jobs = done.would_run(model={"folder": "the model"}, train={"folds": 3})
+    assert not {job for job in jobs if job.startswith(("train", "ensemble"))}
+    assert not {job for job in jobs if job.endswith(" a")}
+
+
 def test_a_new_row_costs_its_own_jobs(done: Workspace) -> None:
     done.table(*TABLE, "e | my images/e.tif | my images/el.tif | test | |")
     new = {f"{verb} e" for verb in ("ingest", "tile", "stitch", "evaluate")} | {"predict e 0", "report"}

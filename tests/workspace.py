@@ -44,6 +44,7 @@ output = Path(options["--output"][0])
 config = json.loads(options.get("--config", ["{}"])[0])
 names = {"demo": [output / name for name in NAMES],
          "train": [output / name for name in ("model.json", "weights.safetensors", "history.tsv")],
+         "ensemble": [output / name for name in ("model.json", "weights.safetensors")],
          "evaluate": [output, output.with_name("confusion.csv")]}
 files = names.get(verb, [output])
 if verb == "stitch" and config["stitch"]["tiff"]:

@@ -53,7 +53,14 @@ def train(options: argparse.Namespace) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *several, *sys.argv[1:]])
     from unet_pipeline.train import train_model
 
-    train_model(options.train, options.validate, config, options.output)
+    train_model(options.train, options.validate, config, options.output, options.fold)
+
+
+def ensemble(options: argparse.Namespace) -> None:
+    """Make one model of several: it answers with the mean of their probabilities."""
+    from unet_pipeline.ensemble import ensemble
+
+    ensemble(options.models, options.output)
 
 
 def tile(options: argparse.Namespace) -> None:
@@ -64,7 +71,7 @@ def tile(options: argparse.Namespace) -> None:
 
     card = read_card(options.model) if options.model else None
     stack, config = Stack.open(options.ingest), _config(options)
-    _say(tile(stack, config, options.regions, options.output, card, options.dry_run))
+    _say(tile(stack, config, options.regions, options.output, card, options.dry_run, options.out_of_fold))
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -192,11 +199,18 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--train", type=Path, nargs="+", required=True, help="weigh.json of each training stack")
     one.add_argument("--validate", type=Path, nargs="*", default=[], help="weigh.json of each validation stack")
 
+    one.add_argument("--fold", type=int, default=None, help="which of train.folds is held out, from 0")
+
+    one = _add(verbs, ensemble, "--output")
+    one.add_argument("--models", type=Path, nargs="+", required=True, help="model folders, two or more")
+
     one = _add(verbs, tile, "--config", "--output")
     one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
     one.add_argument("--model", type=Path, default=None, help="a finished model folder, for its geometry")
     one.add_argument("--regions", type=int, default=1, help="number of prediction jobs")
     one.add_argument("--dry-run", action="store_true", help="describe the plan, write nothing")
+    out = "predict each plane by the member of a cross-validation that has not seen it (a training stack)"
+    one.add_argument("--out-of-fold", action="store_true", help=out)
 
     one = _add(verbs, predict, "--config", "--output", "--threads", "--device")
     one.add_argument("--tiles", type=Path, required=True, help="tiles.json of the stack")

@@ -19,6 +19,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Network = Literal["unet", "vgg16", "resnet50"]
 Down = Literal["pool", "stride"]
 Up = Literal["transposed", "bilinear"]
+Mirror = Literal["none", "flips", "all"]
 Loss = Literal[
     "cross_entropy", "focal", "binary_cross_entropy", "dice",
     "cross_entropy+dice", "focal+dice", "binary_cross_entropy+dice",
@@ -168,6 +169,8 @@ class Train:
     checkpoint_every: int = key(100, "steps between checkpoints an interrupted training resumes from", 1, 10_000_000)
     select: Literal["best", "last"] = key("best", "which weights are kept: lowest validation loss, or the last")
     seed: int = key(0, "seed of everything random", 0, 2**31 - 1)
+    hold_out: float = key(0.0, "share of the labelled training planes that validate instead of training", 0, 0.9)
+    folds: int = key(1, "cross-validation: models trained, each without its share of the planes; 1 trains one", 1, 20)
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ class Predict:
         None, "objects where their probability reaches this, else background; null: the likeliest", 0, 1
     )
     skip_below: float | None = key(None, "blocks with no more contrast are background; null: none are", 0, 1000)
+    mirror: Mirror = key("none", "mirrorings to average over: none, flips (4), or all (8, with transposes)")
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,8 @@ def _check_train(config: Config, given: set[str]) -> None:
         raise PipelineError(
             "train.freeze_steps", "0 with network: unet, which has no encoder learned elsewhere", train.freeze_steps, 0
         )
+    if train.folds > 1 and train.hold_out > 0:
+        raise PipelineError("train.hold_out", "0 with train.folds above 1", train.hold_out, 0)
     if train.loss == "dice" and {"weigh", "labels"} <= given and config.labels.kind == "instances" and w0 > 0:
         raise PipelineError(
             "train.loss", "a loss with pixel weights for kind: instances, whose seams only weights can part", "dice",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.allocator import keep_pages
-from unet_pipeline.config import Compute, Predict
+from unet_pipeline.averaging import Ensemble, Network, check_mirror, mirrored_mean
+from unet_pipeline.config import Compute, Mirror, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
@@ -37,14 +38,18 @@ class Forward:
         device: where it runs.
         precision: number format of the convolutions.
         threshold: probability from which a pixel is an object's; None: the likeliest class.
+        mirror: which mirrorings of a window are averaged (see `averaging`).
+        members: the networks of an ensemble, one by one; empty of a single network.
     """
 
-    network: Callable[[torch.Tensor], torch.Tensor]
+    network: Network
     card: ModelCard
     normaliser: Normaliser
     device: torch.device
     precision: str
     threshold: float | None = None
+    mirror: Mirror = "none"
+    members: tuple[Network, ...] = ()
 
     @classmethod
     def load(cls, model: Path, stack: Stack, options: Predict, compute: Compute) -> Forward:
@@ -59,10 +64,29 @@ class Forward:
         precision = usable_precision(device, options.precision, "predict.precision")
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
+        check_mirror(card.geometry, options.mirror)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
-        run = Compiled(network) if compute.compile else network
-        return cls(run, card, normaliser, device, precision, options.threshold)
+        parts = network.members if isinstance(network, Ensemble) else ()
+        whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
+        run = whole, card, normaliser, device, precision
+        return cls(*run, options.threshold, options.mirror, tuple(members))
+
+    def without(self, stack: Stack, plane: int) -> Forward:
+        """Return the member of a cross-validation that has not seen a plane; all of them if none has seen its labels.
+
+        Raises:
+            PipelineError: if the model is no ensemble of the folds of this stack.
+        """
+        held_out = [
+            [place for place in one.get("held_out", ()) if place.get("id") == stack.facts["id"]]
+            for one in self.card.training.get("members", ())
+        ]
+        if len(held_out) != len(self.members) or not any(held_out):
+            fix = "predict it without --out-of-fold (tile), or by the ensemble of its folds (train.folds)"
+            raise PipelineError(f"stack {stack.name}", "a model that held out its planes", "another", fix=fix)
+        unseen = [any(plane in place.get("planes", ()) for place in places) for places in held_out]
+        return replace(self, network=self.members[unseen.index(True)]) if any(unseen) else self
 
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
@@ -74,6 +98,8 @@ class Forward:
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
 
+        With mirroring or an ensemble these are the logits of the mean probability.
+
         Raises:
             PipelineError: if the GPU has too little memory; names the key to lower.
         """
@@ -83,7 +109,7 @@ class Forward:
         with _told_out_of_memory(), _exact(), torch.inference_mode():
             batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
             with autocast(self.device, self.precision):
-                logits: torch.Tensor = self.network(batch)
+                logits = mirrored_mean(self.network, batch, self.mirror, self.card.activation)
             return logits[:count].float()
 
     def shares(self, logits: torch.Tensor) -> torch.Tensor:
@@ -94,9 +120,12 @@ class Forward:
         """Return about how much memory a pass over a batch of windows of `read` (height, width) px takes, bytes.
 
         The most is taken at full size on the way up: skip, up-convolution, both together, and a convolution's result.
+        Mirrorings and members of an ensemble come one after the other; their probabilities are added up in float64.
         """
         values = 7 * self.card.architecture.base_channels  # measured: 4 to 7
-        return math.prod(read) * batch * values * PRECISIONS[self.precision].itemsize
+        means = (self.mirror != "none") + (self.card.architecture.members > 1)
+        added_up = means * 3 * 8 * self.card.architecture.classes  # the sum, what is added, and a step between
+        return math.prod(read) * batch * (values * PRECISIONS[self.precision].itemsize + added_up)
 
 
 def _exact() -> AbstractContextManager[None]:

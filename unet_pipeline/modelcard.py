@@ -47,6 +47,7 @@ class Architecture:
     up_relu: bool = key(False, "ReLU after each up-convolution")
     wide_up: bool = key(False, "the last up-convolution keeps its channels")
     resize_output: bool = key(False, "output stretched to the size of the input")
+    members: int = key(1, "networks of this kind whose probabilities are averaged, an ensemble", 1, 64)
 
 
 ENCODER_LEVELS: Mapping[str, Callable[[], list[reach.Level]]] = {"vgg16": reach.vgg16, "resnet50": reach.resnet50}
@@ -162,7 +163,7 @@ def read_card(folder: Path) -> ModelCard:
         raise PipelineError(path, f"the keys {', '.join(sorted(names))}", f"none named {', '.join(missing)}", fix=FIX)
     normaliser = value["normaliser"]
     card = ModelCard(
-        _section(Architecture, value["architecture"], f"{path}: architecture"),
+        _architecture(value["architecture"], f"{path}: architecture"),
         _names(value["classes"], path),
         _section(Normalise, value["normalise"], f"{path}: normalise"),
         None if normaliser is None else Normaliser.from_json(normaliser, f"{path}: normaliser"),
@@ -178,6 +179,11 @@ def write_card(folder: Path, card: ModelCard, check: Check = unclaimed) -> None:
     """Write `folder/model.json`; it appears whole or not at all."""
     _check(card, card.to_json(), folder / CARD_FILE)
     write_json(folder / CARD_FILE, card.to_json(), check)
+
+
+def _architecture(value: Any, where: str) -> Architecture:
+    """Build the architecture; cards written before there were ensembles say nothing of members."""
+    return _section(Architecture, {"members": 1} | value if isinstance(value, dict) else value, where)
 
 
 def _section(kind: type[T], value: Any, where: str) -> T:

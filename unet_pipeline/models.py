@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from unet_pipeline.averaging import Ensemble
 from unet_pipeline.config import Compute, Precision
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.modelcard import (
@@ -95,10 +96,17 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, ModelCard
     card = read_card(folder)
     tensors = _read_weights(folder / WEIGHTS_FILE, card)
     with torch.device("meta"):
-        network = NETWORKS[card.architecture.network](card.architecture)
+        network = network_of(card)
     _check_tensors(network.state_dict(), tensors, folder / WEIGHTS_FILE)
     network.load_state_dict(tensors, assign=True)
     return network.to(device).eval(), card
+
+
+def network_of(card: ModelCard) -> nn.Module:
+    """Return the network a card describes, uninitialised; one of several members is an `Ensemble`."""
+    one = replace(card.architecture, members=1)
+    members = [NETWORKS[one.network](one) for _ in range(card.architecture.members)]
+    return Ensemble(members, card.activation) if len(members) > 1 else members[0]
 
 
 def _read_weights(path: Path, card: ModelCard) -> dict[str, torch.Tensor]:

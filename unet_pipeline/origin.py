@@ -1,7 +1,8 @@
 """Origin: from a result to the records that vouch for it, and from there upwards to the source files.
 
 metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
-and, from each region, model.json ─► weigh.json ─► ingest.json.
+and, from each region, model.json ─► weigh.json ─► ingest.json
+(of an ensemble: model.json ─► model.json of each member ─► weigh.json).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Origin:
     Attributes:
         record: its path.
         verb: the step that wrote it.
-        name: the stack, with the number of the region; "model" for a model.
+        name: the stack, with the number of the region; "model" for a model, "fold 0" for one of a cross-validation.
         made: its provenance; empty for a model that was made without this pipeline.
         compute: device, threads and precision of a step that runs the network; else empty.
         facts: the whole record.
@@ -188,13 +189,16 @@ def read_origin(path: Path) -> Origin:
     if verb in SHAPES and (wrong := misfit(facts, SHAPES[verb])):
         raise PipelineError(f"{path}: {wrong[0] or verb}", f"what {verb} writes", wrong[1], fix=again(path))
     trained = facts.get("training") if verb == "train" else None
+    if isinstance(trained, dict) and "members" in trained:
+        verb = "ensemble"
     made = (trained if isinstance(trained, dict) else facts).get("provenance")
     made = made if isinstance(made, dict) else {}
     compute = facts.get("compute", {})
     if isinstance(trained, dict):
         compute = {key: trained[key] for key in ("device", "threads") if key in trained}
     region = f" {facts['region']}" if verb == "predict" else ""
-    name = "model" if verb == "train" else f"{facts.get('stack', '?')}{region}"
+    model = f"fold {trained['fold']}" if isinstance(trained, dict) and "fold" in trained else "model"
+    name = model if verb in ("train", "ensemble") else f"{facts.get('stack', '?')}{region}"
     return Origin(path, verb, name, made, compute, facts, tuple(_inputs(path, made)))
 
 

@@ -109,8 +109,10 @@ def _predict_region(
         windows = ahead(lambda n: (n, *look_at_shard(image, plan, n, forward, skip_below)), missing)
         with closing(windows), behind(write) as write_soon:
             for number, empty, window in windows:
+                shard = plan.shard_at(number)
+                network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
                 options = probabilities.dtype, config.predict.batch, progress.advance, empty
-                write_soon(number, predict_shard(window, plan, plan.shard_at(number), forward, *options))
+                write_soon(number, predict_shard(window, plan, shard, network, *options))
     return [done[number] for number in numbers]
 
 

@@ -52,7 +52,7 @@ def prove(
     Args:
         model: model folder.
         stack: an ingested stack.
-        config: sections predict (precision) and compute are used.
+        config: sections predict (precision, mirror) and compute are used.
         output: where to write the findings, `prove.json`; None writes nothing.
         plane: which plane.
         crop_px: the upper left part of the plane, at most this large, is used.

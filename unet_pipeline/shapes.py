@@ -120,6 +120,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "regions": SIZE,
         },
         "auto": bool,
+        "out_of_fold": bool,
         "classes": [str],
         "digest": str,
         "files": FILES,

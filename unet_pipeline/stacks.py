@@ -46,7 +46,7 @@ class StackRow:
     regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
 
 
-TAKEN = ("model", "logs", "benchmarks", "pictures", "report.html")
+TAKEN = ("model", "folds", "logs", "benchmarks", "pictures", "report.html")
 """Names under `results/` that the workflow itself uses."""
 
 ZARR_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")

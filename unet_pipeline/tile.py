@@ -44,6 +44,7 @@ class StackPlan:
         classes: class names; the channels of the probabilities.
         digest: names the plan; every region record repeats it.
         auto: whether each job chooses its tile size (see `tile_size`); the plan's is then only a first guess.
+        out_of_fold: whether each plane is predicted by the member of a cross-validation that has not seen it.
     """
 
     record: Path
@@ -52,6 +53,7 @@ class StackPlan:
     classes: tuple[str, ...]
     digest: str
     auto: bool = False
+    out_of_fold: bool = False
 
     @classmethod
     def open(cls, record: Path) -> StackPlan:
@@ -68,7 +70,9 @@ class StackPlan:
             raise PipelineError(record, expected, shape, fix=again(record))
         geometry = Geometry(**{field.name: stored["geometry"][field.name] for field in fields(Geometry)})
         planned = Plan(shape, geometry, keep, shard, stored["regions"])
-        return cls(record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"])
+        return cls(
+            record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"], facts["out_of_fold"]
+        )
 
     @property
     def store(self) -> Path:
@@ -117,7 +121,13 @@ class StackPlan:
 
 
 def tile(
-    stack: Stack, config: Config, regions: int, output: Path, card: ModelCard | None = None, dry_run: bool = False
+    stack: Stack,
+    config: Config,
+    regions: int,
+    output: Path,
+    card: ModelCard | None = None,
+    dry_run: bool = False,
+    out_of_fold: bool = False,
 ) -> str:
     """Plan a stack, create its segmentation store, and write `tiles.json`.
 
@@ -128,6 +138,7 @@ def tile(
         output: `results/{stack}/tiles.json`; the store lies beside it.
         card: of a finished model; None takes the network of section model.
         dry_run: only describe, write nothing.
+        out_of_fold: predict each plane by the member of a cross-validation that has not seen it (a training stack).
 
     Returns:
         A description for people.
@@ -148,6 +159,7 @@ def tile(
     if dry_run:
         return text
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
+    facts |= {"out_of_fold": True} if out_of_fold else {}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
     sections = config.section("labels", "store", "model", "tile", "predict")
     record = {
@@ -155,6 +167,7 @@ def tile(
         "ingest": stack.record.name,
         "plan": asdict(planned),
         "auto": tile_px == "auto",
+        "out_of_fold": out_of_fold,
         "classes": list(config.labels.classes),
         "digest": key,
         "tiles": planned.tile_count(range(planned.shard_count)),

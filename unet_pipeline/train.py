@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from unet_pipeline import ngff
 from unet_pipeline.config import Config
@@ -18,9 +19,10 @@ from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.plane_array import open_array
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
-from unet_pipeline.record import again, digest, provenance, sha256_file
+from unet_pipeline.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
 from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import WEIGHTS, Stack
+from unet_pipeline.training.folds import PLANES_FILE, Division, divide
 from unet_pipeline.training.history import HISTORY_FILE
 from unet_pipeline.training.learner import CHECKPOINT, Settings
 from unet_pipeline.training.loop import TrainResult, train
@@ -73,17 +75,24 @@ class Weighed:
         return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
 
 
-def train_model(training: Sequence[Path], validation: Sequence[Path], config: Config, folder: Path) -> TrainResult:
+def train_model(
+    training: Sequence[Path], validation: Sequence[Path], config: Config, folder: Path, fold: int | None = None
+) -> TrainResult:
     """Train a network on weighed stacks and write the model folder.
 
     Args:
         training: `weigh.json` of each training stack.
         validation: `weigh.json` of each stack on which the kept weights are chosen; may be empty.
         config: sections labels, normalise, model, augment, train, compute and watch are used.
-        folder: the model folder, `results/model`.
+        folder: the model folder, `results/model` or, in a cross-validation, `results/folds/{fold}`.
+        fold: which part of the labelled planes validates instead of training, from 0; None with `train.folds` 1.
+
+    The class weights and, with scope "model", the constants of the normalisation come from all planes of the training
+    stacks, also from those held out: they are equal in all folds, as an ensemble wants them.
 
     Raises:
-        PipelineError: stacks that differ in channels, a class without pixels, or what `train` raises.
+        PipelineError: stacks that differ in channels, a class without pixels, a division of the planes that cannot be
+            made, or what `train` raises.
     """
     weighed, held_out = [Weighed.open(path) for path in training], [Weighed.open(path) for path in validation]
     classes = config.labels.classes
@@ -92,8 +101,8 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
     stacks, checks = (
         [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
     )
-    counts = np.array([[one.facts["class_counts"][name] for name in classes] for one in weighed]).sum(axis=0)
-    balance = class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
+    divided = divide(stacks, config.train, fold)
+    balance = _class_weights(weighed, config)
     sections = config.section(*SECTIONS)
     records = [*training, *validation]
     encoder_weights = _encoder_weights(config)
@@ -101,18 +110,51 @@ def train_model(training: Sequence[Path], validation: Sequence[Path], config: Co
         "stacks": [one.stack.name for one in weighed],
         "validation_stacks": [one.stack.name for one in held_out],
         "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
+        **_division_record(divided, weighed, fold),
         "provenance": provenance(sections, [*records, *encoder_weights]),
     }
     network = architecture(config.model, channels, len(classes))
     card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation, made_by)
-    key = digest([sections, [sha256_file(path) for path in [*records, *encoder_weights]]])
+    key = digest([sections, fold, [sha256_file(path) for path in [*records, *encoder_weights]]])
     settings = Settings(config.train, config.augment, config.compute, config.watch, *encoder_weights)
-    products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, CHECKPOINT)]
+    data = divided.train, [*divided.validate, *checks]
+    products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:
-            return train(stacks, checks, card, balance, settings, folder, key, unheard)
-    with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, "train") as progress:
-        return train(stacks, checks, card, balance, settings, folder, key, progress, mine.check)
+            return train(*data, card, balance, settings, folder, key, unheard)
+    name = "train" if fold is None else f"train fold {fold}"
+    with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, name) as progress:
+        _list_planes(folder, divided, mine.check)
+        return train(*data, card, balance, settings, folder, key, progress, mine.check)
+
+
+def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[Any]:
+    """Return w_c (classes,) float64 of all training stacks."""
+    classes = config.labels.classes
+    counts = np.array([[one.facts["class_counts"][name] for name in classes] for one in weighed]).sum(axis=0)
+    return class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
+
+
+def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | None) -> dict[str, Any]:
+    """Return what `model.json` says of the planes that were held out; nothing where none were."""
+    if not divided.held_out:
+        return {}
+    places = [
+        {"stack": one.stack.name, "id": one.stack.facts["id"], "planes": list(planes)}
+        for one, planes in zip(weighed, divided.held_out, strict=True)
+        if planes
+    ]
+    record = {"held_out": places, "planes_sha256": sha256_bytes(divided.text().encode())}
+    return record if fold is None else {"fold": fold, **record}
+
+
+def _list_planes(folder: Path, divided: Division, check: Check) -> None:
+    """Write `planes.tsv`, or remove what an earlier training with another division left."""
+    if divided.held_out:
+        write_text(folder / PLANES_FILE, divided.text(), check)
+    else:
+        check()
+        (folder / PLANES_FILE).unlink(missing_ok=True)
 
 
 def _encoder_weights(config: Config) -> list[Path]:

@@ -14,10 +14,11 @@ from typing import Any
 from unet_pipeline.coverage import check_region
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import damaged, list_path, read_list
-from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card
+from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, read_card
 from unet_pipeline.record import again, read_json, sha256_file
 from unet_pipeline.stack import IMAGE, WEIGHTS
 from unet_pipeline.tile import SEGMENTATION, StackPlan
+from unet_pipeline.training.folds import PLANES_FILE
 from unet_pipeline.training.history import HISTORY_FILE
 
 STORES: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +32,9 @@ STORES: Mapping[str, tuple[str, ...]] = {
 PLAIN = ("metrics.json", "prove.json")
 CONFUSION_FILE = "confusion.csv"  # beside metrics.json, which holds its checksum
 """Records that vouch for themselves alone."""
+
+FOLDS = "folds"
+"""Folder of the models of a cross-validation."""
 
 Tell = Callable[[str], None]
 Sums = dict[Path, str]
@@ -70,7 +74,7 @@ def verify(results: Path, tell: Tell) -> Tally:
         PipelineError: if there is nothing to verify, or something is not what was written.
     """
     tally = Tally(tell)
-    inside = sorted(path for path in results.iterdir() if path.is_dir()) if results.is_dir() else []
+    inside = sorted(path for path in [*results.glob("*"), *results.glob(f"{FOLDS}/*")] if path.is_dir())
     folders = [folder for folder in [results, *inside] if _known(folder)]
     if not folders:
         fix = "name a folder of results, of one stack or of one model"
@@ -156,7 +160,9 @@ def _verify_model(folder: Path, tally: Tally) -> None:
         card = read_card(folder)
         _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder / CARD_FILE, tally)
         if (folder / HISTORY_FILE).exists():
-            _check_file(folder / HISTORY_FILE, _history_sum(card), folder / CARD_FILE, tally)
+            _check_file(folder / HISTORY_FILE, str(card.training.get("history_sha256")), folder / CARD_FILE, tally)
+        if (folder / PLANES_FILE).exists() or "planes_sha256" in card.training:
+            _check_file(folder / PLANES_FILE, str(card.training.get("planes_sha256")), folder / CARD_FILE, tally)
         _check_training(folder, tally)
         tally.tell(f"ok {folder / CARD_FILE}")
 
@@ -167,10 +173,6 @@ def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:
     if found != total:
         got = "no file" if found == "no file" else "a file that was changed since"
         raise _fault(file, got, record, record)
-
-
-def _history_sum(card: ModelCard) -> str:
-    return str(card.training.get("history_sha256"))
 
 
 def _check_training(folder: Path, tally: Tally) -> None:

@@ -27,6 +27,9 @@ LARGEST_HEADER = 100_000_000
 
 WEIGHTS = "weights.zarr"
 
+CROSS = "cross-validation"
+"""The role of a training stack whose planes were predicted out of fold."""
+
 WRITERS = {"metrics": "evaluate"}
 """Steps that write records of other names."""
 
@@ -99,7 +102,12 @@ class StackResult:
 
     @property
     def role(self) -> str | None:
-        """What training took the stack for, "training" or "validation": then its scores are no test. None otherwise."""
+        """What training took the stack for, "training" or "validation": then its scores are no test. None otherwise.
+
+        "cross-validation": each plane was predicted by a model that had not seen it.
+        """
+        if self.plan is not None and self.plan.out_of_fold:
+            return CROSS
         # A model trained elsewhere may name stacks of its own; those of this run have weights.
         taken = self.model.card.training if self.weigh is not None else {}
         roles = (("stacks", "training"), ("validation_stacks", "validation"))

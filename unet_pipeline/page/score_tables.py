@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unet_pipeline.page.page import Markup, count, explained, joined, link, number, paragraph, table, tag
-from unet_pipeline.page.results import StackResult
+from unet_pipeline.page.results import CROSS, StackResult
 
 ISBI = {
     "v_rand": "V_rand, thinned",
@@ -100,6 +100,11 @@ SEEN = (
     "their scores do not tell how it does on images it has not seen."
 )
 
+OUT_OF_FOLD = (
+    "Of stacks marked cross-validation each plane was predicted by the one model that had not learned from it. With "
+    "train.select: best that plane helped to choose the step whose weights were kept, which favours the score a little."
+)
+
 OWN_SPLIT = (
     "Scores of the ISBI and Cell Tracking challenges are those of their hidden test sets. The same formulas on a split "
     "of one's own, as here, give other values: do not put them in one table."
@@ -121,8 +126,10 @@ def score_tables(results: Sequence[StackResult], anchors: dict[str, str]) -> Mar
     parts = [_instances(metrics), explained(INSTANCE_TERMS), _partitions(metrics), explained(PARTITION_TERMS)]
     parts += [_pixels(metrics), explained(PIXEL_TERMS), _classes(metrics), explained(CLASS_TERMS)]
     parts += [_confusion(metrics), paragraph(CONFUSION), *_isbi(metrics), paragraph(OWN_SPLIT, kind="note")]
-    if any(result.role for result in scored):
-        parts.insert(1, paragraph(SEEN, kind="note"))
+    roles = {result.role for result in scored}
+    notes = [OUT_OF_FOLD] * (CROSS in roles) + [SEEN] * bool(roles - {None, CROSS})
+    for note in notes:
+        parts.insert(1, paragraph(note, kind="note"))
     return joined(parts)
 
 

@@ -19,6 +19,7 @@ from unet_pipeline.page.page import (
     number,
     paragraph,
     picture,
+    table,
 )
 from unet_pipeline.page.results import ModelResult
 
@@ -34,8 +35,10 @@ def training_section(model: ModelResult) -> Markup:
     tables = [facts("Network", _network(model))]
     if rows := _training(model):
         tables.append(facts("Training", rows))
-    parts: list[object] = [grid(tables, "pair")]
-    if model.history is None:
+    parts: list[object] = [grid(tables, "pair"), *_members(model)]
+    if len(parts) > 1:
+        parts.append(paragraph("The curves of each member lie in its own folder, as history.tsv."))
+    elif model.history is None:
         parts.append(paragraph("The model folder holds no history.tsv: it was trained elsewhere, without curves here."))
     else:
         parts.append(grid(_curves(model), "curves"))
@@ -57,9 +60,10 @@ def _network(model: ModelResult) -> list[tuple[object, object]]:
     geometry = card.geometry
     scope = "each stack by its own" if card.normalise.scope == "stack" else "all stacks by those of the training stacks"
     grey = f", {card.normalise.low:g} % to {card.normalise.high:g} %" if card.normalise.method == "percentile" else ""
-    return [
+    rows = [
         ("Architecture", f"{NETWORKS[network.network]}, {', '.join(_departures(network))}"),
         ("Size", f"depth {network.depth}, {network.base_channels} channels at the first level"),
+        ("Networks", f"{network.members}, whose probabilities are averaged") if network.members > 1 else None,
         ("Parameters", count(model.parameters)),
         ("Channels in", network.in_channels),
         ("Classes", ", ".join(card.classes)),
@@ -69,6 +73,31 @@ def _network(model: ModelResult) -> list[tuple[object, object]]:
             f"{geometry.before} px before and {geometry.after} px after a tile; pooling stride {geometry.stride} px",
         ),
     ]
+    return [row for row in rows if row is not None]
+
+
+def _members(model: ModelResult) -> list[Markup]:
+    """Return the table of an ensemble's members with mean and spread, as a list; empty of a single network."""
+    record = model.card.training
+    members = _mappings(record.get("members"))
+    if not members:
+        return []
+    head = ["Member", "Planes held out", "Step kept", "Validation loss", *(f"Dice {x}" for x in model.card.classes)]
+    rows: list[list[object]] = []
+    for one in members:
+        name = f"fold {one['fold']}" if "fold" in one else one.get("model")
+        held_out = sum(len(_items(place.get("planes"))) for place in _mappings(one.get("held_out")))
+        rows.append([name, count(held_out), count(_known(one.get("selected_step"))), *_scores(model, one)])
+    rows.append(["mean", "", "", *_scores(model, _mapping(record.get("mean")))])
+    rows.append(["spread (standard deviation)", "", "", *_scores(model, _mapping(record.get("spread")))])
+    return [table("Members of the ensemble, each scored on validation tiles it did not learn from", head, rows)]
+
+
+def _scores(model: ModelResult, record: dict[str, Any]) -> list[str]:
+    """Return validation loss and Dice of each class as text."""
+    dice = [_known(value) for value in _items(record.get("validation_dice"))]
+    dice += [None] * (len(model.card.classes) - len(dice))
+    return [number(_known(record.get("validation_loss")), 4), *(number(value) for value in dice)]
 
 
 def _departures(network: Architecture) -> list[str]:
@@ -97,6 +126,9 @@ def _training(model: ModelResult) -> list[tuple[object, object]]:
     for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
         if names := record.get(key):
             rows.append((name, ", ".join(map(str, names)) if isinstance(names, list) else names))
+    if places := _mappings(record.get("held_out")):
+        words = [f"{one.get('stack')}: {_listed(_items(one.get('planes')))}" for one in places]
+        rows.append(("Planes held out", "; ".join(words)))
     if kept_step(model) is not None:
         rows.append(("Weights kept", f"{record.get('selected', 'those')} (step {count(kept_step(model))})"))
     for key, name in (("train_loss", "Training loss"), ("validation_loss", "Validation loss")):
@@ -110,6 +142,10 @@ def _training(model: ModelResult) -> list[tuple[object, object]]:
     if "device" in record:
         rows.append(("Device", f"{record['device']}, {record.get('threads', '?')} thread(s)"))
     return rows
+
+
+def _listed(planes: list[Any]) -> str:
+    return ", ".join(map(str, planes[:12])) + (f" and {len(planes) - 12} more" if len(planes) > 12 else "")
 
 
 def _curves(model: ModelResult) -> list[Markup]:
@@ -134,3 +170,15 @@ def _curve(png: bytes, alt: str, *caption: object) -> Markup:
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _mappings(value: object) -> list[dict[str, Any]]:
+    return [one for one in _items(value) if isinstance(one, dict)]
+
+
+def _known(value: object) -> float | None:
+    return value if isinstance(value, float | int) else None

@@ -120,9 +120,19 @@ def with_role(*roles):
     return [name for name, row in STACKS.items() if row.role in roles]
 
 
+def folds():
+    """Numbers of the folds of a cross-validation; none where one model is trained, or a finished one used."""
+    return range(SETTINGS.train.folds) if SETTINGS.train.folds > 1 and not SETTINGS.model.folder else []
+
+
+def of_fold(only, each):
+    """The path of the only training or, in a cross-validation, that of each fold's."""
+    return each if folds() else only
+
+
 def predicted():
-    """Names of the stacks that are predicted."""
-    return with_role("val", "test", "predict")
+    """Names of the stacks that are predicted; in a cross-validation also those that train, out of fold."""
+    return with_role("val", "test", "predict", *(["train"] if folds() else []))
 
 
 def scored():
@@ -163,6 +173,16 @@ def plan_model_options(wildcards):
 def validate_options(wildcards, input):
     """The stacks that say which weights are kept, as options."""
     return ["--validate", *input.validate] if input.validate else []
+
+
+def fold_options(wildcards):
+    """The fold a model does not see, as options."""
+    return ["--fold", wildcards.fold] if folds() else []
+
+
+def out_of_fold_options(wildcards):
+    """Whether each plane of a stack is predicted by the model that has not seen it, as options."""
+    return ["--out-of-fold"] if STACKS[wildcards.stack].role == "train" else []
 
 
 def folder_of_output(wildcards, output):

@@ -16,12 +16,14 @@ rule tile:
         config=section("labels", "store", "model", "tile", "predict"),
         model=plan_model_options,
         regions=region_count,
+        out_of_fold=out_of_fold_options,
     shell:
         r"""
         python -m unet_pipeline tile \
             --ingest {input.ingest:q} \
             {params.model:q} \
             --regions {params.regions} \
+            {params.out_of_fold:q} \
             --config {params.config:q} \
             --output {output:q} \
             2>&1 | tee {log:q}

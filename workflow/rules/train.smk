@@ -1,20 +1,21 @@
 rule train:
     """Train one network on all stacks with role train; those with role val say which weights are kept.
 
-    Checkpoints lie in the model folder, so an interrupted training goes on where it was.
+    In a cross-validation, one for each fold of their planes, on the planes of the other folds. Checkpoints lie in the
+    model folder, so an interrupted training goes on where it was.
     """
     input:
         train=expand("results/{stack}/weigh.json", stack=with_role("train")),
         validate=expand("results/{stack}/weigh.json", stack=with_role("val")),
         encoder=encoder_weights(),
     output:
-        "results/model/model.json",
-        "results/model/weights.safetensors",
-        "results/model/history.tsv",
+        of_fold("results/model/model.json", "results/folds/{fold}/model.json"),
+        of_fold("results/model/weights.safetensors", "results/folds/{fold}/weights.safetensors"),
+        of_fold("results/model/history.tsv", "results/folds/{fold}/history.tsv"),
     log:
-        "results/logs/train.log",
+        of_fold("results/logs/train.log", "results/logs/train/{fold}.log"),
     benchmark:
-        "results/benchmarks/train.tsv"
+        of_fold("results/benchmarks/train.tsv", "results/benchmarks/train/{fold}.tsv"),
     conda:
         "../../envs/torch.yaml"
     threads: SETTINGS.compute.threads * SETTINGS.compute.processes
@@ -29,11 +30,13 @@ rule train:
         config=section("labels", "normalise", "model", "augment", "train"),
         folder=folder_of_output,
         validate=validate_options,
+        fold=fold_options,
     shell:
         r"""
         python -m unet_pipeline train \
             --train {input.train:q} \
             {params.validate:q} \
+            {params.fold:q} \
             --config {params.config:q} \
             --threads {resources.torch_threads} \
             --processes {resources.torch_processes} \

@@ -1,0 +1,142 @@
+"""Which labelled planes train and which validate: a share that is held out, or the folds of a cross-validation.
+
+Planes are drawn by `train.seed` alone, stack by stack, so that each stack gives its part; a stack that is added at the
+end of the table moves no plane of the others from one fold to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from unet_pipeline.config import IGNORE, Train
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.training.training_stack import TrainingStack
+
+PLANES_FILE = "planes.tsv"
+"""Beside a model: which plane was in which part."""
+
+STRIP_PX = 512
+"""Rows read at a time when a plane is searched for annotated pixels."""
+
+DRAW = 2015
+"""Sets the random numbers of the division apart from those of tiles, which are drawn by the same seed."""
+
+Place = tuple[int, int]
+"""Index of a stack, and a plane of it."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """The training stacks, divided.
+
+    Attributes:
+        train: the stacks with the planes tiles are drawn from; those left without one are not in it.
+        validate: the stacks with the planes held out; empty without a division.
+        held_out: planes of each stack that is given, in ascending order; empty without a division.
+    """
+
+    train: tuple[TrainingStack, ...]
+    validate: tuple[TrainingStack, ...] = ()
+    held_out: tuple[tuple[int, ...], ...] = ()
+
+    def text(self) -> str:
+        """Return the content of `planes.tsv`: columns stack, plane (from 0) and part (train or validate)."""
+        rows = [
+            (stack.name, plane, part)
+            for part, stacks in (("train", self.train), ("validate", self.validate))
+            for stack in stacks
+            for plane in stack.used
+        ]
+        lines = ["\t".join(map(str, row)) for row in sorted(rows)]
+        return "\n".join(["stack\tplane\tpart", *lines]) + "\n"
+
+
+def check_fold(options: Train, fold: int | None) -> None:
+    """Refuse a fold that the configuration does not have, or none where it has several.
+
+    Raises:
+        PipelineError: naming the nearest.
+    """
+    last = options.folds - 1
+    if last and (fold is None or not 0 <= fold <= last):
+        nearest = min(max(fold or 0, 0), last)
+        expected = f"0 to {last}, the fold that is held out (train.folds is {options.folds})"
+        raise PipelineError("--fold", expected, "none" if fold is None else fold, nearest)
+    if not last and fold is not None:
+        raise PipelineError(
+            "--fold", "no fold where train.folds is 1", fold, fix="leave --fold out, or set train.folds"
+        )
+
+
+def divide(stacks: Sequence[TrainingStack], options: Train, fold: int | None = None) -> Division:
+    """Divide the labelled planes of training stacks as `train.folds` or `train.hold_out` says.
+
+    Args:
+        stacks: with role train; all their planes may be used.
+        options: section `train`.
+        fold: which fold is held out, from 0; None without cross-validation.
+
+    Returns:
+        The division; without either option the stacks as they are.
+
+    Raises:
+        PipelineError: more folds than labelled planes, or a share that leaves no plane for training.
+    """
+    check_fold(options, fold)
+    if fold is None and options.hold_out == 0:
+        return Division(tuple(stacks))
+    planes = [labelled(stack) for stack in stacks]
+    places = shuffled(planes, options.seed)
+    _check_number(len(places), options)
+    chosen = set(drawn(places, options.hold_out) if fold is None else dealt(places, options.folds)[fold])
+    held_out = [tuple(p for p in each if (index, p) in chosen) for index, each in enumerate(planes)]
+    kept = [tuple(p for p in each if (index, p) not in chosen) for index, each in enumerate(planes)]
+    return Division(_with_planes(stacks, kept), _with_planes(stacks, held_out), tuple(held_out))
+
+
+def _with_planes(stacks: Sequence[TrainingStack], planes: Sequence[tuple[int, ...]]) -> tuple[TrainingStack, ...]:
+    return tuple(replace(stack, planes=some) for stack, some in zip(stacks, planes, strict=True) if some)
+
+
+def _check_number(labelled_planes: int, options: Train) -> None:
+    if options.folds > max(labelled_planes, 1):
+        expected = f"at most {labelled_planes}, the labelled planes of the stacks with role train"
+        raise PipelineError("train.folds", expected, options.folds, max(labelled_planes, 1))
+    if labelled_planes < 2:
+        where, got = ("train.folds", options.folds) if options.folds > 1 else ("train.hold_out", options.hold_out)
+        expected = "two labelled planes or more in the stacks with role train, to train on one and hold one out"
+        raise PipelineError(where, expected, f"{labelled_planes} with {where} {got}", 1 if options.folds > 1 else 0)
+
+
+def labelled(stack: TrainingStack) -> tuple[int, ...]:
+    """Return the used planes of a stack that have an annotated pixel, ascending."""
+    return tuple(sorted(plane for plane in stack.used if _annotated(stack, plane)))
+
+
+def _annotated(stack: TrainingStack, plane: int) -> bool:
+    height, width = stack.size
+    strips = (slice(row, min(row + STRIP_PX, height)) for row in range(0, height, STRIP_PX))
+    return any(bool((stack.target.read_label(plane, rows, slice(0, width)) != IGNORE).any()) for rows in strips)
+
+
+def shuffled(planes: Sequence[Sequence[int]], seed: int) -> list[Place]:
+    """Return (stack, plane) of all planes: stack after stack, the planes of each in an order drawn by the seed."""
+    return [
+        (index, each[int(number)])
+        for index, each in enumerate(planes)
+        for number in np.random.default_rng([seed, DRAW, index]).permutation(len(each))
+    ]
+
+
+def dealt(places: Sequence[Place], folds: int) -> list[list[Place]]:
+    """Deal shuffled planes out like cards: folds that differ by one plane at most, of each stack and in all."""
+    return [list(places[fold::folds]) for fold in range(folds)]
+
+
+def drawn(places: Sequence[Place], share: float) -> list[Place]:
+    """Return a share of two or more shuffled planes, evenly over the stacks: at least one, and never all."""
+    count = min(max(round(share * len(places)), 1), len(places) - 1)
+    return [places[number * len(places) // count] for number in range(count)]
