@@ -1,9 +1,9 @@
 """Presets, an ablation and a peer, side by side on real data under one budget: `python benchmarks/compare.py`.
 
-Each run goes through the verbs of the command line, from images to scores, in a folder of its own below --work, which is
-kept: an interrupted comparison goes on where it stopped. Equal seconds of training are the budget, because that is what
-time on a machine buys: presets differ a hundredfold in what a step costs. With --steps they see equal numbers of pixels
-instead, and a second run gives the same numbers again. The table is written anew after each run.
+Each run goes through the verbs of the command line, from images to scores, in a folder of its own below --work, which
+is kept: an interrupted comparison goes on where it stopped. Equal seconds of training are the budget, because that is
+what time on a machine buys: presets differ a hundredfold in what a step costs. With --steps they see equal numbers of
+pixels instead, and a second comparison gives the same numbers again. The table is written anew after each run.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ and compare in kind only. Neighbouring planes of a sequence never train and test
 isbi2012_em are thinned, those of the other sets are not: do not compare them across sets. AP50 = TP / (TP + FP + FN) at
 IoU 0.5. Gap, sigma and the smallest object belong to the data set and are the same in all rows but the ablations;
 the weights with the least loss on the validation planes count. Seconds are wall time with the other workers beside.
-monai: MONAI's UNet at its defaults (padded, instance norm, PReLU) with the first preset's depth and width, batches of 4,
-random crops, flips and quarter turns, DiceCE, Adam 0.001; sliding window at its defaults (overlap 0.25, constant); its
-classes are learned and its objects made and scored as ours.
+monai: MONAI's UNet at its defaults (padded, instance norm, PReLU) with the first preset's depth and width, batches of
+4, random crops, flips and quarter turns, DiceCE, Adam 0.001; sliding window at its defaults (overlap 0.25, constant).
+It learns our classes, touching objects parted by the same gap; its objects are made and scored as ours.
 """
 
 
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other systems")
     top.add_argument("--data", nargs="+", default=None, help=f"data sets, of {', '.join(DATA_SETS)}")
     top.add_argument("--root", type=Path, default=Path(DATA), help="folder of the data sets (UNET_PIPELINE_DATA)")
+    top.add_argument("--splits", type=Path, default=SPLITS, help="folder of the splits")
     top.add_argument("--folds", nargs="+", type=int, default=None, help="which folds, from 0 (default: all)")
     much = top.add_mutually_exclusive_group()
     much.add_argument("--minutes", type=float, default=None, help="of each training, wall time")
@@ -91,12 +92,12 @@ def jobs(given: argparse.Namespace, rows: Sequence[Variant]) -> list[Job]:
     names = given.data or (list(DATA_SETS) if given.full else list(SMALL))
     sets, cost, found = data_sets(names), budget(given), []
     for data in sets:
-        for split in read_splits(data.name, data.shape(given.root)[0]):
+        for split in read_splits(data.name, data.shape(given.root)[0], given.splits):
             if given.folds is None or split.fold in given.folds:
                 found += [Job(data, split, row, cost, given.root, given.work, given.keep) for row in rows]
     found.sort(key=lambda job: job.split.fold)
     if not found:
-        raise PipelineError("--folds", f"folds that {SPLITS} has", given.folds)
+        raise PipelineError("--folds", f"folds that {given.splits} has", given.folds)
     return [job for job in found if not job.variant.changes or job.config() != unchanged(job).config()]
 
 
@@ -162,7 +163,8 @@ def main(arguments: Sequence[str]) -> int:
         if given.make_splits:
             for data in DATA_SETS.values():
                 planes = data.shape(given.root)[0]
-                print(write_splits(data.name, make_splits(data.name, planes, data.order, given.make_splits)))
+                splits = make_splits(data.name, planes, data.order, given.make_splits)
+                print(write_splits(data.name, splits, given.splits))
             return 0
         print(compare(given).read_text(encoding="utf-8"))
     except PipelineError as error:

@@ -80,8 +80,8 @@ DATA_SETS = {
                 "evaluate": {"isbi": True},
             },
             {"v_rand": 0.9728, "v_info": 0.9866},
-            "V_rand and V_info after thinning, at the best of the challenge's thresholds. SEG and AP50 take the connected "
-            "components of cell interior as objects; the challenge has no such score.",
+            "V_rand and V_info after thinning, at the best of the challenge's thresholds. SEG and AP50 take the "
+            "connected components of cell interior as objects; the challenge has no such score.",
         ),
         DataSet(
             "ctc_dic_hela",

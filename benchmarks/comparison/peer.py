@@ -1,4 +1,4 @@
-"""A peer under the same budget: MONAI's UNet with its own transforms, loss and sliding window, in plain MONAI and torch.
+"""A peer under the same budget: MONAI's UNet with its transforms, loss and sliding window, in plain MONAI and torch.
 
 Of this package it takes what is no part of the comparison: the planes of the fold, the classes to learn (touching
 objects parted by the same gap) and, after its prediction, objects and scores.
@@ -31,7 +31,7 @@ from torch import nn
 
 from comparison.pipeline import Job, scores_of, step_seconds, timed
 from comparison.scoring import metrics_of
-from comparison.variants import VALIDATIONS
+from comparison.variants import VALIDATIONS, merged, steps_for
 from unet_pipeline.config import IGNORE, from_dict
 from unet_pipeline.plane_array import open_array
 from unet_pipeline.stack import WEIGHTS, Stack
@@ -48,8 +48,8 @@ def run_peer(job: Job, config: Mapping[str, Any], prepared: Mapping[str, Path]) 
     learn, choose = (_planes(Stack.open(prepared[role].with_name("ingest.json"))) for role in ("train", "val"))
     stack = Stack.open(prepared["test"])
     peer = Peer(job, config)
-    pace = step_seconds(job, config, lambda steps, folder: peer.train(learn, choose, steps))
-    steps = _steps(job, peer, pace)
+    pace = step_seconds(job, config, lambda steps, folder: peer.train(learn, choose, steps, 1))
+    steps = steps_for(merged(config, {"train": {"batch": BATCH}}), job.budget, pace)
     trained = timed(lambda: peer.train(learn, choose, steps))
     images = [_grey(stack, plane) for plane in range(stack.grid.planes)]
     began = time.perf_counter()
@@ -63,12 +63,6 @@ def run_peer(job: Job, config: Mapping[str, Any], prepared: Mapping[str, Path]) 
         "seconds": {"train": trained, "predict": predicted},
         "test_px": math.prod(stack.grid.shape),
     }
-
-
-def _steps(job: Job, peer: Peer, pace: float | None) -> int:
-    if pace is not None and job.budget.seconds is not None:
-        return max(1, round(job.budget.seconds / pace))
-    return max(1, round(job.budget.steps * job.budget.reference_px**2 / (BATCH * peer.edge**2)))
 
 
 def _grey(stack: Stack, plane: int) -> torch.Tensor:
@@ -114,8 +108,8 @@ class Peer:
         channels = [self.width * 2**level for level in range(self.depth + 1)]
         return UNet(2, 1, self.classes, channels, [2] * self.depth).to(self.device)
 
-    def train(self, learn: Planes, choose: Planes, steps: int) -> None:
-        """Train from the beginning with Adam, Dice and cross-entropy; the weights with the least validation loss stay."""
+    def train(self, learn: Planes, choose: Planes, steps: int, validations: int = VALIDATIONS) -> None:
+        """Train from the beginning by Adam on Dice and cross-entropy; the weights with least validation loss stay."""
         self.network = self._network()
         optimiser = torch.optim.Adam(self.network.parameters(), lr=RATE)
         loss = DiceCELoss(softmax=True, to_onehot_y=True)
@@ -128,7 +122,7 @@ class Peer:
             optimiser.zero_grad()
             self._loss(loss, image, label).backward()
             optimiser.step()
-            if step % max(1, steps // VALIDATIONS) == 0 or step == steps:
+            if step % -(-steps // validations) == 0 or step == steps:
                 found = self._validation(loss, choose)
                 best, kept = (found, self._state()) if found < best else (best, kept)
         self.network.load_state_dict(kept)
@@ -162,7 +156,7 @@ class Peer:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
     def predict(self, image: torch.Tensor) -> npt.NDArray[np.uint8]:
-        """Return the probabilities of a plane, (classes, y, x) uint8 0..255, by MONAI's sliding window at its defaults."""
+        """Return the probabilities of a plane, (classes, y, x) uint8 0..255, by the sliding window at its defaults."""
         self.network.eval()
         with torch.inference_mode():
             logits = sliding_window_inference(image[None].to(self.device), (self.edge, self.edge), BATCH, self.network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -26,6 +27,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.record import digest, read_json, sha256_file, write_json
 
 RUN = "run.json"
+ROLES = ("train", "val", "test")
+NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 SCORES = ("v_rand", "v_info", "seg", "ap50")
 TRIAL_S = 1.5
 """Seconds of steps that a trial takes at least."""
@@ -100,9 +103,6 @@ class Job:
         }
 
 
-ROLES = ("train", "val", "test")
-
-
 def finished(job: Job) -> dict[str, Any] | None:
     """Return the record of a job that was done before; None where there is none, or of something else."""
     path = job.folder / RUN
@@ -143,7 +143,7 @@ def _results(job: Job) -> dict[str, Any]:
         from comparison.peer import run_peer  # only who has MONAI can
 
         return run_peer(job, config, prepared)
-    pace = step_seconds(job, config, lambda steps, folder: _train(job, with_steps(config, steps), prepared, folder))
+    pace = step_seconds(job, config, lambda steps, folder: _train(job, trial(config, steps), prepared, folder))
     config = with_steps(config, steps_for(config, job.budget, pace), job.split.fold)
     (job.folder / "config.yaml").write_text(yaml.safe_dump({"stacks": "stacks.tsv", **config}), encoding="utf-8")
     model = job.folder / "results" / "model"
@@ -213,6 +213,7 @@ def verb(job: Job, name: str, config: Mapping[str, Any], *arguments: object) -> 
 
     Raises:
         RunFailedError: the verb ended with an error.
+        KeyboardInterrupt: it was told to end by a signal, so the comparison ends too.
     """
     text = json.dumps(config)
     log = job.folder / "log"
@@ -223,6 +224,8 @@ def verb(job: Job, name: str, config: Mapping[str, Any], *arguments: object) -> 
         if code:
             file.seek(begin)
             said = file.read()
+            if "got SIGTERM" in said or "got SIGINT" in said:
+                raise KeyboardInterrupt(said)
             raise RunFailedError(f"{name}: {said[max(0, said.rfind('error:')) :].strip()}")
 
 
@@ -236,7 +239,8 @@ def timed(work: Callable[[], object]) -> float:
 def step_seconds(job: Job, config: Mapping[str, Any], train: Callable[[int, Path], object]) -> float | None:
     """Return the seconds of a training step, measured once for a kind of training and then kept in the work folder.
 
-    The fastest of three pairs of short trainings counts, because other work can only slow one down.
+    The fastest of three pairs of short trainings counts, because other work can only slow one down. Weight map, gap and
+    augmentation do not make another kind, so an ablation has the steps of its preset.
 
     Args:
         job: its budget says whether seconds count at all; None is returned if not.
@@ -245,16 +249,23 @@ def step_seconds(job: Job, config: Mapping[str, Any], train: Callable[[int, Path
     """
     if job.budget.seconds is None:
         return None
-    kind = {name: config[name] for name in ("model", "augment", "compute")}
-    train_keys = {name: value for name, value in config["train"].items() if name != "seed"}
-    key = digest([kind, train_keys, job.variant.peer, len(config["labels"]["classes"])])
+    kind = {name: config[name] for name in ("model", "train", "compute")}
+    key = digest([kind, job.variant.peer, len(config["labels"]["classes"])])
     path = job.work / "pace" / f"{key}.json"
-    if not path.exists():
-        trial = job.folder / "trial"
-        found = _pace(lambda steps: timed(lambda: _anew(train, steps, trial)))
-        write_json(path, {"row": job.variant.name, "step_seconds": found, "config": kind | {"train": train_keys}})
-        shutil.rmtree(trial, ignore_errors=True)
+    path.parent.mkdir(exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be measuring just this
+        if not path.exists():
+            folder = job.folder / "trial"
+            found = _pace(lambda steps: timed(lambda: _anew(train, steps, folder)))
+            write_json(path, {"row": job.variant.name, "step_seconds": found, "config": kind})
+            shutil.rmtree(folder, ignore_errors=True)
     return float(read_json(path)["step_seconds"])
+
+
+def trial(config: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Return the configuration of a trial: it validates once, however many steps it has."""
+    return with_steps(config, steps, validations=1)
 
 
 def _anew(train: Callable[[int, Path], object], steps: int, folder: Path) -> None:
@@ -279,9 +290,6 @@ def parameters(weights: Path) -> int:
         head = json.loads(file.read(length))
     kept = (name for name in head if name != "__metadata__" and not name.endswith(NOT_LEARNED))
     return sum(math.prod(head[name]["shape"]) for name in kept)
-
-
-NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, float | None]:

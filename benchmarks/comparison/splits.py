@@ -52,8 +52,8 @@ def make_splits(
     """
     chosen = max(2, round(planes / 10))
     if not 2 <= folds <= planes or planes - -(-planes // folds) - chosen < 1:
-        most = max((n for n in range(2, planes + 1) if planes - -(-planes // n) - chosen >= 1), default=0)
-        raise PipelineError(f"{name}: folds", f"2 to {most} folds of its {planes} labelled planes", folds)
+        expected = f"2 to {planes} folds of its {planes} labelled planes, which leave {chosen} to choose and 1 to train"
+        raise PipelineError(f"{name}: folds", expected, folds)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     circle = rng.permutation(planes) if order == "independent" else np.roll(np.arange(planes), -rng.integers(planes))
     return [_fold(circle, number, folds, chosen) for number in range(folds)]

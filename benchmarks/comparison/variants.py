@@ -133,12 +133,12 @@ def sized(config: Mapping[str, Any], budget: Budget, plane_px: tuple[int, int]) 
     return merged(config, {"model": model, "train": train, "compute": compute, "tile": {"tile_px": edge, "regions": 1}})
 
 
-def with_steps(config: Mapping[str, Any], steps: int, seed: int = 0) -> dict[str, Any]:
+def with_steps(config: Mapping[str, Any], steps: int, seed: int = 0, validations: int = VALIDATIONS) -> dict[str, Any]:
     """Return a configuration whose training has this many steps, and what counts in steps in proportion."""
     train = dict(config["train"])
     share = steps / train["steps"]
     train |= {"steps": steps, "seed": seed, "warmup": min(train["warmup"], steps // 10)}
-    train |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 4)}
+    train |= {"validate_every": max(1, -(-steps // validations)), "checkpoint_every": max(1, steps // 4)}
     if train.get("freeze_steps"):
         train["freeze_steps"] = round(train["freeze_steps"] * share)
     return merged(config, {"train": train})
