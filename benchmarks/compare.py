@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--presets", nargs="+", default=["paper"], help="names of files in workflow/presets")
     top.add_argument("--ablate", default=None, help="preset of the ablation (default: the first); empty: none")
+    top.add_argument("--ablate-on", nargs="*", default=None, help="data sets of the ablation (default: all)")
     top.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other systems")
     top.add_argument("--data", nargs="+", default=None, help=f"data sets, of {', '.join(DATA_SETS)}")
     top.add_argument("--root", type=Path, default=Path(DATA), help="folder of the data sets (UNET_PIPELINE_DATA)")
@@ -98,7 +99,13 @@ def jobs(given: argparse.Namespace, rows: Sequence[Variant]) -> list[Job]:
     found.sort(key=lambda job: job.split.fold)
     if not found:
         raise PipelineError("--folds", f"folds that {given.splits} has", given.folds)
-    return [job for job in found if not job.variant.changes or job.config() != unchanged(job).config()]
+    return [job for job in found if not job.variant.changes or ablates(given, job)]
+
+
+def ablates(given: argparse.Namespace, job: Job) -> bool:
+    """Return whether an ablation is wanted on its data set and leaves something out there."""
+    wanted = given.ablate_on is None or job.data.name in given.ablate_on
+    return wanted and job.config() != unchanged(job).config()
 
 
 def unchanged(job: Job) -> Job:

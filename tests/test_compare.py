@@ -238,6 +238,7 @@ def test_ablations_leave_out_what_they_say(drawn, tmp_path):
         "tiny, no gap": {("weigh", "gap_px"), ("stitch", "grow_px")},
         "tiny, no elastic": {("augment", "elastic_std_px")},
     }
+    assert [job.variant.name for job in compare.jobs(drawn("--folds", "0", "--ablate-on"), rows)] == ["tiny"]
     none = {**PRESET, "weigh": {"gap_px": 0}, "stitch": {"grow_px": 0}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(none))
     names = [job.variant.name for job in compare.jobs(drawn("--folds", "0"), rows)]
