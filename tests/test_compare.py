@@ -166,6 +166,17 @@ def test_seconds_buy_steps_measured_once(drawn):
     assert pace.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("step_seconds", [0.001, 0.05, 2.0])
+def test_other_work_hardly_changes_the_measured_pace(step_seconds):
+    rng = np.random.default_rng(0)
+
+    def busy(steps):
+        return 0.8 + steps * step_seconds + (rng.exponential(3) if rng.random() < 0.4 else 0.0)
+
+    assert pipeline._pace(busy) == pytest.approx(step_seconds, rel=0.3)
+    assert pipeline._pace(lambda steps: 1.0) == 0.5, "a step that takes no time at all still gives a number"
+
+
 def test_one_failed_run_is_told_and_the_others_go_on(drawn, monkeypatch):
     given, train = drawn("--folds", "0"), pipeline._train
 

@@ -30,6 +30,8 @@ RUN = "run.json"
 ROLES = ("train", "val", "test")
 NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 SCORES = ("v_rand", "v_info", "seg", "ap50")
+MOST_STEPS = 2000
+"""Of a trial."""
 TRIAL_S = 1.5
 """Seconds of steps that a trial takes at least."""
 
@@ -274,13 +276,20 @@ def _anew(train: Callable[[int, Path], object], steps: int, folder: Path) -> Non
 
 
 def _pace(seconds_of: Callable[[int], float]) -> float:
-    """Return seconds per step from trainings of a few and of many steps; the first warms up."""
+    """Return seconds per step from the fastest trainings of a few and of many steps; the first of all warms up.
+
+    Many are as many as make a difference of `TRIAL_S`, so that it stands out of what other work adds to either.
+    """
     few, many = 2, 6
     seconds_of(few)
-    once = min(seconds_of(few), seconds_of(few))
-    while (taken := seconds_of(many)) - once < TRIAL_S and many < 2000:
-        many = few + math.ceil((many - few) * min(8.0, max(2.0, 1.3 * TRIAL_S / max(taken - once, 0.05))))
-    return max(1e-6, min(taken, seconds_of(many), seconds_of(many)) - once) / (many - few)
+    once = _fastest(seconds_of, few)
+    while (more := _fastest(seconds_of, many) - once) < TRIAL_S and many < MOST_STEPS:
+        many = few + math.ceil((many - few) * min(8.0, max(2.0, 1.3 * TRIAL_S / max(more, 0.05))))
+    return more / (many - few) if more > 0 else once / few
+
+
+def _fastest(seconds_of: Callable[[int], float], steps: int) -> float:
+    return min(seconds_of(steps) for _ in range(3))
 
 
 def parameters(weights: Path) -> int:
