@@ -231,17 +231,18 @@ def verb(job: Job, name: str, config: Mapping[str, Any], *arguments: object) -> 
             raise RunFailedError(f"{name}: {said[max(0, said.rfind('error:')) :].strip()}")
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Return the seconds that `work` takes."""
-    began = time.perf_counter()
+def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds that `work` takes by a clock."""
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def step_seconds(job: Job, config: Mapping[str, Any], train: Callable[[int, Path], object]) -> float | None:
     """Return the seconds of a training step, measured once for a kind of training and then kept in the work folder.
 
-    The fastest of three pairs of short trainings counts, because other work can only slow one down. Weight map, gap and
+    The fastest of three short trainings counts, because other work can only slow one down; on one CPU thread by
+    processor time, which hardly feels what else runs (wall time was seen ten times as long). Weight map, gap and
     augmentation do not make another kind, so an ablation has the steps of its preset.
 
     Args:
@@ -259,7 +260,9 @@ def step_seconds(job: Job, config: Mapping[str, Any], train: Callable[[int, Path
         fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be measuring just this
         if not path.exists():
             folder = job.folder / "trial"
-            found = _pace(lambda steps: timed(lambda: _anew(train, steps, folder)))
+            alone = (job.budget.device, job.budget.threads) == ("cpu", 1)
+            clock = time.process_time if alone else time.perf_counter
+            found = _pace(lambda steps: timed(lambda: _anew(train, steps, folder), clock))
             write_json(path, {"row": job.variant.name, "step_seconds": found, "config": kind})
             shutil.rmtree(folder, ignore_errors=True)
     return float(read_json(path)["step_seconds"])
