@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test cluster-test faults fuzz bench lint format schema lock clean environment
+.PHONY: help demo test cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
@@ -49,14 +49,19 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s 
 	fi
 	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(or $(N),1000) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
 
-bench: environment ## all benchmarks that fit a small machine, about 25 minutes; tables in benchmarks/tables
+bench: bench-environment ## all benchmarks that fit a small machine, about 25 minutes; tables in benchmarks/tables
+	@for name in $(or $(ONLY),weigh predict train shards memory workflow gpu); do \
+		.venv-bench/bin/python benchmarks/$$name.py; \
+	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
+
+compare: bench-environment ## presets side by side on real data, about an hour; DATA=folder, GIVEN='--full ...'
+	@.venv-bench/bin/python benchmarks/compare.py $(if $(DATA),--root $(DATA)) $(GIVEN)
+
+bench-environment: environment
 	@if [[ ! -x .venv-bench/bin/python ]]; then \
 		$(call beside,.venv-bench); \
 		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
 	fi
-	@for name in $(or $(ONLY),weigh predict train shards memory workflow gpu); do \
-		.venv-bench/bin/python benchmarks/$$name.py; \
-	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .
