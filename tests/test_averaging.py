@@ -18,6 +18,7 @@ from unet_pipeline.averaging import (
     turned,
     turned_back,
 )
+from unet_pipeline.config import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.geometry import Geometry, unpadded
@@ -58,13 +59,13 @@ def oracle(network, window, mirror):
 @pytest.mark.parametrize("mirror", ["none", "flips", "all"])
 def test_mirroring_is_the_mean_over_numpys_flips(made, mirror):
     stack, model = made
-    forward = Forward.load(model, stack, "float32", settings().compute, mirror)
+    forward = Forward.load(model, stack, Predict(mirror=mirror), settings().compute)
     size = [forward.card.geometry.read_px(keep) for keep in (32, 48)]
     window = np.random.default_rng(0).normal(size=(1, *size)).astype(np.float32)
     assert window.shape[1] != window.shape[2]
     logits = forward([torch.from_numpy(window)])[0].numpy()
     assert logits.dtype == np.float32
-    network = Forward.load(model, stack, "float32", settings().compute).network
+    network = Forward.load(model, stack, Predict(), settings().compute).network
     np.testing.assert_allclose(softmax(logits, axis=0), oracle(network, window, mirror), atol=2e-6)
 
 
@@ -73,7 +74,7 @@ def test_each_mirroring_counts(made):
     stack, model = made
     image = Crop(stack.image, 0, (1, 1, 100, 130))
     passes = {
-        mirror: whole_pass(image, Forward.load(model, stack, "float32", settings().compute, mirror))
+        mirror: whole_pass(image, Forward.load(model, stack, Predict(mirror=mirror), settings().compute))
         for mirror in MIRRORINGS
     }
     for one, other in pairwise(passes.values()):
@@ -101,7 +102,7 @@ def test_tilings_equal_one_whole_pass_bit_for_bit(made, mirror):
 @pytest.mark.parametrize("mirror", ["flips", "all"])
 def test_a_step_off_the_stride_is_caught(made, mirror):
     stack, model = made
-    forward = Forward.load(model, stack, "float32", settings().compute, mirror)
+    forward = Forward.load(model, stack, Predict(mirror=mirror), settings().compute)
     crop, true = Crop(stack.image, 0, (1, 1, 100, 130)), forward.card.geometry
     lying = Geometry(2, true.before, true.after + 2, true.lost)
     shifted = tiled_pass(crop, Plan((1, 100, 130), lying, (38, 38), (38, 38), 1), forward)
@@ -198,7 +199,7 @@ def test_one_mirroring_is_in_memory_at_a_time():
 
 def test_an_ensemble_is_the_mean_of_its_members(made):
     stack, model = made
-    networks = [Forward.load(model, stack, "float32", settings().compute).network]
+    networks = [Forward.load(model, stack, Predict(), settings().compute).network]
     networks += [nn.Sequential(networks[0], nn.Conv2d(2, 2, 1).requires_grad_(False))]
     size = networks[0].geometry.read_px(16)
     window = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(1))
@@ -214,8 +215,8 @@ def test_the_volume_is_the_mirrored_whole_pass(made):
     stack_plan = make_plan(stack, config, 2)
     assert run(stack_plan, model, config).exists()
     stored = stack_plan.probabilities().read(1, slice(0, 100), slice(0, 130))
-    forward = Forward.load(model, stack, "float32", config.compute, "flips")
+    forward = Forward.load(model, stack, Predict(mirror="flips"), config.compute)
     logits = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), forward)
     np.testing.assert_allclose(stored, softmax(logits, axis=0), atol=1e-3)
-    plain = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, "float32", config.compute))
+    plain = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, Predict(), config.compute))
     assert np.abs(stored - softmax(plain, axis=0)).max() > 0.01

@@ -10,6 +10,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from unet_pipeline import predict as module
+from unet_pipeline.config import Predict
 from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.forward import Forward
 from unet_pipeline.normalise import Normaliser
@@ -120,7 +121,7 @@ def test_what_is_skipped_is_background_and_the_rest_as_without(slide, tile_px, s
     probabilities, classes, records, passes = predicted(slide, 0.3, tile_px, shard_px, regions)
     usual, usual_classes, usual_records, usual_passes = predicted(slide, None, tile_px, shard_px, regions)
     stack, model = slide
-    forward = Forward.load(model, stack, "float32", settings().compute)
+    forward = Forward.load(model, stack, Predict(), settings().compute)
     whole = Shard(0, slice(0, 300), slice(0, 340))
     empty = empty_pixels(stack.image, whole, forward.normaliser, 0.3)
     assert 0.4 < empty.mean() < 0.9

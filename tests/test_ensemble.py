@@ -10,6 +10,7 @@ from chain import draw, make_model, make_stack, run, settings
 from safetensors.torch import load_file
 from scipy.special import softmax
 
+from unet_pipeline.config import Predict
 from unet_pipeline.ensemble import ensemble, mean, members, spread
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
@@ -39,7 +40,7 @@ def stack(tmp_path_factory):
 
 
 def logits(model, stack, plane=0, mirror="none"):
-    forward = Forward.load(model, stack, "float32", settings().compute, mirror)
+    forward = Forward.load(model, stack, Predict(mirror=mirror), settings().compute)
     return whole_pass(Crop(stack.image, plane, (1, 1, *stack.grid.shape[1:])), forward)
 
 
@@ -212,13 +213,13 @@ def test_each_plane_is_predicted_by_the_model_that_has_not_seen_it(crossed):
 
 def test_a_plane_nobody_labelled_is_predicted_by_all(crossed):
     made, _, model = crossed
-    forward = Forward.load(model, made, "float32", settings().compute)
+    forward = Forward.load(model, made, Predict(), settings().compute)
     assert forward.without(made, 99).network is forward.network
 
 
 def test_a_model_that_held_out_no_plane_of_the_stack_is_refused(crossed, models, stack):
     made, _, model = crossed
     for other, one in ((models[0], made), (model, stack)):
-        forward = Forward.load(other, one, "float32", settings().compute)
+        forward = Forward.load(other, one, Predict(), settings().compute)
         with pytest.raises(PipelineError, match="held out its planes"):
             forward.without(one, 0)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_training import discs
 
-from unet_pipeline import config as configuration
 from unet_pipeline.config import IGNORE, Train
+from unet_pipeline.configcheck import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import read_card
 from unet_pipeline.train import train_model
@@ -98,7 +98,7 @@ def test_what_cannot_be_divided_is_refused(options, fold, planes, message):
 
 def test_both_ways_at_once_are_refused():
     with pytest.raises(PipelineError, match=r"train\.hold_out"):
-        configuration.from_dict({"train": {"folds": 2, "hold_out": 0.1}})
+        from_dict({"train": {"folds": 2, "hold_out": 0.1}})
 
 
 def weighed(folder, config=None, planes=4):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from unet_pipeline.config import Config, load_merged
+from unet_pipeline.config import Config
+from unet_pipeline.configfile import load_merged
 from unet_pipeline.errors import PipelineError, nearest_name
 from unet_pipeline.schema import plain
 

@@ -83,7 +83,7 @@ class Exported(nn.Module):
 
 def activation(card: ModelCard) -> str:
     """Return how logits become probabilities: "softmax", or "sigmoid" where each class is its own question."""
-    return str(getattr(card, "activation", "softmax"))
+    return card.activation
 
 
 def example(module: Exported, images: int, rows: int, columns: int, seed: int = 0) -> torch.Tensor:
