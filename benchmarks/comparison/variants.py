@@ -56,7 +56,8 @@ class Budget:
         if self.seconds is None:
             most = f"as many pixels of output as {self.steps} tiles of {self.reference_px} px have"
         else:
-            most = f"the steps that fit into {self.seconds:g} s of training, by the fastest of three trials, on one CPU thread in processor time"
+            most = f"the steps that fit into {self.seconds:g} s of training by the fastest of three trials (one CPU "
+            most += "thread: in processor time)"
         return f"Each training gets {most}; {'; '.join([*size, how])}."
 
     @property
