@@ -177,6 +177,15 @@ def test_a_picture_too_large_to_be_held_whole_is_refused(tmp_path: Path, monkeyp
     fitted(tmp_path / "a", PAD)
 
 
+def test_planes_of_hardly_anything_but_padding_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for number, size in enumerate(((1, 400), (400, 1))):
+        Image.fromarray(noise(size)).save(tmp_path / f"a/{number}.png")
+    with pytest.raises(PipelineError, match=r"at least 2 %, got 0\.25 % of planes of 400 × 400"):
+        fitted(tmp_path / "a", PAD)
+    assert fitted(tmp_path / "a", SQUARE).shape == (2, 1, 32, 32)
+
+
 def test_a_picture_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     pictures(tmp_path / "a")
     planes = fitted(tmp_path / "a", PAD)

@@ -64,6 +64,23 @@ def test_a_zarr_image_is_used_in_place(tmp_path):
     np.testing.assert_array_equal(whole(stack.reference("instances")), labels)
 
 
+def test_a_zarr_image_is_copied_where_it_is_resized(tmp_path):
+    image, labels = draw()
+    zarr.create_array(tmp_path / "mine.zarr", data=image, chunks=(1, 50, 50), dimension_names="zyx")
+    tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
+    record = tmp_path / "results" / "zarr" / "ingest.json"
+    source = Source("zarr", str(tmp_path / "mine.zarr"), str(tmp_path / "labels.tif"), pixel_um=0.5)
+    for sizes, shape, pixel in (("pad", (2, 1, 100, 130), 0.5), ("square", (2, 1, 64, 64), 0.5 * 130 / 64)):
+        ingest(source, settings(ingest={"sizes": sizes, "square_px": 64}), record)
+        stack = Stack.open(record)
+        assert stack.facts["image"]["in_place"] == (sizes == "pad")
+        assert stack.image.shape == shape
+        assert stack.grid.pixel_um == pytest.approx((pixel, pixel))
+    assert set(np.unique(whole(stack.reference("instances")))) <= set(np.unique(labels))
+    picture = stack.facts["fit"]["pictures"][1]
+    assert (picture["name"], picture["place"]) == ("mine.zarr, plane 1", [7, 0, 49, 64])
+
+
 def test_planes_are_chosen(tmp_path):
     image, labels = draw(4)
     tifffile.imwrite(tmp_path / "gold.tif", labels[[3, 1]], photometric="minisblack")

@@ -19,8 +19,10 @@ from unet_pipeline.config import IGNORE
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.ingest import Source, ingest
+from unet_pipeline.origin import trace
 from unet_pipeline.stack import Stack
 from unet_pipeline.statistics import QUANTILES
+from unet_pipeline.today import differences
 
 CAT, PERSON, BORDER = 8, 15, 255
 VALUES = {0: "background", CAT: "cat", PERSON: "person"}
@@ -281,6 +283,23 @@ def test_objects_of_segmentation_object_and_pictures_to_predict(voc: Voc) -> Non
     assert {int(value) for value in np.unique(read(stack.reference("instances"), 0))} == {0, 1, 2}
     ingest(voc.source(labels="", names="", planes="4,0"), config, record)
     assert json.loads(record.read_text())["fit"]["pictures"][0]["name"] == "2009_000001.jpg"
+
+
+def test_an_edited_list_is_a_difference(voc: Voc) -> None:
+    record = voc.ingest().record
+    config = settings(labels=LABELS, ingest=SQUARE)
+
+    def now() -> dict[str, str]:
+        found = differences(trace(record), config, None)
+        return {one.what.split("/")[-1]: one.now for one in found if one.what.startswith(("image", "labels"))}
+
+    assert now() == {}
+    voc.list("\n".join(reversed(SIZES)))
+    assert set(now()) == {"JPEGImages", "SegmentationClass"}
+    voc.list("\n".join(SIZES))
+    assert now() == {}
+    (voc.root / "ImageSets/Segmentation/train.txt").unlink()
+    assert set(now().values()) == {"not there"}
 
 
 def test_one_picture_per_section_counts_naturally(tmp_path: Path) -> None:

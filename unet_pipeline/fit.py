@@ -16,6 +16,7 @@ With `sizes: pad` the scale is 1, and the plane has the largest height and the l
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ Array = npt.NDArray[Any]
 
 LARGEST_PX = 2**26
 """Pixels of a picture that is resized: it is held whole, as float32."""
+
+
+LEAST_CONTENT = 0.02
+"""Share of the pixels of padded planes that pictures must have."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,19 @@ class Fitted:
                 raise PipelineError(
                     "ingest.grey", f"a value of {self.dtype} pixels", grey, nearest=min(int(grey), largest)
                 )
-        if self._options.sizes == "square":
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """Refuse what fills memory or the disk: large pictures resized whole, planes of hardly anything but padding."""
+        if self._options.sizes == "pad":
+            content = sum(math.prod(self.planes.size(plane)) for plane in range(self.shape[0]))
+            share = content / math.prod((self.shape[0], *self.shape[2:]))
+            if share < LEAST_CONTENT:
+                got = f"{100 * share:.2g} % of planes of {self.shape[2]} × {self.shape[3]}"
+                fix = "use ingest.sizes: square, or name in column names the pictures that belong together"
+                where, expected = self.planes.name(0), f"pictures that fill at least {100 * LEAST_CONTENT:g} %"
+                raise PipelineError(f"{where} and others", expected, got, fix=fix)
+        else:
             for plane in range(self.shape[0]):
                 height, width = self.planes.size(plane)
                 if height * width > LARGEST_PX:
