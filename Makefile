@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
+.PHONY: help demo test presets cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
@@ -33,6 +33,9 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 
 test: environment ## all tests, on WORKERS processes (2)
 	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
+
+presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder
+	@OMP_NUM_THREADS=1 python benchmarks/presets.py $(if $(ONLY),--presets $(ONLY)) $(if $(DATA),--root $(DATA))
 
 cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it
 	@folder="$$(mktemp -d)"; trap 'tests/cluster/down "$$folder"; rm -rf "$$folder"' EXIT; \
