@@ -126,6 +126,7 @@ class Padded(nn.Module):
 
 class Card:
     classes = ("background", "cell")
+    activation = "softmax"
 
     def __init__(self, geometry):
         self.geometry = geometry

@@ -52,7 +52,14 @@ def card_of(**changes):
 def check_facts(found, card, output="logits"):
     assert json.loads(found["classes"]) == list(card.classes)
     assert json.loads(found["normalise"])["method"] == card.normalise.method
-    assert json.loads(found["geometry"]) == {"stride": 8, "before": 44, "after": 48, "lost": 88, "crop_px": 0}
+    assert json.loads(found["geometry"]) == {
+        "stride": 8,
+        "before": 44,
+        "after": 48,
+        "lost": 88,
+        "crop_px": 0,
+        "whole_plane": False,
+    }
     assert json.loads(found["size"])["step_px"] == 8
     assert json.loads(found["output"]) == output
     assert found["weights_sha256"] == card.weights_sha256

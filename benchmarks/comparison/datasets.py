@@ -93,7 +93,7 @@ DATA_SETS = {
                 "labels": CELLS,
                 "normalise": {"method": "zscore"},  # DIC is grey in the middle, light and shadow around it
                 "weigh": {"sigma": 10.0, "gap_px": 5},  # cells of 100 px and more
-                "augment": {"rotate": False, "flip": False},  # the shadow of DIC always falls the same way
+                "augment": {"rotate": "none", "flip": False},  # the shadow of DIC always falls the same way
                 "stitch": {"min_area_px": 1000, "grow_px": 5},
             },
             {"seg": 0.7756},
