@@ -205,3 +205,21 @@ def test_grey_changes_stay_in_their_range():
     assert 0.09 < brightness.max() <= 0.1
     assert 0 <= min(one.noise for one in drawn) < max(one.noise for one in drawn) <= 0.03
     assert not np.allclose(contrast[:, 0], contrast[:, 1])
+
+
+def test_quarter_turns_keep_pixels_as_they_are():
+    image = torch.arange(2 * 9 * 9, dtype=torch.float32).reshape(2, 9, 9)
+    found = set()
+    for seed in range(40):
+        positions = augment.coordinates(draw(seed, (9, 9), rotate="quarter", flip=True), (9, 9)) + 4
+        warped = augment.warp_image(image, positions)
+        same = [torch.equal(warped, each) for each in dihedral(image)]
+        assert sum(same) == 1
+        found.add(same.index(True))
+    assert found == set(range(8))
+
+
+def dihedral(image):
+    """The eight ways to lay a square picture (channels, y, x)."""
+    for part in (image, image.flip(-1)):
+        yield from (torch.rot90(part, turns, (-2, -1)) for turns in range(4))

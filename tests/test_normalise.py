@@ -162,3 +162,10 @@ def test_stacks_with_other_channels_do_not_merge():
         merge([statistics([[1, 2]]), statistics([[1, 2], [3, 4]])])
     with pytest.raises(PipelineError, match="no stack"):
         merge([])
+
+
+def test_fixed_maps_black_and_white_to_0_and_1_whatever_the_image():
+    fixed = Normalise("fixed", black=100.0, white=4100.0)
+    normaliser = from_statistics(fixed, statistics([[5, 60000], [0, 1]]), np.uint16)
+    raw = np.array([100, 2100, 4100], np.uint16).reshape(1, 1, 3).repeat(2, axis=0)
+    np.testing.assert_allclose(normaliser(raw), np.broadcast_to([0, 0.5, 1], (2, 1, 3)), rtol=1e-6)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,14 @@ def _tilings(crop: Crop, forward: Forward) -> Iterator[tuple[str, Plan]]:
     geometry, (height, width) = forward.card.geometry, crop.shape[2:]
     stride = geometry.stride
     largest = geometry.round_up(max(height, width))
-    for tile_px in sorted({geometry.round_up(max(stride, largest // part)) for part in (2, 3, 5, 8)}):
-        shape = (1, height, width)
-        shards = {(largest, largest), (geometry.round_up(max(1, height // 2)), geometry.round_up(max(1, width // 3)))}
-        for shard in sorted(shards):
-            planned = plan(shape, geometry, tile_px, shard, regions=3)
-            yield (
-                f"tiles of {planned.keep[0]} x {planned.keep[1]} px, {planned.shard_count} shard(s), 3 regions",
-                planned,
-            )
+    whole, part = (largest, largest), (geometry.round_up(max(1, height // 2)), geometry.round_up(max(1, width // 3)))
+    sizes = sorted({geometry.round_up(max(stride, largest // count)) for count in (2, 3, 5, 8)})
+    # an output that is stretched to the input's size leaves one tiling alone
+    pairs = [(largest, whole)] if geometry.whole_plane else product(sizes, sorted({whole, part}))
+    for tile_px, shard in pairs:
+        planned = plan((1, height, width), geometry, tile_px, shard, regions=3)
+        keep, shards = planned.keep, planned.shard_count
+        yield f"tiles of {keep[0]} x {keep[1]} px, {shards} shard(s), 3 regions", planned
 
 
 def whole_pass(crop: Planes, forward: Forward) -> Logits:
@@ -132,14 +132,17 @@ def tiled_pass(crop: Planes, planned: Plan, forward: Forward) -> Logits:
 
 
 def paper_pass(crop: Planes, forward: Forward, output_px: int = 388) -> Logits:
-    """Return the logits (classes, y, x) of the paper's tiling: it steps by a full output and changes pooling phase."""
+    """Return the logits (classes, y, x) of the paper's tiling: it steps by a full output and changes pooling phase.
+
+    For padded networks that is tiling without a margin: zeros at every tile's edge.
+    """
     geometry, (height, width) = forward.card.geometry, crop.shape[2:]
     step = paper_step(forward, output_px)
-    size = step + geometry.lost, step + geometry.lost
+    size, margin = (step + geometry.lost, step + geometry.lost), geometry.lost // 2
     result = np.full((len(forward.card.classes), height, width), np.nan, np.float32)
     for y in range(0, height, step):
         for x in range(0, width, step):
-            window = forward.window(read_window(crop, 0, y - geometry.before, x - geometry.before, size))
+            window = forward.window(read_window(crop, 0, y - margin, x - margin, size))
             logits = forward([window])[0].cpu().numpy()
             rows, columns = min(step, height - y), min(step, width - x)
             result[:, y : y + rows, x : x + columns] = logits[:, :rows, :columns]

@@ -15,7 +15,7 @@ rule train:
     log:
         of_fold("results/logs/train.log", "results/logs/train/{fold}.log"),
     benchmark:
-        of_fold("results/benchmarks/train.tsv", "results/benchmarks/train/{fold}.tsv"),
+        of_fold("results/benchmarks/train.tsv", "results/benchmarks/train/{fold}.tsv")
     conda:
         "../../envs/torch.yaml"
     threads: SETTINGS.compute.threads * SETTINGS.compute.processes
