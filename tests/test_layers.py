@@ -25,7 +25,7 @@ readers.tiff_reader readers.picture_reader readers.files_reader
 readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
 inputs
 shard_file plane_array ngff pyramid halo objects.compiled objects.distances objects.atoms objects.components
-statistics labels stack normalise modelcard demo tiling fit ingest origin today
+statistics labels stack normalise modelcard demo tiling fit reference ingest origin today
 tile journal weights weigh
 training.processes training.augment training.training_stack training.sources training.dataset
 training.feed models training.losses training.validation
