@@ -26,7 +26,7 @@ readers.zarr_bounds readers.zarr_nodes readers.zarr_reader
 inputs
 shard_file plane_array ngff pyramid halo
 objects.compiled objects.distances objects.atoms objects.components objects.flood
-statistics labels stack normalise modelcard demo tiling fit ingest origin today
+statistics labels stack normalise modelcard demo tiling fit reference ingest origin today
 emptiness tile journal weights weigh page.figures page.overlays
 training.processes training.augment training.training_stack training.folds training.sources training.dataset
 training.feed

@@ -6,7 +6,7 @@ An image that is a Zarr store already is used in place; only its reference and s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,23 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import IGNORE, Config, Ingest, Store
+from unet_pipeline.config import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.fit import Fitted
 from unet_pipeline.inputs import Planes, open_planes
-from unet_pipeline.labels import LabelReader
-from unet_pipeline.pipelining import ahead, behind
+from unet_pipeline.pipelining import behind
 from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim, replacing
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr
 from unet_pipeline.record import Check, digest, provenance, told
+from unet_pipeline.reference import Block, content, copy_labels, read_ahead
 from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.statistics import Histogram, Moments, as_record
-
-Block = tuple[int, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
     store = output.parent / IMAGE
     with claim(output, store, list_path(output)) as mine:
         with replacing(store, mine.check) as partial:
-            content = _fill(partial, source, config, image, labels, mine.check)
+            counted = _fill(partial, source, config, image, labels, mine.check)
             found = {
                 "stack": source.stack,
                 "grid": asdict(_grid(source, image)),
@@ -90,7 +88,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
                 "dtype": image.dtype.name,
                 "image": _place(source, image),
                 "fit": image.record(),
-                **content,
+                **counted,
                 "fingerprints": {
                     "image": image.planes.fingerprint(),
                     "labels": labels.planes.fingerprint() if labels else None,
@@ -121,7 +119,7 @@ def _fill(
     with Progress(total, f"ingest {source.stack}") as progress:
         target = None if in_place else open_array(store, "0", True, check)
         statistics = _copy_image(image, grid, config.store, target, source.image, progress)
-        counts = _copy_labels(labels, source, config, store, progress, check) if labels else None
+        counts = copy_labels(labels, source.labels, config.labels, store, progress, check) if labels else None
     _fill_pyramids(store, in_place, labels is not None, check)
     return {"labels": counts, "statistics": statistics}
 
@@ -223,12 +221,12 @@ def _copy_image(
     if small:
         histogram = Histogram(image.dtype, moments.low, moments.high)
     write = target.write if target else lambda *_: None
-    with closing(_read_ahead(image, _blocks(grid, options))) as parts, behind(write) as write_soon:
+    with closing(read_ahead(image, _blocks(grid, options))) as parts, behind(write) as write_soon:
         for block, values in parts:
             _refuse_nan(values, f"{where}, plane {block[0]}")
             write_soon(*block, values)
             progress.advance()
-            known = _content(image, block, values)
+            known = content(image, block, values)
             if not known.size:
                 continue
             moments.add(known)
@@ -236,84 +234,18 @@ def _copy_image(
                 histogram.add(known)
     if histogram is None:
         histogram = Histogram(image.dtype, moments.low, moments.high)
-        with closing(_read_ahead(target or image, _blocks(grid, options))) as parts:
+        with closing(read_ahead(target or image, _blocks(grid, options))) as parts:
             for block, values in parts:
-                known = _content(image, block, values)
+                known = content(image, block, values)
                 if known.size:
                     histogram.add(known)
     return as_record(moments, histogram)
-
-
-def _content(planes: Fitted, block: Block, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the part of a block (channels, rows, columns) that a picture had; perhaps empty."""
-    rows, columns = planes.place(block[0]).within(*block[1:])
-    return values[:, rows, columns]
-
-
-def _read_ahead(planes: Fitted | PlaneArray, blocks: Iterable[Block]) -> Generator[tuple[Block, Any], None, None]:
-    return ahead(lambda block: (block, planes.read(*block)), blocks)
 
 
 def _refuse_nan(values: npt.NDArray[Any], where: str) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise PipelineError(where, "finite grey values", f"{count} NaN or infinite", fix="replace them before ingest")
-
-
-def _copy_labels(
-    labels: Fitted, source: Source, config: Config, store: Path, progress: Progress, check: Check
-) -> dict[str, Any]:
-    """Write the reference as classes and instances; return counts for the record."""
-    classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
-    reader = LabelReader(config.labels, source.labels)
-    largest = 0
-    with closing(_read_ahead(labels, classes.blocks())) as parts, behind(PlaneArray.write) as write_soon:
-        for block, values in parts:
-            known, place = _content(labels, block, values)[0], _label_place(labels, block[0])
-            if config.labels.kind == "classes":
-                write_soon(classes, *block, _around(labels, block, reader.classes(known, place), IGNORE))
-            else:
-                ids, indices = reader.instances(known, place)
-                write_soon(instances, *block, _around(labels, block, ids, 0))
-                write_soon(classes, *block, _around(labels, block, indices, IGNORE))
-                largest = max(largest, int(ids.max(initial=0)))
-            reader.ignored += values[0].size - known.size
-            progress.advance()
-    reader.finish()
-    if config.labels.kind == "classes":
-        largest = _instances_of_classes(classes, instances)
-    counts = dict(zip(config.labels.classes, reader.counts.tolist(), strict=True))
-    return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
-
-
-def _label_place(labels: Fitted, plane: int) -> str:
-    """Return file and plane for messages."""
-    place = labels.place(plane)
-    resized = f" resized to {place.height} × {place.width}" if place.scale != 1 else ""
-    return f"{labels.planes.name(plane)}{resized}"
-
-
-def _around(labels: Fitted, block: Block, known: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
-    """Return a block (rows, columns) of what is known of the picture, and `fill` around it."""
-    plane, rows, columns = block
-    size = rows.stop - rows.start, columns.stop - columns.start
-    if known.shape == size:
-        return known
-    whole = np.full(size, fill, known.dtype)
-    whole[labels.place(plane).within(rows, columns)] = known
-    return whole
-
-
-def _instances_of_classes(classes: PlaneArray, instances: PlaneArray) -> int:
-    """Number the connected components of every class but the background, plane by plane."""
-    # Imported here: compiled loops take half a second to load, and most stacks bring instances.
-    from unet_pipeline.objects.components import ComponentOptions, label_components
-
-    planes, _, height, width = classes.shape
-    table = label_components(
-        classes.read_label, instances.write, (planes, height, width), classes.shard_px, ComponentOptions()
-    )
-    return len(table.area)
 
 
 def _fill_pyramids(store: Path, in_place: bool, labelled: bool, check: Check) -> None:

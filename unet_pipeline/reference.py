@@ -1,0 +1,111 @@
+"""The reference of a stack: labels read, checked, and written as classes and instances, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline.config import IGNORE, Labels
+from unet_pipeline.fit import Fitted
+from unet_pipeline.labels import LabelReader
+from unet_pipeline.pipelining import ahead, behind
+from unet_pipeline.plane_array import PlaneArray, open_array
+from unet_pipeline.progress import Progress
+from unet_pipeline.record import Check
+from unet_pipeline.stack import CLASSES, INSTANCES
+
+Block = tuple[int, slice, slice]
+"""Plane, rows, columns."""
+
+
+def content(planes: Fitted, block: Block, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the part of a block that a picture had, (channels, rows, columns); perhaps empty.
+
+    Args:
+        planes: the fitted stack.
+        block: which block.
+        values: its values, (channels, rows, columns).
+    """
+    rows, columns = planes.place(block[0]).within(*block[1:])
+    return values[:, rows, columns]
+
+
+def read_ahead(planes: Fitted | PlaneArray, blocks: Iterable[Block]) -> Generator[tuple[Block, Any], None, None]:
+    """Yield each block with its values (channels, rows, columns), read while the caller works."""
+    return ahead(lambda block: (block, planes.read(*block)), blocks)
+
+
+def copy_labels(
+    labels: Fitted, where: str, options: Labels, store: Path, progress: Progress, check: Check
+) -> dict[str, Any]:
+    """Write the reference as classes and instances.
+
+    Args:
+        labels: the label pictures, fitted as the image.
+        where: file or folder of the labels, for messages.
+        options: what their values mean.
+        store: the store with the arrays of both, still empty.
+        progress: advanced at each block.
+        check: called before each shard is written.
+
+    Returns:
+        Counts for the record: class_counts, ignored, largest_instance.
+
+    Raises:
+        PipelineError: for the reasons of `LabelReader`, or if a file cannot be read.
+    """
+    classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
+    reader = LabelReader(options, where)
+    largest = 0
+    with closing(read_ahead(labels, classes.blocks())) as parts, behind(PlaneArray.write) as write_soon:
+        for block, values in parts:
+            known, place = content(labels, block, values)[0], _label_place(labels, block[0])
+            if options.kind == "classes":
+                write_soon(classes, *block, _around(labels, block, reader.classes(known, place), IGNORE))
+            else:
+                ids, indices = reader.instances(known, place)
+                write_soon(instances, *block, _around(labels, block, ids, 0))
+                write_soon(classes, *block, _around(labels, block, indices, IGNORE))
+                largest = max(largest, int(ids.max(initial=0)))
+            reader.ignored += values[0].size - known.size
+            progress.advance()
+    reader.finish()
+    if options.kind == "classes":
+        largest = _instances_of_classes(classes, instances)
+    counts = dict(zip(options.classes, reader.counts.tolist(), strict=True))
+    return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
+
+
+def _label_place(labels: Fitted, plane: int) -> str:
+    """Return file and plane for messages."""
+    place = labels.place(plane)
+    resized = f" resized to {place.height} × {place.width}" if place.scale != 1 else ""
+    return f"{labels.planes.name(plane)}{resized}"
+
+
+def _around(labels: Fitted, block: Block, known: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+    """Return a block (rows, columns) of what is known of the picture, and `fill` around it."""
+    plane, rows, columns = block
+    size = rows.stop - rows.start, columns.stop - columns.start
+    if known.shape == size:
+        return known
+    whole = np.full(size, fill, known.dtype)
+    whole[labels.place(plane).within(rows, columns)] = known
+    return whole
+
+
+def _instances_of_classes(classes: PlaneArray, instances: PlaneArray) -> int:
+    """Number the connected components of every class but the background, plane by plane."""
+    # Imported here: compiled loops take half a second to load, and most stacks bring instances.
+    from unet_pipeline.objects.components import ComponentOptions, label_components
+
+    planes, _, height, width = classes.shape
+    table = label_components(
+        classes.read_label, instances.write, (planes, height, width), classes.shard_px, ComponentOptions()
+    )
+    return len(table.area)
