@@ -198,7 +198,7 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
     grey = normaliser(read(stack.image, 0))
     assert len({round(float(channel.std()), 6) for channel in grey}) == 3  # each channel by its own statistics
     scores = evaluate(run(make_plan(stack, config), voc.root / "model", config), config, record.with_name("m.json"))
-    assert scores["pixels"] == {"scored": int(known.sum()), "of": known.size}
+    assert scores["pixels"].items() >= {"scored": int(known.sum()), "of": known.size}.items()
     assert sum(one["reference_pixels"] for one in scores["classes"]) == known.sum()
 
 
