@@ -56,7 +56,8 @@ def test_tiles_equal_one_whole_pass(name: str) -> None:
     crop = sizes.crop_px
     with torch.inference_mode():
         whole = network(image)[..., crop : crop + 2 * keep, crop : crop + 2 * keep]
-        for y, x in ((0, 0), (0, keep), (keep, stride), (stride, keep)):
+        places = [(keep, stride), (stride, keep), (0, 0), (0, keep)]
+        for y, x in places[: 1 if VARIANTS[name].network == "resnet50" else None]:
             read = sizes.read_px(keep)
             part = network(image[..., y : y + read, x : x + read])[..., crop : crop + keep, crop : crop + keep]
             torch.testing.assert_close(part, whole[..., y : y + keep, x : x + keep], rtol=1e-5, atol=1e-5)
@@ -76,9 +77,9 @@ def smooth(network: nn.Module) -> nn.Module:
     return network
 
 
-def extent(network: nn.Module, size: int, at: int) -> tuple[int, int]:
+def extent(network: nn.Module, height: int, width: int, at: int) -> tuple[int, int]:
     """First and last row of the image that changes output row `at`, by gradient."""
-    image = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    image = torch.ones(1, 1, height, width, dtype=torch.float64, requires_grad=True)
     output = network(image)
     output[0, :, at, output.shape[-1] // 2].sum().backward()
     rows = image.grad[0, 0].abs().amax(dim=1).nonzero()[:, 0]
@@ -89,9 +90,10 @@ def extent(network: nn.Module, size: int, at: int) -> tuple[int, int]:
 def test_sees_as_far_as_is_computed(name: str) -> None:
     sizes = geometry(architecture(VARIANTS[name], 1, 2))
     network, size = smooth(network_of(VARIANTS[name])).double(), sizes.read_px(sizes.stride)
+    width = size if sizes.lost else 2 * sizes.stride  # as rows are alike, few columns say as much
     # of the slow networks only the row that sees farthest, found with one of all rows
     phases = FARTHEST[name] if name in FARTHEST else range(sizes.stride)
-    seen = [extent(network, size, sizes.crop_px + phase) for phase in phases]
+    seen = [extent(network, size, width, sizes.crop_px + phase) for phase in phases]
     if sizes.lost:  # what is read begins with the first pixel that the first kept one sees
         assert 0 <= seen[0][0] < sizes.stride
         assert sizes.before == sizes.lost // 2
