@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from unet_pipeline.modelcard import Architecture, geometry
 from unet_pipeline.networks.blocks import check_input, convolutions, doubling
@@ -28,6 +26,8 @@ class VGG16(nn.Module):
 
     def __init__(self, in_channels: int) -> None:
         """Build it; names of tensors are torchvision's."""
+        from torchvision.models.vgg import cfgs, make_layers  # here: most networks do without it, and start sooner
+
         super().__init__()
         self.features = make_layers(cfgs["D"])[:-1]
         if in_channels != 3:
@@ -49,6 +49,8 @@ class ResNet50(nn.Module):
 
     def __init__(self, in_channels: int) -> None:
         """Build it; names of tensors are torchvision's."""
+        import torchvision
+
         super().__init__()
         whole = torchvision.models.resnet50(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
