@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import unpadded
+from unet_pipeline.geometry import resized, unpadded
 
 
 def walk(size: int, depth: int) -> int | None:
@@ -74,3 +74,12 @@ def test_the_nearest_legal_input_is_legal_and_nearest(size):
 def test_depth_zero_is_refused():
     with pytest.raises(PipelineError, match=r"model\.depth"):
         unpadded(0)
+
+
+def test_a_stretched_output_still_wants_the_sizes_of_its_levels():
+    sizes = resized(2)
+    assert sizes.smallest_px == unpadded(2).smallest_px == 44
+    with pytest.raises(PipelineError, match="44 px or more in steps of 4"):
+        sizes.check_read(40, "x")
+    sizes.check_read(48, "x")
+    assert (sizes.read_px(128), sizes.output_px(128), sizes.training_px(128)) == (128, 128, 128)

@@ -73,6 +73,13 @@ class Geometry:
         self.check_read(read_px, "network input")
         return read_px - self.lost
 
+    @property
+    def smallest_px(self) -> int:
+        """The smallest input size at which the network returns anything; legal sizes go on in steps of the stride."""
+        # stretched or not, the levels lose the same
+        lost = unpadded(self.stride.bit_length() - 1).lost if self.whole_plane else self.lost
+        return lost + ((self.before + self.after - lost) % self.stride or self.stride)
+
     def round_up(self, size_px: int) -> int:
         """Return the smallest kept size that covers `size_px` px."""
         return -(-size_px // self.stride) * self.stride
@@ -85,7 +92,7 @@ class Geometry:
 
     def check_read(self, read_px: int, where: str) -> None:
         """Refuse an input size at which some level would be odd or empty."""
-        smallest = self.lost + ((self.before + self.after - self.lost) % self.stride or self.stride)
+        smallest = self.smallest_px
         excess = (read_px - smallest) % self.stride
         if read_px < smallest or excess:
             nearest = max(smallest, read_px - excess if 2 * excess < self.stride else read_px - excess + self.stride)

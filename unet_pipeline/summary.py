@@ -64,7 +64,7 @@ def of_architecture(architecture: Architecture, tile_px: int | None = None) -> d
     return {
         "architecture": asdict(architecture),
         "geometry": asdict(sizes),
-        "sizes": {"smallest_px": sizes.read_px(sizes.stride), "step_px": sizes.stride},
+        "sizes": {"smallest_px": max(sizes.read_px(sizes.stride), sizes.smallest_px), "step_px": sizes.stride},
         "tile": {"keep_px": keep_px, "read_px": read_px, "output_px": sizes.output_px(read_px)},
         "levels": levels,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

@@ -60,7 +60,7 @@ class Exported(nn.Module):
             logits = logits[:, :, start : start + height, start : start + width]
         elif self.trim_px:
             logits = logits[:, :, self.trim_px : -self.trim_px, self.trim_px : -self.trim_px]
-        return ACTIVATIONS[activation(self.card)](logits) if self.probabilities else logits
+        return ACTIVATIONS[self.card.activation](logits) if self.probabilities else logits
 
     @property
     def lost_px(self) -> int:
@@ -73,17 +73,12 @@ class Exported(nn.Module):
         geometry = self.card.geometry
         if self.same_size:  # a mirror image is at most as large as the image, less the edge
             return geometry.round_up(max(geometry.before, geometry.after) + 1)
-        return geometry.read_px(geometry.stride)
+        return max(geometry.read_px(geometry.stride), geometry.smallest_px)
 
     @property
     def output_name(self) -> str:
         """What the output is called: "probabilities" or "logits"."""
         return "probabilities" if self.probabilities else "logits"
-
-
-def activation(card: ModelCard) -> str:
-    """Return how logits become probabilities: "softmax", or "sigmoid" where each class is its own question."""
-    return card.activation
 
 
 def example(module: Exported, images: int, rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -151,7 +146,7 @@ def facts(module: Exported) -> dict[str, str]:
     said = {
         "classes": list(card.classes),
         "output": module.output_name,
-        "activation": activation(card),
+        "activation": card.activation,
         "architecture": asdict(card.architecture),
         "normalise": asdict(card.normalise),
         "normaliser": None if card.normaliser is None else card.normaliser.to_json(),

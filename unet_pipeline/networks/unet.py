@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from unet_pipeline.geometry import unpadded
 from unet_pipeline.modelcard import Architecture, geometry
 from unet_pipeline.networks.blocks import centre_crop, check_input, convolutions, doubling, halving
 
@@ -64,7 +63,7 @@ class UNet(nn.Module):
         Raises:
             PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
         """
-        self._check(image)
+        check_input(image, self.architecture.in_channels, self.geometry)
         skips = []
         x = image
         for level, contract in enumerate(self.contracting):
@@ -81,8 +80,3 @@ class UNet(nn.Module):
         if self.architecture.resize_output:
             scores = interpolate(scores, image.shape[2:])
         return scores
-
-    def _check(self, image: torch.Tensor) -> None:
-        # stretched to the input's size or not, the levels lose the same
-        sizes = unpadded(self.architecture.depth) if self.architecture.resize_output else self.geometry
-        check_input(image, self.architecture.in_channels, sizes)
