@@ -11,15 +11,15 @@ import torch
 from chain import make_model
 
 from unet_pipeline.__main__ import main
-from unet_pipeline.config import Normalise
+from unet_pipeline.config import Model, Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.export import export
 from unet_pipeline.exporting import bioimageio_package, exported
 from unet_pipeline.exporting.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo
 from unet_pipeline.exporting.exported import Exported, compare, facts, import_all
 from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
-from unet_pipeline.models import build, load_model
+from unet_pipeline.modelcard import Architecture, ModelCard, architecture, read_card, write_card
+from unet_pipeline.models import build, load_model, save_model
 from unet_pipeline.normalise import Normaliser
 
 DEPTH = 3
@@ -89,6 +89,24 @@ def test_torchscript_with_probabilities(model, network, tmp_path, capsys):
     for image in images():
         torch.testing.assert_close(again(image), torch.softmax(network(image), 1))
     check_facts({name: text.decode() for name, text in extra.items()}, read_card(model), "probabilities")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Model(depth=2, base_channels=2, padded=True, batch_norm=True, up="bilinear"),
+        Model(depth=2, base_channels=2, padded=True, down="stride"),
+        Model(depth=2, base_channels=2, resize_output=True),
+    ],
+)
+def test_other_networks_and_a_sigmoid(options, tmp_path):
+    """The export compares with the network itself; here its probabilities are looked at."""
+    card = ModelCard(architecture(options, 1, 2), ("background", "cell"), activation="sigmoid")
+    save_model(tmp_path / "model", build(card.architecture), card)
+    export(tmp_path / "model", "torchscript", tmp_path / "model.pt", probabilities=True)
+    image = torch.rand(1, 1, 64, 72)
+    expected = torch.sigmoid(load_model(tmp_path / "model", torch.device("cpu"))[0](image))
+    torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.pt"))(image), expected)
 
 
 def test_torch_export(model, network, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -129,3 +132,15 @@ def test_threshold_and_sigmoid_decide_the_classes(tmp_path: Path) -> None:
     assert forward.threshold == 0.7
     logits = torch.tensor([[[2.0]], [[-1.0]]])
     torch.testing.assert_close(forward.shares(logits), logits.sigmoid())
+
+
+@pytest.mark.slow
+def test_a_preset_runs_from_pictures_to_a_score(tmp_path: Path) -> None:
+    """Drawn cells as a VOC tree of different sizes; `make presets` runs them all on real images."""
+    command = [sys.executable, str(FOLDER.parents[1] / "benchmarks" / "presets.py"), "--presets", "strided"]
+    command += ["--root", str(tmp_path / "none"), "--work", str(tmp_path / "work")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.fullmatch(r"strided +[\d,]+ parameters  SEG [\d.]+, mIoU [\d.]+ +[\d.]+ s", ran.stdout.splitlines()[-1])
+    assert list((tmp_path / "work" / "strided" / "results" / "model" / "tensorboard").iterdir())
+    assert list((tmp_path / "work" / "strided" / "results" / "model" / "samples").glob("*.png"))
