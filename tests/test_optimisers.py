@@ -131,3 +131,19 @@ def test_a_file_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     for name in ("w.safetensors", "absent.pth"):
         with pytest.raises(PipelineError, match=name):
             load_encoder(VGG16(3), tmp_path / name)
+
+
+def test_processes_on_a_cpu_and_batch_normalisation_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unet_pipeline.training.learner import prepare
+
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for norm in (False, True):
+        model = Model(depth=2, base_channels=2, padded=True, batch_norm=norm)
+        card = ModelCard(architecture(model, 1, 2), ("background", "cell"))
+        given = [discs(0)], [], card, np.array([1.0, 1.0]), settings(batch=2), tmp_path, "d"
+        if norm:
+            with pytest.raises(PipelineError, match=r"compute\.processes.*\n.*nearest legal value: 1"):
+                prepare(*given)
+        else:
+            prepare(*given)

@@ -140,7 +140,7 @@ def prepare(
     if options.freeze_steps:
         group.share(options.freeze_batch, "train.freeze_batch")
     weights = _checked_weights(class_weights, card)
-    network = _network(card, settings, group.first).to(device)
+    network = _synchronised(_network(card, settings, group.first).to(device), group, device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tiles = validation_tiles(validation_stacks, options.tile_px, options.validate_tiles)
     content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
@@ -172,6 +172,17 @@ def _network(card: ModelCard, settings: Settings, first: bool) -> nn.Module:
         if first:
             tell(f"model.encoder_weights: {found}")
     return network
+
+
+def _synchronised(network: nn.Module, group: Group, device: torch.device) -> nn.Module:
+    """Let batch normalisation see the batches of all processes: one process with the whole batch would do the same."""
+    if group.size == 1 or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return network
+    if device.type != "cuda":
+        fix = "train in one process, or without batch normalisation"
+        raise PipelineError("compute.processes", "1 with batch normalisation on a CPU", group.size, 1, fix)
+    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return synchronised
 
 
 def _validation(
