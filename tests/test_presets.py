@@ -109,7 +109,7 @@ def test_no_seam(name: str, tmp_path: Path) -> None:
     activation: Any = "sigmoid" if "binary" in whole.train.loss else "softmax"
     save_model(tmp_path / "model", network, ModelCard(model, ("background", "cell"), whole.normalise, None, activation))
     config = replace(whole, predict=replace(whole.predict, precision="float32"))
-    found = prove(tmp_path / "model", stack, config, None, crop_px=40)
+    found = prove(tmp_path / "model", stack, config, None, crop_px=48)
     assert found["seamless"], found["rows"]
     assert len({row["tiling"] for row in found["rows"]}) == (1 if name == "tgs" else len(found["rows"]))
     if name != "tgs":
