@@ -97,3 +97,14 @@ def test_damaged_metadata_are_mended_and_shards_kept(stack):
     make_plan(stack)
     assert {path: path.read_bytes() for path in files} == files
     assert planned.probabilities().read(0, slice(0, 64), slice(0, 64)).all()
+
+
+def test_what_mends_the_metadata_of_an_array_is_the_plan_not_a_region(stack):
+    planned = make_plan(stack)
+    for name, opened in (("0", planned.probabilities), ("labels/classes/0", lambda: planned.labels("classes"))):
+        place = planned.store / name / "zarr.json"
+        place.write_bytes(place.read_bytes()[:-9])
+        with pytest.raises(PipelineError) as refusal:
+            opened()
+        assert "tiles.json" in refusal.value.fix
+        assert "regions" not in refusal.value.fix

@@ -178,8 +178,11 @@ def open_array(
     writable: bool = False,
     check: Callable[[], None] = lambda: None,
     repair: Repair = rerun_step,
+    metadata_fix: str = "",
 ) -> PlaneArray:
     """Open an array of a store, e.g. `open_array(image, "labels/classes/0")`; see `PlaneArray` for the rest.
+
+    `metadata_fix` says what mends the array's metadata, where that is not what mends its first shard.
 
     Raises:
         PipelineError: if the store or the array does not exist or cannot be read.
@@ -188,4 +191,4 @@ def open_array(
         array = zarr.open_array(store, path=name, mode="r+" if writable else "r", zarr_format=3)
         return PlaneArray(array, check, repair)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PipelineError(store / name, "a Zarr v3 array", error, fix=repair(0, 0, 0)) from error
+        raise PipelineError(store / name, "a Zarr v3 array", error, fix=metadata_fix or repair(0, 0, 0)) from error

@@ -111,7 +111,7 @@ class StackPlan:
     def _open(self, name: str, writable: bool, check: Check, repair: Repair) -> PlaneArray:
         if not ngff.belongs(self.store, self.digest):
             raise PipelineError(self.store, f"the store of {self.record}", "another or none", fix=again(self.record))
-        return open_array(self.store, name, writable, check, repair)
+        return open_array(self.store, name, writable, check, repair, again(self.record))
 
     def _repair_region(self, plane: int, row: int, column: int) -> str:
         return again(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))
