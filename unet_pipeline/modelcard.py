@@ -68,10 +68,10 @@ def architecture(model: Model, channels: int, classes: int) -> Architecture:
 def geometry(architecture: Architecture) -> Geometry:
     """Return the size arithmetic of a network."""
     depth, bilinear = architecture.depth, architecture.up == "bilinear"
-    if architecture.network in ENCODER_LEVELS:
-        return padded(reach.reach_px(ENCODER_LEVELS[architecture.network](), bilinear), 2**depth)
-    if architecture.padded:
-        return padded(reach.reach_px(reach.unet(depth, architecture.down == "stride"), bilinear), 2**depth)
+    own = ENCODER_LEVELS.get(architecture.network)
+    if own or architecture.padded:
+        levels = own() if own else reach.unet(depth, architecture.down == "stride")
+        return padded(reach.reach_px(levels, bilinear), 2**depth)
     if architecture.resize_output:
         return resized(depth)
     return unpadded(depth, lost_up_px=int(bilinear))
@@ -158,7 +158,7 @@ def read_card(folder: Path) -> ModelCard:
     value = read_json(path, fix=FIX)
     if value.get("format") != FORMAT:
         raise PipelineError(f"{path}: format", repr(FORMAT), repr(value.get("format")), fix=FIX)
-    names = {"format", "weights_sha256", *(f.name for f in fields(ModelCard)), "geometry"}
+    names = {"format", "geometry", *(f.name for f in fields(ModelCard))}
     if missing := sorted(names - set(value)):
         raise PipelineError(path, f"the keys {', '.join(sorted(names))}", f"none named {', '.join(missing)}", fix=FIX)
     normaliser = value["normaliser"]

@@ -143,6 +143,7 @@ def prepare(
     network = _synchronised(_network(card, settings, group.first).to(device), group, device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tiles = validation_tiles(validation_stacks, options.tile_px, options.validate_tiles)
+    validation = _validation(tiles, card, settings, device, group)
     content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
     return Learner(
         settings,
@@ -152,8 +153,8 @@ def prepare(
         torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
         weights.to(device),
         Sampler(sources(in_memory(stacks), device), card.geometry, options.tile_px, settings.augment, options.seed),
-        Loss.of(options),
-        _validation(tiles, card, settings, device, group),
+        validation.loss,
+        validation,
         folder / CHECKPOINT,
         digest_of(content),
         group,
