@@ -30,6 +30,9 @@ from unet_pipeline.errors import PipelineError
 
 ROOT = Path(__file__).parents[1]
 DATA = os.environ.get("UNET_PIPELINE_DATA") or str(ROOT.parent / "shared" / "data")
+ROWS = (
+    "default", "paper", "release2015", "kamiyin", "strided", "jermainn", "vgg16", "resnet50", "tgs",
+)  # fmt: skip
 SMALL = ("isbi2012_em", "ctc_dic_hela", "ctc_phc_u373", "ctc_fluo_hela", "dsb2018_256")
 NOTES = """
 The splits are ours (benchmarks/splits), of the challenges' training images; the paper's numbers are of hidden test sets
@@ -48,7 +51,7 @@ which does not fit a budget of seconds on two cores.
 def parser() -> argparse.ArgumentParser:
     """Return the options."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--presets", nargs="+", default=["paper"], help="names of files in workflow/presets")
+    top.add_argument("--presets", nargs="+", default=list(ROWS), help="files in workflow/presets; default: config.yaml")
     top.add_argument("--ablate", default=None, help="preset of the ablation (default: the first); empty: none")
     top.add_argument("--ablate-on", nargs="*", default=None, help="data sets of the ablation (default: all)")
     top.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other systems")

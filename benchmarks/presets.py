@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ FILES = {
 
 
 def pictures(source: str, root: Path) -> tuple[Pictures, Pictures]:
-    """Return images (uint8) and labels, (y, x) each: the middle of real planes, or drawn cells where there are none."""
+    """Return images (uint8) and labels, (y, x) each: a part of real planes, or drawn cells where there are none."""
     if not (root / source).is_dir():
         drawn = [cells((EDGE, EDGE), np.random.default_rng([11, number])) for number in range(PLANES)]
         grey = [np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8) for image, _ in drawn]
@@ -144,10 +145,21 @@ def pictures(source: str, root: Path) -> tuple[Pictures, Pictures]:
         return grey, [np.uint8(255) * (ids > 0) if membranes else ids.astype(np.uint16) for _, ids in drawn]
     whole = [tifffile.imread(root / source / name) for name in FILES[source]]
     chosen = np.linspace(0, len(whole[0]) - 1, PLANES).astype(int)
-    top, left = ((size - EDGE) // 2 for size in whole[0].shape[1:])
-    part = slice(top, top + EDGE), slice(left, left + EDGE)
+    part = fullest(whole[1][chosen])
     images, labels = ([planes[number][part] for number in chosen] for planes in whole)
     return images, labels
+
+
+def fullest(labels: npt.NDArray[Any]) -> tuple[slice, slice]:
+    """Return the square of `EDGE` px where the emptiest of the planes (plane, y, x) has most labelled pixels."""
+
+    def labelled(part: tuple[slice, slice]) -> tuple[int, int]:
+        counts = np.count_nonzero(labels[:, *part], axis=(1, 2))
+        return int(counts.min()), int(counts.sum())
+
+    corners = product(*(range(0, size - EDGE + 1, EDGE // 4) for size in labels.shape[1:]))
+    squares = [(slice(top, top + EDGE), slice(left, left + EDGE)) for top, left in corners]
+    return max(squares, key=labelled)
 
 
 def small(name: str, labels: Mapping[str, Any]) -> dict[str, Any]:

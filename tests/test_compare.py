@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -288,3 +289,14 @@ def test_spread():
     assert spread([None]) == "–"
     assert spread([0.5, None]) == "0.500"
     assert spread([0.4, 0.6, 0.5]) == "0.500 ± 0.100"
+
+
+@pytest.mark.parametrize("preset", compare.ROWS)
+def test_every_row_fits_every_data_set_and_sees_the_same_pixels(preset, tmp_path):
+    for data in (replace(one, images="drawn.tif") for one in datasets.DATA_SETS.values()):
+        tifffile.imwrite(tmp_path / "drawn.tif", np.zeros((6, 64, 72), np.uint8), photometric="minisblack")
+        split = make_splits(data.name, 6, data.order, 2)[0]
+        job = pipeline.Job(data, split, variants.Variant(preset, preset), variants.Budget(), tmp_path, tmp_path)
+        config = job.config()
+        assert config["ingest"]["sizes"] == "same" and not config["model"]["resize_output"]
+        assert config["train"]["hold_out"] == 0.0 and config["model"]["encoder_weights"] is None

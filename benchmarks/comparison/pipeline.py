@@ -19,7 +19,7 @@ import yaml
 
 from comparison.datasets import DataSet
 from comparison.splits import Split, planes_text
-from comparison.variants import Budget, Variant, load_preset, merged, sized, steps_for, with_steps
+from comparison.variants import SAME, Budget, Variant, load_preset, merged, sized, steps_for, with_steps
 from unet_pipeline import __version__
 from unet_pipeline.__main__ import main
 from unet_pipeline.configcheck import from_dict
@@ -77,7 +77,7 @@ class Job:
             PipelineError: unknown preset, or keys that contradict each other.
         """
         _, height, width = self.data.shape(self.root)
-        whole = merged(load_preset(self.variant.preset), self.data.keys, self.variant.changes)
+        whole = merged(load_preset(self.variant.preset), SAME, self.data.keys, self.variant.changes)
         config = sized(whole, self.budget, (height, width))
         from_dict(config)
         return config

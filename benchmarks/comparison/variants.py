@@ -21,6 +21,17 @@ ABLATIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """The ablation the paper never printed: what is left out, as keys of the configuration."""
 
+DEFAULT = "default"
+"""The row that is config.yaml itself."""
+SAME: Mapping[str, Mapping[str, Any]] = {
+    "ingest": {"sizes": "same"},
+    "model": {"resize_output": False, "encoder_weights": None},
+    "train": {"hold_out": 0.0, "freeze_steps": 0},
+    "report": {"pictures": []},
+    "watch": {"tensorboard": False, "samples": False},
+}
+"""What no row may do: see other pixels than the others, choose by other planes, or bring weights that are not here."""
+
 VALIDATIONS = 6
 """How often a training looks at the validation planes, and how often the peer does."""
 
@@ -92,12 +103,14 @@ def variants(presets: list[str], ablated: str, peers: list[str]) -> list[Variant
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Return the whole configuration of a preset as plain values.
+    """Return the whole configuration of a preset, or config.yaml's as `DEFAULT`, as plain values.
 
     Raises:
         PipelineError: there is no such preset; the nearest name is given.
     """
-    known = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name == DEFAULT:
+        return as_plain(load_merged([]))
+    known = sorted([DEFAULT, *(path.stem for path in PRESETS.glob("*.yaml"))])
     if name not in known:
         raise PipelineError("--presets", f"names of {', '.join(known)}", name, nearest_name(name, known))
     return as_plain(load_merged([str(PRESETS / f"{name}.yaml")]))
