@@ -39,7 +39,9 @@ The splits are ours (benchmarks/splits), of the challenges' training images; the
 and compare in kind only. Neighbouring planes of a sequence never train and test in one fold. V_rand and V_info of
 isbi2012_em are thinned, those of the other sets are not: do not compare them across sets. AP50 = TP / (TP + FP + FN) at
 IoU 0.5. Gap, sigma and the smallest object belong to the data set and are the same in all rows but the ablations;
-the weights with the least loss on the validation planes count. Seconds are wall time with the other workers beside.
+the weights with the least loss on the validation planes count. default is config.yaml. So that all rows see the same
+pixels, none resizes pictures or its output (tgs does) or holds planes out beside the validation planes; vgg16 and
+resnet50 start from random weights (ImageNet's are the user's to bring), and --width does not narrow them. Seconds are wall time with the other workers beside.
 monai: MONAI's UNet at its defaults (padded, instance norm, PReLU) with the first preset's depth and width, batches of
 4, random crops, flips and quarter turns, DiceCE, Adam 0.001; sliding window at its defaults (overlap 0.25, constant).
 It learns our classes, touching objects parted by the same gap; its objects are made and scored as ours.

@@ -39,7 +39,7 @@ def discs(seed=0, shape=(2, 60, 70), channels=1, name="discs"):
 def settings(watch=None, **train):
     """Settings of a training of seconds."""
     values = {
-        "steps": 24, "tile_px": 16, "batch": 2, "learning_rate": 0.01, "warmup": 4, "momentum": 0.9,
+        "steps": 24, "tile_px": 16, "batch": 2, "optimiser": "sgd", "learning_rate": 0.01, "warmup": 4, "momentum": 0.9,
         "validate_every": 7, "validate_tiles": 3, "checkpoint_every": 5, "seed": 3,
     }  # fmt: skip
     return Settings(Train(**{**values, **train}), Augment(), Compute(device="cpu", threads=1), watch or Watch())

@@ -149,15 +149,15 @@ class Train:
     loss: Loss = key("cross_entropy", "what is minimised; sums of two are written with +")
     focal_gamma: float = key(2.0, "focal loss: pixels that are nearly right count (1 - p)^gamma", 0, 10)
     focal_alpha: float | None = key(None, "focal loss: weight of objects, background has 1 - alpha; null: none", 0, 1)
-    optimiser: Literal["sgd", "adam", "rmsprop"] = key("sgd", "sgd with momentum, Adam, or RMSprop with momentum")
-    learning_rate: float = key(0.005, "peak learning rate", 1e-9, 10)
+    optimiser: Literal["sgd", "adam", "rmsprop"] = key("adam", "sgd with momentum, Adam, or RMSprop with momentum")
+    learning_rate: float = key(0.001, "peak learning rate", 1e-9, 10)
     warmup: int = key(50, "steps over which the learning rate rises from 0", 0, 1_000_000)
     schedule: Literal["constant", "cosine", "step"] = key(
         "cosine", "cosine falls to 0 at the last step; step: in stairs"
     )
     stairs: int = key(10, "schedule step: number of stairs, of equal length", 1, 1000)
     stair_factor: float = key(0.6, "schedule step: the learning rate of a stair over that of the one before", 0.001, 1)
-    momentum: float = key(0.99, "momentum; 0.99 makes many past tiles count, as in the paper; Adam's beta1", 0, 0.9999)
+    momentum: float = key(0.9, "momentum of sgd and rmsprop, the paper's is 0.99; Adam's beta1", 0, 0.9999)
     weight_decay: float = key(0.0, "L2 penalty on the kernels", 0, 1)
     clip: float = key(1.0, "largest norm of a gradient; 0 turns clipping off", 0, 1e6)
     freeze_steps: int = key(0, "first steps in which the encoder (vgg16, resnet50) keeps its weights", 0, 10_000_000)

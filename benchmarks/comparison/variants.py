@@ -50,7 +50,7 @@ class Budget:
         threads: CPU threads of a run.
     """
 
-    seconds: float | None = 20.0
+    seconds: float | None = 30.0
     steps: int = 0
     width: int | None = 8
     tile_px: int | None = 192
