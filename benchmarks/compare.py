@@ -41,7 +41,8 @@ isbi2012_em are thinned, those of the other sets are not: do not compare them ac
 IoU 0.5. Gap, sigma and the smallest object belong to the data set and are the same in all rows but the ablations;
 the weights with the least loss on the validation planes count. default is config.yaml. So that all rows see the same
 pixels, none resizes pictures or its output (tgs does) or holds planes out beside the validation planes; vgg16 and
-resnet50 start from random weights (ImageNet's are the user's to bring), and --width does not narrow them. Seconds are wall time with the other workers beside.
+resnet50 start from random weights (ImageNet's are the user's to bring), and --width does not narrow them.
+Seconds are wall time with the other workers beside.
 monai: MONAI's UNet at its defaults (padded, instance norm, PReLU) with the first preset's depth and width, batches of
 4, random crops, flips and quarter turns, DiceCE, Adam 0.001; sliding window at its defaults (overlap 0.25, constant).
 It learns our classes, touching objects parted by the same gap; its objects are made and scored as ours.
