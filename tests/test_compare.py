@@ -291,7 +291,7 @@ def test_spread():
     assert spread([0.4, 0.6, 0.5]) == "0.500 ± 0.100"
 
 
-@pytest.mark.parametrize("preset", compare.ROWS)
+@pytest.mark.parametrize("preset", [*compare.ROWS, *compare.LARGE])
 def test_every_row_fits_every_data_set_and_sees_the_same_pixels(preset, tmp_path):
     for data in (replace(one, images="drawn.tif") for one in datasets.DATA_SETS.values()):
         tifffile.imwrite(tmp_path / "drawn.tif", np.zeros((6, 64, 72), np.uint8), photometric="minisblack")
