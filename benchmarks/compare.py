@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.util import find_spec
@@ -123,12 +124,24 @@ def unchanged(job: Job) -> Job:
     return Job(job.data, job.split, whole, job.budget, job.root, job.work, job.keep)
 
 
+def end_with_parent() -> None:
+    """Let this worker end when the comparison that started it is killed, instead of going on for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def done_in_turn(todo: Sequence[Job], workers: int) -> Iterator[tuple[Job, dict[str, Any]]]:
     """Run jobs, so many at a time, and give each with its record as it ends."""
     if workers == 1:
         yield from ((job, run(job)) for job in todo)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         running = {pool.submit(run, job): job for job in todo}
         try:
             for future in as_completed(running):
