@@ -56,7 +56,7 @@ which does not fit a budget of seconds on two cores.
 def parser() -> argparse.ArgumentParser:
     """Return the options."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    top.add_argument("--presets", nargs="+", default=None, help="files in workflow/presets; default: config.yaml")
+    top.add_argument("--presets", nargs="+", default=None, help="in workflow/presets, or default")
     top.add_argument("--ablate", default=None, help="preset of the ablation (default: the first); empty: none")
     top.add_argument("--ablate-on", nargs="*", default=None, help="data sets of the ablation (default: all)")
     top.add_argument("--peers", nargs="*", default=list(PEERS), choices=PEERS, help="other systems")
@@ -155,8 +155,8 @@ def compare(given: argparse.Namespace) -> Path:
     """Run what is not done yet and keep the table true; return its path."""
     peers = [name for name in given.peers if find_spec(name)]
     left_out = [f"{name} is not installed here: left out." for name in given.peers if name not in peers]
-    ablated = given.presets[0] if given.ablate is None else given.ablate
-    rows = variants(given.presets, ablated, peers)
+    presets = given.presets or [*ROWS, *(LARGE if given.full else ())]
+    rows = variants(presets, presets[0] if given.ablate is None else given.ablate, peers)
     all_jobs = jobs(given, rows)
     table = given.table or TABLES / ("compare_full.md" if given.full else "compare.md")
     parts = {job.data.name: (job.data, [row.name for row in rows]) for job in all_jobs}
@@ -195,7 +195,6 @@ def main(arguments: Sequence[str]) -> int:
                 splits = make_splits(data.name, planes, data.order, given.make_splits)
                 print(write_splits(data.name, splits, given.splits))
             return 0
-        given.presets = given.presets or [*ROWS, *(LARGE if given.full else ())]
         print(compare(given).read_text(encoding="utf-8"))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -293,8 +293,8 @@ def test_spread():
 
 @pytest.mark.parametrize("preset", [*compare.ROWS, *compare.LARGE])
 def test_every_row_fits_every_data_set_and_sees_the_same_pixels(preset, tmp_path):
+    tifffile.imwrite(tmp_path / "drawn.tif", np.zeros((6, 64, 72), np.uint8), photometric="minisblack")
     for data in (replace(one, images="drawn.tif") for one in datasets.DATA_SETS.values()):
-        tifffile.imwrite(tmp_path / "drawn.tif", np.zeros((6, 64, 72), np.uint8), photometric="minisblack")
         split = make_splits(data.name, 6, data.order, 2)[0]
         job = pipeline.Job(data, split, variants.Variant(preset, preset), variants.Budget(), tmp_path, tmp_path)
         config = job.config()

@@ -27,10 +27,9 @@ SAME: Mapping[str, Mapping[str, Any]] = {
     "ingest": {"sizes": "same"},
     "model": {"resize_output": False, "encoder_weights": None},
     "train": {"hold_out": 0.0, "freeze_steps": 0},
-    "report": {"pictures": []},
     "watch": {"tensorboard": False, "samples": False},
 }
-"""What no row may do: see other pixels than the others, choose by other planes, or bring weights that are not here."""
+"""What no row may do: see other pixels, choose by other planes, bring weights not at hand, or write as it learns."""
 
 VALIDATIONS = 6
 """How often a training looks at the validation planes, and how often the peer does."""
