@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unet_pipeline.cluster import (
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.cluster import (
     Node,
     Partition,
     Request,
@@ -20,7 +21,6 @@ from unet_pipeline.cluster import (
     request,
     survey,
 )
-from unet_pipeline.errors import PipelineError
 
 SINFO = """cpu*|1-00:00:00|8|32000|(null)
 cpu*|1-00:00:00|16|24000|(null)

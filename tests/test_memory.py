@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from unet_pipeline import memory
+from unet_pipeline.machine import memory
 
 GB = 1_000_000_000
 
@@ -76,6 +76,6 @@ def test_a_system_that_does_not_tell(machine, tmp_path):
 
 
 def test_what_a_process_takes_is_no_longer_there():
-    code = "from unet_pipeline.memory import available_bytes as a; n = a(); x = b'1' * 10**9; print(n - a())"
+    code = "from unet_pipeline.machine.memory import available_bytes as a; n = a(); x = b'1' * 10**9; print(n - a())"
     taken = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert 0.5e9 < taken < 2e9, "a rough check on the real machine, where others work too"

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.pipelining import ahead, behind
+from unet_pipeline.machine.parallel import ahead, behind
 
 
 def test_reading_ahead_keeps_order_and_overlaps():

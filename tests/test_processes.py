@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from synthetic_training import ARCHITECTURE, CARD, discs, settings
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.progress import Progress
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.training.loop import train
 
 folder, steps, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

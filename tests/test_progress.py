@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from unet_pipeline.progress import Progress
+from unet_pipeline.machine.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -15,8 +15,8 @@ import yaml
 from real_project import TINY, write
 from workspace import ROOT, Workspace
 
-from unet_pipeline import environments
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine import conda
 
 HOSTILE = ("numpy", "zarr", "unet_pipeline", "json", "yaml", "torch")
 WITH_NETWORK = {"train", "predict", "prove"}
@@ -107,9 +107,9 @@ def test_environments_are_made_for_nodes_with_a_gpu(
     conda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = project(tmp_path)
-    for given, expected in ((None, None if environments.has_driver() else environments.CUDA), ("12.8", "12.8")):
-        variables = {environments.OVERRIDE: given} if given else {}
-        monkeypatch.delenv(environments.OVERRIDE, raising=False)
+    for given, expected in ((None, None if conda.has_driver() else conda.CUDA), ("12.8", "12.8")):
+        variables = {conda.OVERRIDE: given} if given else {}
+        monkeypatch.delenv(conda.OVERRIDE, raising=False)
         shutil.rmtree(space.folder / ".snakemake", ignore_errors=True)
         ran = run(space, "--use-conda", "--conda-create-envs-only", path=conda, **variables)
         assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -120,22 +120,22 @@ def test_environments_are_made_for_nodes_with_a_gpu(
 
 
 @pytest.mark.parametrize(("system", "driver", "expected"), [
-    ("Linux", False, environments.CUDA), ("Linux", True, None), ("Darwin", False, None)
+    ("Linux", False, conda.CUDA), ("Linux", True, None), ("Darwin", False, None)
 ])  # fmt: skip
 def test_conda_is_told_of_cuda_where_it_sees_no_driver(
     system: str, driver: bool, expected: str | None, conda: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: system)
-    monkeypatch.setattr(environments, "has_driver", lambda: driver)
+    monkeypatch.setattr(conda, "has_driver", lambda: driver)
     variables = {"PATH": str(conda)}
-    environments.prepare(variables)
-    assert variables.get(environments.OVERRIDE) == expected
+    conda.prepare(variables)
+    assert variables.get(conda.OVERRIDE) == expected
 
 
 def test_without_conda_there_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"expected conda .* on PATH"):
-        environments.prepare({"PATH": str(tmp_path)})
-    environments.prepare({"PATH": str(tmp_path), "BASH_FUNC_conda%%": "() { :; }"})
+        conda.prepare({"PATH": str(tmp_path)})
+    conda.prepare({"PATH": str(tmp_path), "BASH_FUNC_conda%%": "() { :; }"})
     if shutil.which("conda"):
         return
     space = project(tmp_path)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config import IGNORE, Config
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
 from unet_pipeline.record import provenance, sha256_bytes, write_text
 from unet_pipeline.scoring.overlaps import OverlapTable

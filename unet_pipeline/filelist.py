@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.pipelining import ahead, cores
+from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.record import PARTIAL, Check, again, atomic_path, sha256_file, unclaimed
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.allocator import keep_pages
 from unet_pipeline.averaging import Ensemble, Network, check_mirror, mirrored_mean
 from unet_pipeline.config import Compute, Mirror, Predict
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
 from unet_pipeline.normalise import Normaliser

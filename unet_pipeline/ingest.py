@@ -21,9 +21,9 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.fit import Fitted
 from unet_pipeline.inputs import Planes, open_planes
-from unet_pipeline.pipelining import behind
+from unet_pipeline.machine.parallel import behind
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray, open_array
-from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim, replacing
 from unet_pipeline.pyramid import build_pyramid
 from unet_pipeline.readers.zarr_nodes import is_zarr

@@ -17,6 +17,7 @@ from torch import nn
 from unet_pipeline.averaging import Ensemble
 from unet_pipeline.config import Compute, Precision
 from unet_pipeline.errors import PipelineError, read_small
+from unet_pipeline.machine.progress import tell
 from unet_pipeline.modelcard import (
     CARD_FILE,
     FIX,
@@ -28,7 +29,6 @@ from unet_pipeline.modelcard import (
 )
 from unet_pipeline.networks.encoders import EncoderUNet
 from unet_pipeline.networks.unet import UNet
-from unet_pipeline.progress import tell
 from unet_pipeline.record import Check, atomic_path, sha256_bytes, unclaimed
 
 LARGEST = 2**34

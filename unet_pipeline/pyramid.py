@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.ngff import count_levels
-from unet_pipeline.pipelining import ahead, behind
 from unet_pipeline.plane_array import Array, PlaneArray, open_array
 
 Reduction = Literal["mean", "nearest"]

@@ -13,6 +13,7 @@ from typing import Any
 from unet_pipeline import __version__
 from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import CARD_FILE
 from unet_pipeline.page.flow import Stage, flow
 from unet_pipeline.page.page import (
@@ -36,7 +37,6 @@ from unet_pipeline.page.results import ModelResult, StackResult, open_result
 from unet_pipeline.page.score_tables import named, score_tables
 from unet_pipeline.page.stack_section import stack_section, versions
 from unet_pipeline.page.training_section import training_section
-from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
 from unet_pipeline.record import provenance, sha256_file, write_text
 

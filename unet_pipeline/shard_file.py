@@ -21,7 +21,7 @@ import zarr
 from google_crc32c import value as crc32c
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from unet_pipeline.pipelining import cores
+from unet_pipeline.machine.parallel import cores
 
 LITTLE = {"configuration": {"endian": "little"}}
 NO_CHUNK = 2**64 - 1

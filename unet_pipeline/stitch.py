@@ -20,11 +20,11 @@ from unet_pipeline.config import Config, Stitch
 from unet_pipeline.coverage import check_coverage
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import halo_blocks, row_bands
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
 from unet_pipeline.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.record import Check, atomic_path, partial_name, provenance, unclaimed

@@ -19,7 +19,7 @@ import torch
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
-from unet_pipeline.memory import available_bytes
+from unet_pipeline.machine.memory import available_bytes
 from unet_pipeline.record import Check, read_json, write_json
 from unet_pipeline.schema import plain
 from unet_pipeline.tile import StackPlan

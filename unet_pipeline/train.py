@@ -14,10 +14,10 @@ import numpy.typing as npt
 from unet_pipeline import ngff
 from unet_pipeline.config import Config
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture
 from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.plane_array import open_array
-from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim
 from unet_pipeline.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
 from unet_pipeline.shapes import open_record

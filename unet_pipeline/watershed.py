@@ -26,11 +26,11 @@ from unet_pipeline import ngff
 from unet_pipeline.config import IGNORE, Stitch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.halo import halo_blocks
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.progress import Progress
 from unet_pipeline.record import Check, unclaimed
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan

@@ -22,9 +22,9 @@ from unet_pipeline.config import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import HaloBlock, Window, halo_blocks
-from unet_pipeline.pipelining import ahead, behind
+from unet_pipeline.machine.parallel import ahead, behind
+from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray, open_array
-from unet_pipeline.progress import Progress
 from unet_pipeline.publish import claim, replacing
 from unet_pipeline.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES, INSTANCES, WEIGHTS, Stack

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.parallel import ahead
 from unet_pipeline.objects.atoms import MAX_ATOMS, Atoms, Block, Classes, Keys, Survey, ends, join, number
-from unet_pipeline.pipelining import ahead
 
 Read = Callable[[int, slice, slice], Classes]
 """read(plane, rows, columns) → (y, x) class indices: 0 background, 255 ignored, all others foreground; always uint8, or

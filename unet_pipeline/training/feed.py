@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from unet_pipeline.config import Compute
-from unet_pipeline.pipelining import ahead
+from unet_pipeline.machine.parallel import ahead
 from unet_pipeline.training.dataset import Sampler
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -16,11 +16,11 @@ from torch import nn
 
 from unet_pipeline.config import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import build, choose_device, usable_precision
 from unet_pipeline.networks.encoders import EncoderUNet
 from unet_pipeline.networks.pretrained import load_encoder
-from unet_pipeline.progress import Progress, tell
 from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
 from unet_pipeline.schema import plain

@@ -13,7 +13,8 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.basedir))
 
 from unet_pipeline import __version__ as VERSION
-from unet_pipeline import cluster, environments
+from unet_pipeline.machine import cluster
+from unet_pipeline.machine import conda
 from unet_pipeline.configcheck import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import RUN, check_run, check_writable, lock
@@ -75,7 +76,7 @@ def check_conda():
     """With --use-conda: find conda, and let it choose builds for machines with a GPU."""
     if "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}:
         try:
-            environments.prepare(os.environ)
+            conda.prepare(os.environ)
         except PipelineError as error:
             raise WorkflowError(str(error)) from None
 
