@@ -18,8 +18,8 @@ from figures import Figure, publish, step
 from timed_training import options, stack_of_cells, times_of_steps
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet_pipeline.config import Compute, Config
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.models import autocast, build, save_model

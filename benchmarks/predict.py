@@ -17,8 +17,8 @@ import torch
 from figures import Figure, asked, in_turn, publish, step
 from torch import nn
 
-from unet_pipeline.config import Config
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import Config
 from unet_pipeline.forward import Forward
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.modelcard import Architecture, ModelCard

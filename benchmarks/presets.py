@@ -28,7 +28,7 @@ import torch
 import yaml
 from PIL import Image
 
-from unet_pipeline.configfile import load
+from unet_pipeline.config.files import load
 from unet_pipeline.demo import cells
 from unet_pipeline.modelcard import read_card
 from unet_pipeline.models import load_model

@@ -51,7 +51,7 @@ def work(folder: Path, reference: Path | None, steps: int, threads: int, device:
     import safetensors.numpy
     import tifffile
 
-    from unet_pipeline.configcheck import from_dict
+    from unet_pipeline.config.checks import from_dict
     from unet_pipeline.demo import cells
     from unet_pipeline.ingest import Source, ingest
     from unet_pipeline.stack import Stack
@@ -92,7 +92,7 @@ def _boundary(folder: Path) -> npt.NDArray:
 
 def _logits(model: Path, stack, config) -> npt.NDArray[np.float32]:
     """Logits (classes, y, x) of the mirrored plane in one pass."""
-    from unet_pipeline.config import Predict
+    from unet_pipeline.config.sections import Predict
     from unet_pipeline.forward import Forward
 
     forward = Forward.load(model, stack, Predict(), config.compute)

@@ -15,7 +15,7 @@ from figures import Figure, in_turn, publish, step
 from numcodecs import LZ4, Blosc, GZip, Zstd
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Store
+from unet_pipeline.config.sections import Store
 from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.plane_array import open_array
 

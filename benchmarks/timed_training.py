@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet_pipeline.config import Augment, Compute, Normalise, Train
+from unet_pipeline.config.sections import Augment, Compute, Normalise, Train
 from unet_pipeline.demo import cells
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import Architecture, ModelCard

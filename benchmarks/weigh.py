@@ -15,7 +15,7 @@ from figures import Figure, in_turn, on_cores, publish, step
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.stack import Stack
 from unet_pipeline.weigh import weigh

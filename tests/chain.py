@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
 from unet_pipeline.demo import cells
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.predict import predict
@@ -56,7 +56,7 @@ def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, class
     """Save a network with random weights whose labels vary."""
     import torch
 
-    from unet_pipeline.config import Normalise
+    from unet_pipeline.config.sections import Normalise
     from unet_pipeline.modelcard import Architecture, ModelCard, geometry
     from unet_pipeline.models import build, save_model
 

@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
-from unet_pipeline.config import Config
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import Config
 from unet_pipeline.demo import cells
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.ingest import Source, ingest

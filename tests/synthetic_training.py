@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unet_pipeline.config import IGNORE, Augment, Compute, Normalise, Train, Watch
+from unet_pipeline.config.sections import IGNORE, Augment, Compute, Normalise, Train, Watch
 from unet_pipeline.modelcard import Architecture, ModelCard
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.training.learner import Settings

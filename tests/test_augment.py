@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline
 
-from unet_pipeline.config import Augment
+from unet_pipeline.config.sections import Augment
 from unet_pipeline.training import augment
 
 OFF = Augment(0.0, 3, 256, False, False, 0.0, 0.0, 0.0, 0.0)

@@ -18,7 +18,7 @@ from unet_pipeline.averaging import (
     turned,
     turned_back,
 )
-from unet_pipeline.config import Predict
+from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.geometry import Geometry, unpadded

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 import yaml
 
-from unet_pipeline import config as module
-from unet_pipeline.config import Config
-from unet_pipeline.configcheck import from_dict
-from unet_pipeline.configfile import load
+from unet_pipeline.config import sections as module
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.files import load
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.stacks import load_stacks
 

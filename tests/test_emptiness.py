@@ -10,7 +10,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from unet_pipeline import predict as module
-from unet_pipeline.config import Predict
+from unet_pipeline.config.sections import Predict
 from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.forward import Forward
 from unet_pipeline.normalise import Normaliser

@@ -10,7 +10,7 @@ from chain import draw, make_model, make_stack, run, settings
 from safetensors.torch import load_file
 from scipy.special import softmax
 
-from unet_pipeline.config import Predict
+from unet_pipeline.config.sections import Predict
 from unet_pipeline.ensemble import ensemble, mean, members, spread
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward

@@ -11,7 +11,7 @@ import torch
 from chain import make_model
 
 from unet_pipeline.__main__ import main
-from unet_pipeline.config import Model, Normalise
+from unet_pipeline.config.sections import Model, Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.export import export
 from unet_pipeline.exporting import bioimageio_package, exported

@@ -14,7 +14,7 @@ from PIL import Image
 from reading import calm, noise
 
 from unet_pipeline import fit
-from unet_pipeline.config import Ingest
+from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.fit import Fitted, nearest, smooth
 from unet_pipeline.inputs import open_planes

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_training import discs
 
-from unet_pipeline.config import IGNORE, Train
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import read_card
 from unet_pipeline.train import train_model

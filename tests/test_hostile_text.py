@@ -21,8 +21,8 @@ from test_hostile_files import SMALL, Touch
 from workspace import Workspace, fake_checkout
 
 from unet_pipeline.__main__ import main
-from unet_pipeline.configcheck import from_dict
-from unet_pipeline.configfile import load
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.files import load
 from unet_pipeline.errors import LONGEST, PipelineError
 from unet_pipeline.readers.axes import parse_planes
 from unet_pipeline.record import read_json, sha256_file, write_json

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unet_pipeline.config import Labels
+from unet_pipeline.config.sections import Labels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.labels import LabelReader
 

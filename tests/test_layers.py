@@ -17,7 +17,7 @@ MODULES = {
 }
 
 LAYERS = """
-errors machine.parallel record lock publish shapes filelist schema namelist config configcheck configfile
+errors machine.parallel record lock publish shapes filelist config.keys namelist config.sections config.checks config.files
 stacks machine.cluster machine.conda machine.progress machine.memory machine.allocator geometry reach
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series
@@ -105,7 +105,7 @@ def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
     heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
     block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"
     found = modules_after(
-        f"{block}; import unet_pipeline.config, unet_pipeline.stacks, unet_pipeline.machine.cluster, unet_pipeline.machine.conda"
+        f"{block}; import unet_pipeline.config.sections, unet_pipeline.stacks, unet_pipeline.machine.cluster, unet_pipeline.machine.conda"
     )
     assert found.returncode == 0, found.stderr
 

@@ -11,7 +11,7 @@ import torch
 from synthetic_training import ARCHITECTURE, CARD, discs, settings
 from torch import nn
 
-from unet_pipeline.config import Augment, Compute, Train
+from unet_pipeline.config.sections import Augment, Compute, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.models import build, load_model

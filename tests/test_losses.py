@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unet_pipeline.config import IGNORE
-from unet_pipeline.config import Loss as LossName
+from unet_pipeline.config.sections import IGNORE
+from unet_pipeline.config.sections import Loss as LossName
 from unet_pipeline.training.losses import SMOOTH_PX, Loss, binary_cross_entropy, focal, pixel_weight, total
 
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from unet_pipeline.config import Normalise
+from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import Architecture, ModelCard, geometry, read_card, write_card
 from unet_pipeline.normalise import Normaliser, from_statistics

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from unet_pipeline import models
-from unet_pipeline.config import Compute
+from unet_pipeline.config.sections import Compute
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.models import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unet_pipeline.config import Model
+from unet_pipeline.config.sections import Model
 from unet_pipeline.modelcard import architecture, geometry
 from unet_pipeline.models import build
 from unet_pipeline.reach import reach_px, resnet50, unet, vgg16

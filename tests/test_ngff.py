@@ -14,7 +14,7 @@ from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
 from unet_pipeline import ngff, pyramid
-from unet_pipeline.config import Store
+from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import open_array
 from unet_pipeline.publish import replacing

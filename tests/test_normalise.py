@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet_pipeline.config import Normalise
+from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.normalise import LEVELS, Normaliser, from_statistics, merge
 

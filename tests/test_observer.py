@@ -13,7 +13,7 @@ from google_crc32c import value as crc32c
 from PIL import Image
 from synthetic_training import ARCHITECTURE, CARD, discs, settings
 
-from unet_pipeline.config import IGNORE, Watch
+from unet_pipeline.config.sections import IGNORE, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.models import build

@@ -12,7 +12,7 @@ import torchvision
 from synthetic_training import discs, settings
 from test_loop import CARD, Killed, content, run
 
-from unet_pipeline.config import Model, Train
+from unet_pipeline.config.sections import Model, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import ModelCard, architecture
 from unet_pipeline.models import build

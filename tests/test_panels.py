@@ -3,8 +3,8 @@ import pytest
 from made_results import make_ingested, make_model, make_predicted, make_run, make_weighed, settings
 from read_page import decoded, read_page
 
-from unet_pipeline.config import IGNORE, Normalise
-from unet_pipeline.config import Report as Options
+from unet_pipeline.config.sections import IGNORE, Normalise
+from unet_pipeline.config.sections import Report as Options
 from unet_pipeline.normalise import from_statistics
 from unet_pipeline.page import differences, figures
 from unet_pipeline.page.differences import Verdict

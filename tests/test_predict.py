@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from chain import make_model, make_plan, make_stack, run, settings
 
-from unet_pipeline.config import Predict
+from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.ingest import Source, ingest

@@ -14,13 +14,13 @@ import torch
 import yaml
 from chain import make_stack
 
-from unet_pipeline.config import Config, Predict
-from unet_pipeline.configfile import load
+from unet_pipeline.config.files import load
+from unet_pipeline.config.keys import plain
+from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.forward import Forward
 from unet_pipeline.modelcard import ModelCard, architecture, geometry
 from unet_pipeline.models import NETWORKS, build, save_model
 from unet_pipeline.prove import prove
-from unet_pipeline.schema import plain
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "presets"
 PATHS = sorted(FOLDER.glob("*.yaml"))

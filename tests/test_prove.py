@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
-from unet_pipeline.config import Predict
+from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.geometry import Geometry

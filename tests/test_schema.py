@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unet_pipeline.config.keys import build, json_schema, key, plain
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.schema import build, json_schema, key, plain
 
 
 @dataclass(frozen=True)

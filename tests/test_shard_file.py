@@ -13,7 +13,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Store
+from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.shard_file import ShardFormat

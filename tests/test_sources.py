@@ -9,7 +9,7 @@ from synthetic_training import discs
 from test_dataset import GEOMETRY, coordinates_stack
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from unet_pipeline.config import IGNORE, Augment
+from unet_pipeline.config.sections import IGNORE, Augment
 from unet_pipeline.training.dataset import Sampler
 from unet_pipeline.training.feed import batches
 from unet_pipeline.training.sources import Resident, Windows, sources

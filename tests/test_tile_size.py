@@ -6,7 +6,7 @@ from chain import make_model, make_plan, make_stack, settings
 
 from unet_pipeline import predict as predict_module
 from unet_pipeline import tile_size
-from unet_pipeline.config import Predict
+from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.geometry import unpadded

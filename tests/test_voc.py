@@ -15,7 +15,7 @@ import pytest
 from chain import make_plan, run, settings
 from PIL import Image, ImageDraw
 
-from unet_pipeline.config import IGNORE
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.ingest import Source, ingest

@@ -18,7 +18,7 @@ from test_components import by_definition
 from test_flood import flooded
 
 from unet_pipeline import ngff, watershed
-from unet_pipeline.config import Store
+from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.flood import OUTSIDE
 from unet_pipeline.stitch import write_instances

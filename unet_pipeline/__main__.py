@@ -11,11 +11,11 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from unet_pipeline import __version__
-from unet_pipeline.config import Compute, Config, Watch
-from unet_pipeline.configfile import load, load_merged
+from unet_pipeline.config.files import load, load_merged
+from unet_pipeline.config.keys import build
+from unet_pipeline.config.sections import Compute, Config, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import give_back_pages
-from unet_pipeline.schema import build
 
 RESULT = "a record, a store, a model folder, a stack's folder, results/, or a file in them such as report.html"
 

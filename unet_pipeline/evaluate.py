@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config import IGNORE, Config
+from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.publish import claim

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_pipeline.config import Ingest
+from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import Planes
 from unet_pipeline.tiling import read_window

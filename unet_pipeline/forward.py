@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.averaging import Ensemble, Network, check_mirror, mirrored_mean
-from unet_pipeline.config import Compute, Mirror, Predict
+from unet_pipeline.config.sections import Compute, Mirror, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.modelcard import ModelCard

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Config, Ingest, Store
+from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.fit import Fitted

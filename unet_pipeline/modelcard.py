@@ -14,12 +14,12 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy.typing as npt
 
 from unet_pipeline import reach
-from unet_pipeline.config import ENCODER_DEPTH, Down, Model, Network, Normalise, Up
+from unet_pipeline.config.keys import build, key, plain
+from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Up
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.normalise import Normaliser, from_statistics
 from unet_pipeline.record import Check, read_json, unclaimed, write_json
-from unet_pipeline.schema import build, key, plain
 
 T = TypeVar("T")
 Activation = Literal["softmax", "sigmoid"]

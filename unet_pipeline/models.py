@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from unet_pipeline.averaging import Ensemble
-from unet_pipeline.config import Compute, Precision
+from unet_pipeline.config.sections import Compute, Precision
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.modelcard import (

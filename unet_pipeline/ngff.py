@@ -16,7 +16,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from unet_pipeline.config import Store
+from unet_pipeline.config.sections import Store
 from unet_pipeline.plane_array import PlaneArray
 
 VERSION = "0.5"

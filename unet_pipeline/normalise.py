@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config import Normalise
+from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.statistics import QUANTILES as LEVELS
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline import __version__
-from unet_pipeline.config import Compute, Config
+from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config import IGNORE, Labels
+from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.fit import Fitted
 from unet_pipeline.labels import LabelReader
 from unet_pipeline.machine.parallel import ahead, behind

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline import __version__
-from unet_pipeline.config import Config
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import CARD_FILE

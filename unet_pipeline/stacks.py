@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unet_pipeline.config.keys import build, json_schema, key
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.namelist import listed, read_names
-from unet_pipeline.schema import build, json_schema, key
 
 Row = Mapping[str | None, Any]
 Rows = Iterable[Row]

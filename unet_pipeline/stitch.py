@@ -16,7 +16,7 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Config, Stitch
+from unet_pipeline.config.sections import Config, Stitch
 from unet_pipeline.coverage import check_coverage
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import halo_blocks, row_bands

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Config, Predict
+from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import files_below, list_path, parse_list, write_list
 from unet_pipeline.geometry import Geometry

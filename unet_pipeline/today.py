@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_pipeline.config import Config
+from unet_pipeline.config.keys import plain
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
 from unet_pipeline.origin import Origin
 from unet_pipeline.record import provenance, untold
-from unet_pipeline.schema import plain
 from unet_pipeline.stacks import StackRow
 
 RUNS = "runs it again by itself"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import Config
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture

@@ -23,7 +23,7 @@ import zarr
 from numpy.typing import NDArray
 
 from unet_pipeline import ngff
-from unet_pipeline.config import IGNORE, Stitch
+from unet_pipeline.config.sections import IGNORE, Stitch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.halo import halo_blocks
 from unet_pipeline.machine.progress import Progress

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline import ngff
-from unet_pipeline.config import IGNORE, Config, Weigh
+from unet_pipeline.config.sections import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.filelist import list_path, write_list
 from unet_pipeline.halo import HaloBlock, Window, halo_blocks

@@ -32,8 +32,8 @@ from torch import nn
 from comparison.pipeline import Job, scores_of, step_seconds, timed
 from comparison.scoring import metrics_of
 from comparison.variants import VALIDATIONS, merged, steps_for
-from unet_pipeline.config import IGNORE
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.plane_array import open_array
 from unet_pipeline.stack import WEIGHTS, Stack
 

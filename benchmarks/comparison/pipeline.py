@@ -22,7 +22,7 @@ from comparison.splits import Split, planes_text
 from comparison.variants import SAME, Budget, Variant, load_preset, merged, sized, steps_for, with_steps
 from unet_pipeline import __version__
 from unet_pipeline.__main__ import main
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.record import digest, read_json, sha256_file, write_json
 

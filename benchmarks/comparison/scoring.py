@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config import IGNORE, Config
+from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.objects.components import ComponentOptions, label_components
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.scoring.isbi import combine_planes, isbi_scores

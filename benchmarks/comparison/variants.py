@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from unet_pipeline.config import Config
-from unet_pipeline.configfile import load_merged
+from unet_pipeline.config.files import load_merged
+from unet_pipeline.config.keys import plain
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.schema import plain
 
 PRESETS = Path(__file__).parents[2] / "workflow" / "presets"
 PEERS = ("monai",)

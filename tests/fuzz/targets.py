@@ -59,7 +59,7 @@ def read_any_picture(folder: Path) -> None:
 
 def read_list(folder: Path) -> None:
     """Open the pictures that a list names, as images of any size and as labels, and fit them into squares."""
-    from unet_pipeline.config import Ingest
+    from unet_pipeline.config.sections import Ingest
     from unet_pipeline.fit import Fitted
     from unet_pipeline.inputs import open_planes
 
@@ -78,7 +78,7 @@ def read_list(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> None:
-    from unet_pipeline.configfile import load
+    from unet_pipeline.config.files import load
 
     path = folder / "config.yaml"
     text = path.read_bytes()[:1_000_000].decode("utf-8", "replace") if path.is_file() else ""
@@ -236,7 +236,7 @@ def records(folder: Path) -> None:
 
 def training(cells: Path) -> None:
     """Open a weighed stack as training does, and draw what it would."""
-    from unet_pipeline.config import Normalise
+    from unet_pipeline.config.sections import Normalise
     from unet_pipeline.normalise import from_statistics, merge
     from unet_pipeline.train import Weighed
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from unet_pipeline.config import Down, Up
+from unet_pipeline.config.sections import Down, Up
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config import IGNORE, Normalise
-from unet_pipeline.config import Report as ReportOptions
+from unet_pipeline.config.sections import IGNORE, Normalise
+from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.normalise import Normaliser, from_statistics
 from unet_pipeline.page import differences, figures
 from unet_pipeline.page.differences import Verdict

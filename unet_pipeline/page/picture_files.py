@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from unet_pipeline.config import IGNORE
-from unet_pipeline.config import Report as ReportOptions
+from unet_pipeline.config.sections import IGNORE
+from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.page import figures
 from unet_pipeline.page.curves import dice_curve, loss_curve, rate_curve
 from unet_pipeline.page.overlays import beside, cut_out, mask_png, overlay, rgb_png

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from unet_pipeline.config import Report as ReportOptions
+from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.page.page import (
     Markup,
     count,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline import ngff
-from unet_pipeline.config import IGNORE
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.plane_array import PlaneArray, open_array
 
 COARSE_PX = 1024

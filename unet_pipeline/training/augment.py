@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import grid_sample
 
-from unet_pipeline.config import Augment
+from unet_pipeline.config.sections import Augment
 
 Floats = npt.NDArray[np.float64]
 CPU = torch.device("cpu")

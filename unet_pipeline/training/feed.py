@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from unet_pipeline.config import Compute
+from unet_pipeline.config.sections import Compute
 from unet_pipeline.machine.parallel import ahead
 from unet_pipeline.training.dataset import Sampler
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unet_pipeline.config import IGNORE, Train
+from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.training.training_stack import TrainingStack
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from unet_pipeline.config import Augment, Compute, Train, Watch
+from unet_pipeline.config.keys import plain
+from unet_pipeline.config.sections import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.modelcard import ModelCard
@@ -23,7 +24,6 @@ from unet_pipeline.networks.encoders import EncoderUNet
 from unet_pipeline.networks.pretrained import load_encoder
 from unet_pipeline.record import Check
 from unet_pipeline.record import digest as digest_of
-from unet_pipeline.schema import plain
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_tiles
 from unet_pipeline.training.feed import Batch, batches, readers

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import one_hot, softplus
 
-from unet_pipeline.config import IGNORE, Train
+from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.modelcard import Activation
 
 SMOOTH_PX = 1.0

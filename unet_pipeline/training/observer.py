@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_pipeline.config import IGNORE, Watch
+from unet_pipeline.config.sections import IGNORE, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.page.figures import Rgb, as_classes, as_grey
 from unet_pipeline.page.overlays import beside, rgb_png

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from unet_pipeline.config import Train
+from unet_pipeline.config.sections import Train
 
 
 def optimiser(network: nn.Module, options: Train) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.config import IGNORE
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.training import augment
 from unet_pipeline.training.training_stack import Label, TrainingStack
 

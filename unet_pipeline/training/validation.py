@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from unet_pipeline.config import IGNORE
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.models import autocast
 from unet_pipeline.training.dataset import ValidationTile, stack_tiles

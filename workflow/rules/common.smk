@@ -15,7 +15,7 @@ sys.path.insert(0, str(workflow.basedir))
 from unet_pipeline import __version__ as VERSION
 from unet_pipeline.machine import cluster
 from unet_pipeline.machine import conda
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.lock import RUN, check_run, check_writable, lock
 from unet_pipeline.stacks import check_names, check_roles, load_stacks, source_files

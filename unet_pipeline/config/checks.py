@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from unet_pipeline.config import ENCODER_DEPTH, Config, Labels, Model
+from unet_pipeline.config.keys import build
+from unet_pipeline.config.sections import ENCODER_DEPTH, Config, Labels, Model
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.schema import build
 
 
 def from_dict(value: Mapping[str, Any], whole: bool = True) -> Config:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unet_pipeline.schema import json_schema, key, plain
+from unet_pipeline.config.keys import json_schema, key, plain
 
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""

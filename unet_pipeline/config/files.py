@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from unet_pipeline.config import Config
-from unet_pipeline.configcheck import from_dict
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError, read_small
 
 LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32

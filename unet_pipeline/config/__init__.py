@@ -1,0 +1,1 @@
+"""The configuration: its sections and keys, their checks, YAML files."""
