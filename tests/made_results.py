@@ -17,7 +17,7 @@ from unet_pipeline.demo import cells
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.modelcard import Architecture, ModelCard, write_card
-from unet_pipeline.record import provenance, write_json, write_text
+from unet_pipeline.records.record import provenance, write_json, write_text
 from unet_pipeline.stack import CLASSES, Stack
 from unet_pipeline.stitch import stitch
 from unet_pipeline.tile import StackPlan, tile

@@ -125,7 +125,7 @@ def test_a_member_that_is_missing_from_the_file_is_noticed(models, tmp_path):
 
 
 def test_cards_of_earlier_versions_are_single_networks(models, tmp_path):
-    from unet_pipeline.record import read_json, write_json
+    from unet_pipeline.records.record import read_json, write_json
 
     old = tmp_path / "old"
     changed(models[0], old)

@@ -7,8 +7,8 @@ from skimage.metrics import contingency_table
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
-from unet_pipeline.filelist import write_list
-from unet_pipeline.record import read_json, write_json
+from unet_pipeline.records.checksums import write_list
+from unet_pipeline.records.record import read_json, write_json
 
 
 @pytest.fixture

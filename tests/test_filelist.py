@@ -3,8 +3,8 @@ import subprocess
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.filelist import damaged, list_path, parse_list, read_list, write_list
-from unet_pipeline.record import sha256_file
+from unet_pipeline.records.checksums import damaged, list_path, parse_list, read_list, write_list
+from unet_pipeline.records.record import sha256_file
 
 
 @pytest.fixture

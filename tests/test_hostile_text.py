@@ -25,7 +25,7 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.files import load
 from unet_pipeline.errors import LONGEST, PipelineError
 from unet_pipeline.readers.axes import parse_planes
-from unet_pipeline.record import read_json, sha256_file, write_json
+from unet_pipeline.records.record import read_json, sha256_file, write_json
 from unet_pipeline.stacks import load_stacks
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -263,7 +263,7 @@ def forged(model: Path, folder: Path, weights: bytes | None = None, **changes: o
     )
     facts["weights_sha256"] = sha256_file(folder / "weights.safetensors")
     if "card_digest" in facts:
-        from unet_pipeline.record import digest
+        from unet_pipeline.records.record import digest
 
         facts["card_digest"] = digest({name: part for name, part in facts.items() if name != "card_digest"})
     write_json(folder / "model.json", facts)

@@ -4,7 +4,7 @@ from chain import make_model, make_plan, make_stack, settings
 from unet_pipeline import predict as module
 from unet_pipeline.journal import journal_path
 from unet_pipeline.predict import predict
-from unet_pipeline.record import read_json
+from unet_pipeline.records.record import read_json
 
 
 class Killed(Exception):

@@ -17,7 +17,7 @@ MODULES = {
 }
 
 LAYERS = """
-errors machine.parallel record lock publish shapes filelist config.keys namelist config.sections config.checks config.files
+errors machine.parallel records.record records.run_lock records.claim records.record_shapes records.checksums config.keys namelist config.sections config.checks config.files
 stacks machine.cluster machine.conda machine.progress machine.memory machine.allocator geometry reach
 readers.axes readers.blocks readers.calibration readers.codestreams
 readers.tiff_structure readers.tiff_files readers.tiff_pages readers.tiff_series

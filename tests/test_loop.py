@@ -15,7 +15,7 @@ from unet_pipeline.config.sections import Augment, Compute, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.models import build, load_model
-from unet_pipeline.record import unclaimed
+from unet_pipeline.records.record import unclaimed
 from unet_pipeline.training.learner import CHECKPOINT
 from unet_pipeline.training.loop import dropout_seed, train
 from unet_pipeline.training.optimisers import learning_rate

@@ -7,7 +7,7 @@ from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import Architecture, ModelCard, geometry, read_card, write_card
 from unet_pipeline.normalise import Normaliser, from_statistics
-from unet_pipeline.record import write_json
+from unet_pipeline.records.record import write_json
 
 CARD = ModelCard(
     Architecture("unet", 3, 8, 2, 3, 0.25),

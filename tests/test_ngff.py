@@ -17,9 +17,9 @@ from unet_pipeline import ngff, pyramid
 from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import open_array
-from unet_pipeline.publish import replacing
 from unet_pipeline.pyramid import build_pyramid
-from unet_pipeline.record import unclaimed
+from unet_pipeline.records.claim import replacing
+from unet_pipeline.records.record import unclaimed
 
 SMALL = Store(chunk_px=16, shard_px=48)
 

@@ -14,7 +14,7 @@ from unet_pipeline.page.overlays import beside, cut_out, overlay
 from unet_pipeline.page.panels import shown_normaliser
 from unet_pipeline.page.picture_files import widened
 from unet_pipeline.page.views import View
-from unet_pipeline.record import read_json
+from unet_pipeline.records.record import read_json
 from unet_pipeline.report import report
 from unet_pipeline.stack import Stack
 from unet_pipeline.tile import StackPlan

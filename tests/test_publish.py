@@ -3,9 +3,9 @@ import threading
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import RUN, lock
-from unet_pipeline.publish import Claim, claim, replacing, sweep
-from unet_pipeline.record import atomic_path, read_json, unclaimed
+from unet_pipeline.records.claim import Claim, claim, replacing, sweep
+from unet_pipeline.records.record import atomic_path, read_json, unclaimed
+from unet_pipeline.records.run_lock import RUN, lock
 
 
 def names(folder):
@@ -29,7 +29,7 @@ def test_the_last_job_that_starts_writes_and_the_earlier_one_stops(tmp_path):
 
 def test_a_job_of_an_earlier_run_stops_even_if_it_starts_last(tmp_path, monkeypatch):
     """It waited in the queue of a cluster while its Snakemake was killed and another one started."""
-    output, path = tmp_path / "results" / "a.json", tmp_path / ".snakemake" / "unet_pipeline.lock"
+    output, path = tmp_path / "results" / "a.json", tmp_path / ".snakemake" / "unet_pipeline.records.run_lock"
     former, last = lock(path), lock(path)
     monkeypatch.setenv(RUN, last)
     with claim(output) as rerun:
@@ -46,7 +46,7 @@ def test_a_job_of_an_earlier_run_stops_even_if_it_starts_last(tmp_path, monkeypa
 
 
 def test_an_orphan_stops_when_another_run_begins_before_its_successor_does(tmp_path, monkeypatch):
-    path = tmp_path / ".snakemake" / "unet_pipeline.lock"
+    path = tmp_path / ".snakemake" / "unet_pipeline.records.run_lock"
     monkeypatch.setenv(RUN, lock(path))
     with claim(tmp_path / "a.json") as orphan:
         orphan.check()
@@ -95,7 +95,7 @@ def test_claims_without_hard_links(tmp_path, monkeypatch):
     def refused(*_):
         raise PermissionError("no hard links here")
 
-    monkeypatch.setattr("unet_pipeline.publish.os.link", refused)
+    monkeypatch.setattr("unet_pipeline.records.claim.os.link", refused)
     first, second = Claim(tmp_path / "a.json"), Claim(tmp_path / "a.json")
     first.take()
     second.take()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from unet_pipeline import record
 from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.records import record
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

@@ -24,7 +24,7 @@ from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.page import views
 from unet_pipeline.page.plan_drawing import STRIP_PX
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.record import read_json, write_json
+from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.report import report
 
 ISBI = settings(evaluate={"isbi": True})

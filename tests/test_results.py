@@ -8,8 +8,8 @@ from made_results import make_history, make_ingested, make_model, make_predicted
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import WEIGHTS_FILE, read_card, write_card
 from unet_pipeline.page.results import ModelResult, open_result
-from unet_pipeline.record import read_json, write_json
-from unet_pipeline.shapes import open_record
+from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.records.record_shapes import open_record
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from real_project import copied
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import write_json
-from unet_pipeline.shapes import FILE, LARGEST, SHAPES, Either, OneOf, Whole, misfit, open_record
+from unet_pipeline.records.record import write_json
+from unet_pipeline.records.record_shapes import FILE, LARGEST, SHAPES, Either, OneOf, Whole, misfit, open_record
 
 
 @pytest.mark.parametrize(

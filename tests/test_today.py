@@ -15,7 +15,7 @@ import yaml
 from workspace import Workspace
 
 from unet_pipeline.__main__ import main
-from unet_pipeline.record import read_json, write_json
+from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.today import MISSES, NEWER, RUNS, UNSEEN, device_now
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.publish import claim
-from unet_pipeline.record import provenance, sha256_bytes, write_text
+from unet_pipeline.records.claim import claim
+from unet_pipeline.records.record import provenance, sha256_bytes, write_text
+from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
-from unet_pipeline.shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.verify import CONFUSION_FILE, check_stitched

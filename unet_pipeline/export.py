@@ -13,7 +13,7 @@ from unet_pipeline.exporting.exported import TOLERANCE, Exported
 from unet_pipeline.exporting.onnx_file import write_onnx
 from unet_pipeline.exporting.torch_files import write_program, write_torchscript
 from unet_pipeline.models import load_model
-from unet_pipeline.record import atomic_path
+from unet_pipeline.records.record import atomic_path
 
 Kind = Literal["onnx", "torchscript", "torch-export", "bioimageio"]
 UNSTATED = Credit()

@@ -12,9 +12,9 @@ from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.publish import Claim
-from unet_pipeline.record import read_json, write_json
-from unet_pipeline.shapes import SHAPES, misfit
+from unet_pipeline.records.claim import Claim
+from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.records.record_shapes import SHAPES, misfit
 from unet_pipeline.tiling import Shard
 
 Entry = dict[str, Any]

@@ -19,7 +19,7 @@ from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, N
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.normalise import Normaliser, from_statistics
-from unet_pipeline.record import Check, read_json, unclaimed, write_json
+from unet_pipeline.records.record import Check, read_json, unclaimed, write_json
 
 T = TypeVar("T")
 Activation = Literal["softmax", "sigmoid"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import again, read_json, sha256_file, told, untold
-from unet_pipeline.shapes import SHAPES, misfit
+from unet_pipeline.records.record import again, read_json, sha256_file, told, untold
+from unet_pipeline.records.record_shapes import SHAPES, misfit
 
 State = Literal["as recorded", "changed", "missing"]
 

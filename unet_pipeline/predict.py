@@ -31,8 +31,8 @@ from unet_pipeline.journal import Journal, journal_path
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray, Planes
-from unet_pipeline.publish import claim
-from unet_pipeline.record import Check, digest, provenance
+from unet_pipeline.records.claim import claim
+from unet_pipeline.records.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.tile_size import choose_plan

@@ -16,7 +16,7 @@ from unet_pipeline.labels import LabelReader
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.plane_array import PlaneArray, open_array
-from unet_pipeline.record import Check
+from unet_pipeline.records.record import Check
 from unet_pipeline.stack import CLASSES, INSTANCES
 
 Block = tuple[int, slice, slice]

@@ -37,8 +37,8 @@ from unet_pipeline.page.results import ModelResult, StackResult, open_result
 from unet_pipeline.page.score_tables import named, score_tables
 from unet_pipeline.page.stack_section import stack_section, versions
 from unet_pipeline.page.training_section import training_section
-from unet_pipeline.publish import claim
-from unet_pipeline.record import provenance, sha256_file, write_text
+from unet_pipeline.records.claim import claim
+from unet_pipeline.records.record import provenance, sha256_file, write_text
 
 PICTURED = 40
 """Stacks that get pictures; of more the page would be too large to open. The scores of all are shown."""

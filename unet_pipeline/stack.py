@@ -17,8 +17,8 @@ from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
 from unet_pipeline.plane_array import PlaneArray, Planes, open_array
-from unet_pipeline.record import again, untold
-from unet_pipeline.shapes import open_record
+from unet_pipeline.records.record import again, untold
+from unet_pipeline.records.record_shapes import open_record
 
 IMAGE = "image.ome.zarr"
 WEIGHTS = "weights.zarr"

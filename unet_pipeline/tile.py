@@ -18,14 +18,14 @@ import numpy.typing as npt
 from unet_pipeline import ngff
 from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.filelist import files_below, list_path, parse_list, write_list
 from unet_pipeline.geometry import Geometry
 from unet_pipeline.modelcard import ModelCard, architecture
 from unet_pipeline.modelcard import geometry as geometry_of
 from unet_pipeline.plane_array import PlaneArray, Repair, open_array
-from unet_pipeline.publish import claim, replacing, sweep
-from unet_pipeline.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
-from unet_pipeline.shapes import open_record
+from unet_pipeline.records.checksums import files_below, list_path, parse_list, write_list
+from unet_pipeline.records.claim import claim, replacing, sweep
+from unet_pipeline.records.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
+from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import PLANNED_PX, Plan, plan
 

@@ -21,7 +21,7 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
 from unet_pipeline.machine.memory import available_bytes
-from unet_pipeline.record import Check, read_json, write_json
+from unet_pipeline.records.record import Check, read_json, write_json
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.tiling import PLANNED_PX, Plan, plan
 

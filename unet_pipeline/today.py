@@ -19,7 +19,7 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.inputs import open_planes
 from unet_pipeline.origin import Origin
-from unet_pipeline.record import provenance, untold
+from unet_pipeline.records.record import provenance, untold
 from unet_pipeline.stacks import StackRow
 
 RUNS = "runs it again by itself"

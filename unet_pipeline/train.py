@@ -18,9 +18,9 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture
 from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.plane_array import open_array
-from unet_pipeline.publish import claim
-from unet_pipeline.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
-from unet_pipeline.shapes import open_record
+from unet_pipeline.records.claim import claim
+from unet_pipeline.records.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
+from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stack import WEIGHTS, Stack
 from unet_pipeline.training.folds import PLANES_FILE, Division, divide
 from unet_pipeline.training.history import HISTORY_FILE

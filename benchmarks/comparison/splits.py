@@ -13,7 +13,7 @@ import numpy as np
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.readers.axes import parse_planes
-from unet_pipeline.record import write_text
+from unet_pipeline.records.record import write_text
 
 SPLITS = Path(__file__).parents[1] / "splits"
 SEED = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from same_tree import differing, tree
 from stages import Job, snakemake, start
 
-from unet_pipeline.lock import lock
+from unet_pipeline.records.run_lock import lock
 
 PATIENCE_S = 600
 """A job that takes longer is taken for hung."""
@@ -75,7 +75,7 @@ class Trial:
 
     def run(self) -> str:
         """Begin a run, as a Snakemake that starts does; its jobs need what this returns."""
-        return lock(self.folder / ".snakemake" / "unet_pipeline.lock")
+        return lock(self.folder / ".snakemake" / "unet_pipeline.records.run_lock")
 
     def workflow(self, *arguments: str) -> None:
         """Run Snakemake to its end; it must succeed."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from real_project import project
 from workspace import ROOT, Workspace
 
-from unet_pipeline.lock import RUN
+from unet_pipeline.records.run_lock import RUN
 
 JOBS = ("ingest unseen", "weigh learn", "train", "tile unseen", "predict unseen 0", "stitch unseen",
         "evaluate unseen", "report")  # fmt: skip
@@ -98,7 +98,7 @@ def start(
         command: arguments after `python -m unet_pipeline`.
         log: where its output goes.
         kill_at: be killed at this change of a file; 0 only counts them, into `log` with the suffix .count.
-        run: the run it belongs to, as `unet_pipeline.lock.lock` gives it; empty for a job started by hand.
+        run: the run it belongs to, as `unet_pipeline.records.run_lock.lock` gives it; empty for a job started by hand.
     """
     head = ["-m", "unet_pipeline"]
     if kill_at is not None:

@@ -213,7 +213,7 @@ def results() -> list[Tree]:
 
 def unsigned(tree: Tree) -> Tree:
     """Return the tree with records as `read_json` gives them, without their checksum."""
-    from unet_pipeline.record import read_json
+    from unet_pipeline.records.record import read_json
 
     out = dict(tree)
     with tempfile.TemporaryDirectory() as folder:

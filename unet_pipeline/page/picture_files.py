@@ -25,7 +25,7 @@ from unet_pipeline.page.results import ModelResult, StackResult
 from unet_pipeline.page.training_section import kept_step
 from unet_pipeline.page.views import View
 from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.record import Check, atomic_path
+from unet_pipeline.records.record import Check, atomic_path
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 

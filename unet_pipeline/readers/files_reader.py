@@ -10,7 +10,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.namelist import pick, read_names
 from unet_pipeline.readers.axes import check_axes
 from unet_pipeline.readers.blocks import Array, Reader, StackInfo, Window
-from unet_pipeline.record import digest
+from unet_pipeline.records.record import digest
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
 SUFFIXES = {

@@ -18,7 +18,7 @@ from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackIn
 from unet_pipeline.readers.codestreams import declared_bytes
 from unet_pipeline.readers.tiff_series import open_series
 from unet_pipeline.readers.tiff_structure import COPY_AGAIN, FREE_BYTES, PageData
-from unet_pipeline.record import digest, sha256_file
+from unet_pipeline.records.record import digest, sha256_file
 
 # Uncompressed pixels read in one go.
 READ_BYTES = 2**20

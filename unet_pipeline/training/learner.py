@@ -22,8 +22,8 @@ from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import build, choose_device, usable_precision
 from unet_pipeline.networks.encoders import EncoderUNet
 from unet_pipeline.networks.pretrained import load_encoder
-from unet_pipeline.record import Check
-from unet_pipeline.record import digest as digest_of
+from unet_pipeline.records.record import Check
+from unet_pipeline.records.record import digest as digest_of
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_tiles
 from unet_pipeline.training.feed import Batch, batches, readers

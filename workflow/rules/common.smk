@@ -17,7 +17,7 @@ from unet_pipeline.machine import cluster
 from unet_pipeline.machine import conda
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import RUN, check_run, check_writable, lock
+from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
 from unet_pipeline.stacks import check_names, check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
@@ -94,9 +94,9 @@ def check_cluster():
 
 
 def alone():
-    """Let no other Snakemake work here until this one ends, and end what a killed one left; see unet_pipeline.lock."""
+    """Let no other Snakemake work here until this one ends, and end what a killed one left; see unet_pipeline.records.run_lock."""
     try:
-        os.environ[RUN] = lock(Path(".snakemake", "unet_pipeline.lock"))
+        os.environ[RUN] = lock(Path(".snakemake", "unet_pipeline.records.run_lock"))
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.record import again, read_json
+from unet_pipeline.records.record import again, read_json
 
 LARGEST = 2**62
 """Whole numbers in records are smaller: they count pixels and bytes, and fit the integers of arrays."""

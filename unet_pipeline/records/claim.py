@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.lock import check_run
-from unet_pipeline.record import PARTIAL, Check, partial_name, write_json, write_text
+from unet_pipeline.records.record import PARTIAL, Check, partial_name, write_json, write_text
+from unet_pipeline.records.run_lock import check_run
 
 PATIENCE_S = 0.5
 """How long a claim may be away: a predecessor that ends lifts it for a moment to see whose it is."""
