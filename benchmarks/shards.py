@@ -14,10 +14,10 @@ import zarr
 from figures import Figure, in_turn, publish, step
 from numcodecs import LZ4, Blosc, GZip, Zstd
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import Store
+from unet_pipeline.images import ngff
+from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.machine.allocator import keep_pages
-from unet_pipeline.plane_array import open_array
 
 WHY = """
 Why Zstandard, level 3: levels above it keep a hundredth less at half the speed, level 1 keeps two hundredths more at

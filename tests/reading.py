@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
 
-from unet_pipeline.inputs import Planes, open_planes
+from unet_pipeline.images.open import Planes, open_planes
 
 # The machines that run tests are shared, so a slow example is no failure.
 calm = settings(deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reading import calm
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.blocks import BlockCache, Window, paste, pixel_dtype, refuse_transparency
+from unet_pipeline.images.readers.blocks import BlockCache, Window, paste, pixel_dtype, refuse_transparency
 
 spans = st.tuples(st.integers(0, 12), st.integers(0, 8))
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from unet_pipeline.readers.calibration import (
+from unet_pipeline.images.readers.calibration import (
     MICROMETERS,
     SECONDS,
     Calibration,

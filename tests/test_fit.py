@@ -17,7 +17,7 @@ from unet_pipeline import fit
 from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.fit import Fitted, nearest, smooth
-from unet_pipeline.inputs import open_planes
+from unet_pipeline.images.open import open_planes
 
 SIZES = [(20, 31), (40, 10), (17, 17), (40, 31)]
 PAD, SQUARE = Ingest(sizes="pad", grey=77.0), Ingest(sizes="square", square_px=32, grey=77.0)

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from unet_pipeline import halo as halo_module
-from unet_pipeline.halo import halo_blocks, row_bands
+from unet_pipeline.images import halo_blocks as halo_module
+from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), block=st.integers(1, 30), halo=st.integers(0, 9))

@@ -19,8 +19,8 @@ from fuzz.worker import _peak, _reset_peak, _resident
 from reading import noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
-from unet_pipeline.readers.tiff_files import check_metadata
+from unet_pipeline.images.open import open_planes
+from unet_pipeline.images.readers.tiff_files import check_metadata
 
 SMALL = 160 * 2**20
 """Bytes of memory a refusal may take: two blocks of 64 MiB, below which claims go unchecked, and what is around."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from reading import assert_reads, calm, check, noise
 
-from unet_pipeline import inputs
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
+from unet_pipeline.images import open
+from unet_pipeline.images.open import open_planes
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def test_all_readers_agree(tmp_path):
 
 def test_readers_do_without_torch_and_pickle():
     """Nothing here may load pickled data, and the stages that only read must start fast."""
-    package = Path(inputs.__file__).parent
+    package = Path(open.__file__).parent
     files = [package / "inputs.py", *sorted((package / "readers").glob("*.py"))]
     assert len(files) > 8
     for file in files:

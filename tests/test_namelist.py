@@ -12,8 +12,8 @@ from PIL import Image
 from reading import assert_reads, calm, noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
-from unet_pipeline.namelist import listed, pick, read_names
+from unet_pipeline.images.name_list import listed, pick, read_names
+from unet_pipeline.images.open import open_planes
 
 
 def write(folder: Path, content: bytes | str) -> Path:

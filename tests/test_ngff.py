@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
-from unet_pipeline import ngff, pyramid
 from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.plane_array import open_array
-from unet_pipeline.pyramid import build_pyramid
+from unet_pipeline.images import ngff, pyramid
+from unet_pipeline.images.plane_array import open_array
+from unet_pipeline.images.pyramid import build_pyramid
 from unet_pipeline.records.claim import replacing
 from unet_pipeline.records.record import unclaimed
 

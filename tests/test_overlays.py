@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-from unet_pipeline.page.figures import PAPER, UNKNOWN, class_colour
-from unet_pipeline.page.overlays import GAP_PX, STRENGTH, beside, cut_out, mask_png, overlay, rgb_png
+from unet_pipeline.images.overlays import GAP_PX, STRENGTH, beside, cut_out, mask_png, overlay, rgb_png
+from unet_pipeline.images.pictures import PAPER, UNKNOWN, class_colour
 
 
 @pytest.fixture

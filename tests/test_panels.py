@@ -5,13 +5,14 @@ from read_page import decoded, read_page
 
 from unet_pipeline.config.sections import IGNORE, Normalise
 from unet_pipeline.config.sections import Report as Options
+from unet_pipeline.images import pictures
+from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.normalise import from_statistics
-from unet_pipeline.page import differences, figures
+from unet_pipeline.page import differences
 from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.panels import MEANINGS, Panels, views
 from unet_pipeline.page.results import ModelResult, open_result
 from unet_pipeline.page.views import View
-from unet_pipeline.plane_array import open_array
 
 OPTIONS = Options(panel_px=96, planes=1)
 
@@ -73,7 +74,7 @@ def test_probability_is_that_of_the_foreground(run):
     result, view = run["new"], View(0, slice(0, 64), slice(0, 64))
     _, (_, rgb, caption), _ = shown(result, view)
     stored = result.plan.probabilities().read(0, view.rows, view.columns)
-    expected = figures.as_scale(1 - stored[0] / np.float32(255), "viridis")
+    expected = pictures.as_scale(1 - stored[0] / np.float32(255), "viridis")
     small, free = without_bar(rgb, view.shape)
     np.testing.assert_array_equal(small[free], expected[free])
     assert "of cell" in caption
@@ -83,7 +84,7 @@ def test_weights_are_those_of_weigh(run):
     result, view = run["train_a"], View(0, slice(0, 96), slice(30, 126))
     _, (_, rgb, caption), _ = shown(result, view)
     term = open_array(result.folder / "weights.zarr", "boundary").read_label(0, view.rows, view.columns)
-    expected = figures.as_scale(term / result.weigh["largest_boundary_term"], "magma")
+    expected = pictures.as_scale(term / result.weigh["largest_boundary_term"], "magma")
     small, free = without_bar(rgb, view.shape)
     np.testing.assert_array_equal(small[free], expected[free])
     assert f"{result.weigh['largest_boundary_term']:.1f}" in caption
@@ -94,7 +95,7 @@ def test_labels_have_the_colours_of_their_ids(run):
     _, _, (_, rgb, caption), *_ = shown(result, view)
     ids = result.plan.labels("instances").read_label(0, view.rows, view.columns)
     small, free = without_bar(rgb, view.shape)
-    np.testing.assert_array_equal(small[free], figures.as_instances(ids)[free])
+    np.testing.assert_array_equal(small[free], pictures.as_instances(ids)[free])
     assert caption == f"Labels {len(set(ids.ravel()) - {0})} found in view."
 
 
@@ -106,7 +107,7 @@ def test_the_reference_has_the_colours_of_what_was_found_for_it(run):
     pairs = differences.partners(panels.reference, panels.found)
     assert pairs
     for one in set(panels.reference.ravel()) - {0}:
-        colour = figures.as_instances(np.array([[pairs[one]]]))[0, 0] if one in pairs else figures.UNMATCHED
+        colour = pictures.as_instances(np.array([[pairs[one]]]))[0, 0] if one in pairs else pictures.UNMATCHED
         assert (small[free & (panels.reference == one)] == colour).all()
 
 
@@ -174,7 +175,7 @@ def test_classes_have_a_panel_and_names(classes_run):
     stored = classes_run.plan.labels("classes").read_label(0, view.rows, view.columns)
     small, free = without_bar(rgb, view.shape)
     for index in np.unique(stored):
-        assert (small[free & (stored == index)] == figures.class_colour(int(index))).all()
+        assert (small[free & (stored == index)] == pictures.class_colour(int(index))).all()
     assert panels["Probability"][1].startswith("Probability of nerve or glia")
     assert "red, green and blue" in panels["Raw"][1]
 
@@ -187,8 +188,8 @@ def test_true_classes_have_the_same_colours(classes_run):
     truth = classes_run.stack.reference("classes").read_label(0, view.rows, view.columns)
     small, free = without_bar(rgb, view.shape)
     for index in (0, 1, 2):
-        assert (small[free & (truth == index)] == figures.class_colour(index)).all()
-    assert (small[free & (truth == IGNORE)] == figures.UNKNOWN).all()
+        assert (small[free & (truth == index)] == pictures.class_colour(index)).all()
+    assert (small[free & (truth == IGNORE)] == pictures.UNKNOWN).all()
 
 
 def test_unannotated_pixels_are_no_errors(classes_run):

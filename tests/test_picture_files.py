@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from made_results import make_history, make_ingested, make_model, make_predicted, settings, with_report
 from PIL import Image
 
-from unet_pipeline.page import figures, picture_files
-from unet_pipeline.page.overlays import beside, cut_out, overlay
+from unet_pipeline.images import pictures
+from unet_pipeline.images.overlays import beside, cut_out, overlay
+from unet_pipeline.page import picture_files
 from unet_pipeline.page.panels import shown_normaliser
 from unet_pipeline.page.picture_files import widened
 from unet_pipeline.page.views import View
@@ -50,14 +51,14 @@ def test_every_kind_shows_the_whole_plane(run, tmp_path):
     stack, plan = Stack.open(stacks[0].with_name("ingest.json")), StackPlan.open(stacks[0].with_name("tiles.json"))
     every = slice(0, 70), slice(0, 80)
     for plane in (0, 1):
-        image = figures.as_grey(shown_normaliser(stack)(stack.image.read(plane, *every)))
+        image = pictures.as_grey(shown_normaliser(stack)(stack.image.read(plane, *every)))
         classes, ids = (plan.labels(name).read_label(plane, *every) for name in ("classes", "instances"))
         truth = stack.reference("classes").read_label(plane, *every)
         found = {kind: pixels(tmp_path / "pictures" / "c" / f"plane-{plane}-{kind}.png") for kind in KINDS}
         assert np.array_equal(found["mask"], classes)
         assert np.array_equal(found["overlay"], overlay(image, classes, ids))
         assert np.array_equal(found["cutout"], cut_out(image, classes))
-        panels = [image, *(figures.as_classes(one, 255) for one in (truth, classes))]
+        panels = [image, *(pictures.as_classes(one, 255) for one in (truth, classes))]
         assert np.array_equal(found["panels"], beside(panels))
 
 

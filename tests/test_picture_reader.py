@@ -9,7 +9,7 @@ from PIL import Image
 from reading import assert_reads, check, noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
+from unet_pipeline.images.open import open_planes
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -166,7 +166,7 @@ def test_another_kind_of_file(tmp_path, name):
 
 
 def test_bands_decode_the_picture_once(tmp_path, monkeypatch):
-    from unet_pipeline.readers import picture_reader
+    from unet_pipeline.images.readers import picture_reader
 
     pixels = noise((90, 70))
     Image.fromarray(pixels).save(tmp_path / "a.png")

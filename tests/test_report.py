@@ -20,10 +20,10 @@ from read_page import decoded, read_page
 
 from unet_pipeline import report as module
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.page import views
 from unet_pipeline.page.plan_drawing import STRIP_PX
-from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.report import report
 

@@ -12,11 +12,11 @@ import tensorstore
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.plane_array import PlaneArray, open_array
-from unet_pipeline.shard_file import ShardFormat
+from unet_pipeline.images import ngff
+from unet_pipeline.images.plane_array import PlaneArray, open_array
+from unet_pipeline.images.shard_file import ShardFormat
 
 PLANES, HEIGHT, WIDTH = 2, 100, 70
 EVERY = slice(0, HEIGHT), slice(0, WIDTH)

@@ -3,7 +3,7 @@ import tifffile
 from reading import check, noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
+from unet_pipeline.images.open import open_planes
 
 
 def test_imagej_hyperstack_with_one_directory(tmp_path):

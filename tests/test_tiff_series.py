@@ -8,7 +8,7 @@ import tifffile
 from reading import assert_reads, check, noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
+from unet_pipeline.images.open import open_planes
 
 
 @pytest.mark.parametrize("kind", [{"imagej": True}, {"ome": True}, {}])

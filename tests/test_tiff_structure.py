@@ -7,7 +7,7 @@ import tifffile
 from reading import noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.tiff_structure import Grid, PageData, check_page, read_chain
+from unet_pipeline.images.readers.tiff_structure import Grid, PageData, check_page, read_chain
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import IGNORE, Store
+from unet_pipeline.images import ngff
 from unet_pipeline.page import views
 
 shapes = array_shapes(min_dims=2, max_dims=2, max_side=12)

@@ -5,7 +5,7 @@ from scipy import ndimage
 
 from unet_pipeline import weigh as module
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.plane_array import open_array
+from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.weigh import Gathered, present, weigh
 
 

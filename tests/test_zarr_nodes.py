@@ -10,9 +10,9 @@ from ome_zarr.writer import write_image, write_labels
 from reading import calm, check, noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
-from unet_pipeline.readers.calibration import Calibration
-from unet_pipeline.readers.zarr_nodes import from_multiscale, is_zarr
+from unet_pipeline.images.open import open_planes
+from unet_pipeline.images.readers.calibration import Calibration
+from unet_pipeline.images.readers.zarr_nodes import from_multiscale, is_zarr
 
 FORMATS = {"0.4": (FormatV04(), 2), "0.5": (FormatV05(), 3)}
 

@@ -9,9 +9,9 @@ import zarr
 from reading import check, noise
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
-from unet_pipeline.readers.blocks import Window
-from unet_pipeline.readers.zarr_reader import ZarrReader
+from unet_pipeline.images.open import open_planes
+from unet_pipeline.images.readers.blocks import Window
+from unet_pipeline.images.readers.zarr_reader import ZarrReader
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
 LAYOUTS = {

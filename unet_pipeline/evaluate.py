@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Config
+from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import provenance, sha256_bytes, write_text
 from unet_pipeline.records.record_shapes import open_record

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.fit import Fitted
-from unet_pipeline.inputs import Planes, open_planes
+from unet_pipeline.images import ngff
+from unet_pipeline.images.open import Planes, open_planes
+from unet_pipeline.images.plane_array import PlaneArray, open_array
+from unet_pipeline.images.pyramid import build_pyramid
+from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.plane_array import PlaneArray, open_array
-from unet_pipeline.pyramid import build_pyramid
-from unet_pipeline.readers.zarr_nodes import is_zarr
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.record import Check, digest, provenance, told

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.plane_array import PlaneArray
+from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.records.claim import Claim
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.records.record_shapes import SHAPES, misfit

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.halo import row_bands
+from unet_pipeline.images.halo_blocks import row_bands
 
 GREY_SHARE = 0.5
 """Labels are refused as grey values when more than this share of neighbouring object pixels differ."""

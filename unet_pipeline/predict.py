@@ -27,10 +27,10 @@ from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
+from unet_pipeline.images.plane_array import PlaneArray, Planes
 from unet_pipeline.journal import Journal, journal_path
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.plane_array import PlaneArray, Planes
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, digest, provenance
 from unet_pipeline.stack import CLASSES

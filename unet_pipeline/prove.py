@@ -19,8 +19,8 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
+from unet_pipeline.images.plane_array import Planes
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.plane_array import Planes
 from unet_pipeline.predict import describe_compute
 from unet_pipeline.records.record import provenance, write_json
 from unet_pipeline.stack import Stack

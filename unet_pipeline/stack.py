@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from unet_pipeline import ngff
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.inputs import open_planes
-from unet_pipeline.plane_array import PlaneArray, Planes, open_array
+from unet_pipeline.images import ngff
+from unet_pipeline.images.open import open_planes
+from unet_pipeline.images.plane_array import PlaneArray, Planes, open_array
 from unet_pipeline.records.record import again, untold
 from unet_pipeline.records.record_shapes import open_record
 

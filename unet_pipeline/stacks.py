@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from unet_pipeline.config.keys import build, json_schema, key
 from unet_pipeline.errors import PipelineError, read_small
-from unet_pipeline.namelist import listed, read_names
+from unet_pipeline.images.name_list import listed, read_names
 
 Row = Mapping[str | None, Any]
 Rows = Iterable[Row]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.halo import row_bands
+from unet_pipeline.images.halo_blocks import row_bands
 
 BINS = 65536
 QUANTILES = np.linspace(0, 100, 1001)

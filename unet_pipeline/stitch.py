@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import Config, Stitch
 from unet_pipeline.coverage import check_coverage
-from unet_pipeline.halo import halo_blocks, row_bands
+from unet_pipeline.images import ngff
+from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
+from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.images.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
-from unet_pipeline.plane_array import PlaneArray
-from unet_pipeline.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, atomic_path, partial_name, provenance, unclaimed

@@ -22,15 +22,15 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import IGNORE, Stitch
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.halo import halo_blocks
+from unet_pipeline.images import ngff
+from unet_pipeline.images.halo_blocks import halo_blocks
+from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
-from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.records.record import Check, unclaimed
 from unet_pipeline.stack import CLASSES
 from unet_pipeline.tile import StackPlan

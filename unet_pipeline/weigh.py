@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.halo import HaloBlock, Window, halo_blocks
+from unet_pipeline.images import ngff
+from unet_pipeline.images.halo_blocks import HaloBlock, Window, halo_blocks
+from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.record import Check, digest, provenance

@@ -34,7 +34,7 @@ from comparison.scoring import metrics_of
 from comparison.variants import VALIDATIONS, merged, steps_for
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import IGNORE
-from unet_pipeline.plane_array import open_array
+from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.stack import WEIGHTS, Stack
 
 BATCH = 4

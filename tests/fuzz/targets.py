@@ -36,7 +36,7 @@ class Target:
 
 def read_image(name: str) -> Callable[[Path], None]:
     def run(folder: Path) -> None:
-        from unet_pipeline.inputs import open_planes
+        from unet_pipeline.images.open import open_planes
 
         with open_planes(str(folder / name)) as planes:
             for file in planes.files:
@@ -61,7 +61,7 @@ def read_list(folder: Path) -> None:
     """Open the pictures that a list names, as images of any size and as labels, and fit them into squares."""
     from unet_pipeline.config.sections import Ingest
     from unet_pipeline.fit import Fitted
-    from unet_pipeline.inputs import open_planes
+    from unet_pipeline.images.open import open_planes
 
     for labels in (False, True):
         names = str(folder / "train.txt")
@@ -86,7 +86,7 @@ def read_config(folder: Path) -> None:
 
 
 def read_table(folder: Path) -> None:
-    from unet_pipeline.readers.axes import parse_planes
+    from unet_pipeline.images.readers.axes import parse_planes
     from unet_pipeline.stacks import check_roles, load_stacks, source_files
 
     stacks = load_stacks(folder / "stacks.tsv")

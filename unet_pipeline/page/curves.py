@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.page.figures import class_colour, css
+from unet_pipeline.images.pictures import class_colour, css
 
 WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""

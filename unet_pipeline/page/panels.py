@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Normalise
 from unet_pipeline.config.sections import Report as ReportOptions
+from unet_pipeline.images import pictures
+from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.normalise import Normaliser, from_statistics
-from unet_pipeline.page import differences, figures
+from unet_pipeline.page import differences
 from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.page import Markup, figure, legend, number, picture, ramp
 from unet_pipeline.page.results import WEIGHTS, StackResult
 from unet_pipeline.page.views import COARSE_PX, View, choose_views, coarse_level, interest
-from unet_pipeline.plane_array import PlaneArray, open_array
 from unet_pipeline.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tile import StackPlan
 
@@ -118,18 +119,18 @@ class Panels:
     def _label(self, array: PlaneArray) -> npt.NDArray[Any]:
         return array.read_label(self.view.plane, self.view.rows, self.view.columns)
 
-    def _shown(self, rgb: figures.Rgb, title: str, *caption: object, ids: npt.NDArray[Any] | None = None) -> Markup:
-        large, factor = figures.enlarged(rgb, ids)
+    def _shown(self, rgb: pictures.Rgb, title: str, *caption: object, ids: npt.NDArray[Any] | None = None) -> Markup:
+        large, factor = pictures.enlarged(rgb, ids)
         pixel = self.result.stack.grid.pixel_um
-        bar = figures.scale_bar(rgb.shape[1], pixel[1] if pixel else None)
-        with_bar = figures.with_scale_bar(large, bar, factor)
+        bar = pictures.scale_bar(rgb.shape[1], pixel[1] if pixel else None)
+        with_bar = pictures.with_scale_bar(large, bar, factor)
         alt = f"{title} of stack {self.result.name}, plane {self.view.plane}; the scale bar is {bar.label}"
-        return figure(picture(figures.png(with_bar), with_bar.shape[:2], alt), title, *caption)
+        return figure(picture(pictures.png(with_bar), with_bar.shape[:2], alt), title, *caption)
 
     def _raw(self) -> Markup:
         stack = self.result.stack
         values = stack.image.read(self.view.plane, self.view.rows, self.view.columns)
-        rgb = figures.as_grey(shown_normaliser(stack)(values))
+        rgb = pictures.as_grey(shown_normaliser(stack)(values))
         names = {1: "", 2: "The two channels in magenta and green.", 3: "The three channels as red, green and blue."}
         words = names.get(stack.channels, f"The {stack.channels} channels in different colours, added up.")
         limits = f"Black and white: {SHOWN_GREY.low:g} % and {SHOWN_GREY.high:g} % of the stack's pixels are darker."
@@ -138,47 +139,47 @@ class Panels:
     def _weight(self, weigh: dict[str, Any]) -> Markup:
         term = self._label(open_array(self.result.folder / WEIGHTS, "boundary"))
         height = float(weigh["largest_boundary_term"]) or 1.0
-        key = ramp(figures.scale_colours(WEIGHT), "0", number(height, 1))
-        rgb = figures.as_scale(term / height, WEIGHT)
+        key = ramp(pictures.scale_colours(WEIGHT), "0", number(height, 1))
+        rgb = pictures.as_scale(term / height, WEIGHT)
         return self._shown(rgb, "Boundary weight", "added where objects nearly touch.", key)
 
     def _probability(self, plan: StackPlan) -> Markup:
         array = plan.probabilities()
         background = array.read(self.view.plane, self.view.rows, self.view.columns)[0].astype(np.float32)
         whole = 255 if array.dtype == np.uint8 else 1
-        rgb = figures.as_scale(1 - background / whole, PROBABILITY)
+        rgb = pictures.as_scale(1 - background / whole, PROBABILITY)
         names = " or ".join(plan.classes[1:])
-        return self._shown(rgb, "Probability", f"of {names}", ramp(figures.scale_colours(PROBABILITY), "0", "1"))
+        return self._shown(rgb, "Probability", f"of {names}", ramp(pictures.scale_colours(PROBABILITY), "0", "1"))
 
     def _classes(self, title: str, classes: npt.NDArray[Any]) -> Markup:
         names = self.result.model.card.classes
-        keys = [(figures.css(figures.class_colour(index)), name) for index, name in enumerate(names)]
+        keys = [(pictures.css(pictures.class_colour(index)), name) for index, name in enumerate(names)]
         if (classes == IGNORE).any():
-            keys.append((figures.css(figures.UNKNOWN), "not annotated"))
-        return self._shown(figures.as_classes(classes, IGNORE), title, legend(keys))
+            keys.append((pictures.css(pictures.UNKNOWN), "not annotated"))
+        return self._shown(pictures.as_classes(classes, IGNORE), title, legend(keys))
 
     def _found(self) -> Markup:
         count = _objects(self.found)
-        return self._shown(figures.as_instances(self.found), "Labels", f"{count} found in view.", ids=self.found)
+        return self._shown(pictures.as_instances(self.found), "Labels", f"{count} found in view.", ids=self.found)
 
     def _reference(self) -> Markup:
         ids, words = self.reference, f"{_objects(self.reference)} objects in view."
         if self.result.plan is None:
-            return self._shown(figures.as_instances(ids), "Reference labels", words, ids=ids)
+            return self._shown(pictures.as_instances(ids), "Reference labels", words, ids=ids)
         known = self.reference_classes != IGNORE
         names = differences.partners(np.where(known, ids, 0), np.where(known, self.found, 0))
         partner = differences.translated(ids, names)
-        rgb = figures.as_instances(partner)
-        rgb[(ids > 0) & (partner == 0)] = figures.UNMATCHED
-        key = legend([(figures.css(figures.UNMATCHED), "no match")])
+        rgb = pictures.as_instances(partner)
+        rgb[(ids > 0) & (partner == 0)] = pictures.UNMATCHED
+        key = legend([(pictures.css(pictures.UNMATCHED), "no match")])
         return self._shown(rgb, "Reference", words, "Colour of the object found for it;", key, ids=ids)
 
     def _difference(self) -> Markup:
         parts = differences.shares(self.verdict)
-        keys = [(figures.css(differences.COLOURS[one]), f"{text} {parts[one]:.1%}") for one, text in MEANINGS.items()]
+        keys = [(pictures.css(differences.COLOURS[one]), f"{text} {parts[one]:.1%}") for one, text in MEANINGS.items()]
         more = "" if len(self.result.model.card.classes) == 2 else "Another class counts as joined or split."
         if (self.verdict == Verdict.UNKNOWN).any():
-            keys.append((figures.css(differences.COLOURS[Verdict.UNKNOWN]), "not annotated"))
+            keys.append((pictures.css(differences.COLOURS[Verdict.UNKNOWN]), "not annotated"))
         return self._shown(differences.as_verdicts(self.verdict), "Difference", "to the reference:", legend(keys), more)
 
 

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.config.sections import Report as ReportOptions
-from unet_pipeline.page import figures
+from unet_pipeline.images import pictures
+from unet_pipeline.images.overlays import beside, cut_out, mask_png, overlay, rgb_png
+from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.page.curves import dice_curve, loss_curve, rate_curve
-from unet_pipeline.page.overlays import beside, cut_out, mask_png, overlay, rgb_png
 from unet_pipeline.page.panels import shown_normaliser, views
 from unet_pipeline.page.results import ModelResult, StackResult
 from unet_pipeline.page.training_section import kept_step
 from unet_pipeline.page.views import View
-from unet_pipeline.plane_array import PlaneArray
 from unet_pipeline.records.record import Check, atomic_path
 from unet_pipeline.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
@@ -80,7 +80,7 @@ def _around(part: slice, length: int, side_px: int) -> slice:
 
 def _drawn(result: StackResult, plan: StackPlan, view: View, kinds: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     stack = result.stack
-    image = figures.as_grey(shown_normaliser(stack)(stack.image.read(view.plane, view.rows, view.columns)))
+    image = pictures.as_grey(shown_normaliser(stack)(stack.image.read(view.plane, view.rows, view.columns)))
     classes = _read(plan.labels(CLASSES), view)
     if "overlay" in kinds:
         yield "overlay", rgb_png(overlay(image, classes, _read(plan.labels(INSTANCES), view)))
@@ -90,7 +90,7 @@ def _drawn(result: StackResult, plan: StackPlan, view: View, kinds: Sequence[str
         yield "cutout", rgb_png(cut_out(image, classes))
     if "panels" in kinds:
         truth = [_read(stack.reference(CLASSES), view)] if stack.labelled else []
-        yield "panels", rgb_png(beside([image, *(figures.as_classes(one, IGNORE) for one in (*truth, classes))]))
+        yield "panels", rgb_png(beside([image, *(pictures.as_classes(one, IGNORE) for one in (*truth, classes))]))
 
 
 def _read(array: PlaneArray, view: View) -> npt.NDArray[Any]:

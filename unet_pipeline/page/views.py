@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline import ngff
 from unet_pipeline.config.sections import IGNORE
-from unet_pipeline.plane_array import PlaneArray, open_array
+from unet_pipeline.images import ngff
+from unet_pipeline.images.plane_array import PlaneArray, open_array
 
 COARSE_PX = 1024
 """Longest side of the level that is searched, px, where the pyramid has one that small."""

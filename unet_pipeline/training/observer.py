@@ -18,8 +18,8 @@ from PIL import Image
 
 from unet_pipeline.config.sections import IGNORE, Watch
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.page.figures import Rgb, as_classes, as_grey
-from unet_pipeline.page.overlays import beside, rgb_png
+from unet_pipeline.images.overlays import beside, rgb_png
+from unet_pipeline.images.pictures import Rgb, as_classes, as_grey
 from unet_pipeline.records.record import PARTIAL, Check, atomic_path, unclaimed
 from unet_pipeline.training.history import Row
 from unet_pipeline.training.validation import Sample

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.axes import LETTERS, UNKNOWN
-from unet_pipeline.readers.calibration import MICROMETERS, SECONDS, Calibration, measure, pair
+from unet_pipeline.images.readers.axes import LETTERS, UNKNOWN
+from unet_pipeline.images.readers.calibration import MICROMETERS, SECONDS, Calibration, measure, pair
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 NAMES = {"time": "t", "channel": "c", "depth": "z", "height": "y", "width": "x"}

@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.tiff_structure import COPY_AGAIN, Grid, PageData, PageFormat, check_page, read_chain
+from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, Grid, PageData, PageFormat, check_page, read_chain
 
 
 def read_pages(path: Path, series: tifffile.TiffPageSeries, grid: Grid, count: int) -> Iterator[PageData]:

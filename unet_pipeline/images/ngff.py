@@ -17,7 +17,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from unet_pipeline.config.sections import Store
-from unet_pipeline.plane_array import PlaneArray
+from unet_pipeline.images.plane_array import PlaneArray
 
 VERSION = "0.5"
 MARK = "unet_pipeline"

@@ -14,14 +14,14 @@ import numpy as np
 import tifffile
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers import calibration
-from unet_pipeline.readers.axes import LETTERS, UNKNOWN, Layout, find_layout
-from unet_pipeline.readers.blocks import pixel_dtype
-from unet_pipeline.readers.calibration import Calibration
-from unet_pipeline.readers.codestreams import READABLE
-from unet_pipeline.readers.tiff_files import check_metadata, check_series
-from unet_pipeline.readers.tiff_pages import read_pages
-from unet_pipeline.readers.tiff_structure import COPY_AGAIN, Grid, PageData, read_chain
+from unet_pipeline.images.readers import calibration
+from unet_pipeline.images.readers.axes import LETTERS, UNKNOWN, Layout, find_layout
+from unet_pipeline.images.readers.blocks import pixel_dtype
+from unet_pipeline.images.readers.calibration import Calibration
+from unet_pipeline.images.readers.codestreams import READABLE
+from unet_pipeline.images.readers.tiff_files import check_metadata, check_series
+from unet_pipeline.images.readers.tiff_pages import read_pages
+from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, Grid, PageData, read_chain
 
 RGB = 2
 YCBCR = 6

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.images.ngff import count_levels
+from unet_pipeline.images.plane_array import Array, PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
-from unet_pipeline.ngff import count_levels
-from unet_pipeline.plane_array import Array, PlaneArray, open_array
 
 Reduction = Literal["mean", "nearest"]
 Block = tuple[int, slice, slice]

@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, refuse_transparency
-from unet_pipeline.readers.codestreams import declared_bytes
-from unet_pipeline.readers.tiff_series import open_series
-from unet_pipeline.readers.tiff_structure import COPY_AGAIN, FREE_BYTES, PageData
+from unet_pipeline.images.readers.blocks import (
+    CACHE_BYTES,
+    Array,
+    BlockCache,
+    StackInfo,
+    Window,
+    paste,
+    refuse_transparency,
+)
+from unet_pipeline.images.readers.codestreams import declared_bytes
+from unet_pipeline.images.readers.tiff_series import open_series
+from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, FREE_BYTES, PageData
 from unet_pipeline.records.record import digest, sha256_file
 
 # Uncompressed pixels read in one go.

@@ -17,10 +17,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.readers.axes import natural_key, parse_planes
-from unet_pipeline.readers.blocks import Array, Reader, Window
-from unet_pipeline.readers.files_reader import CHECK_DISK, SUFFIXES, Files, FilesReader, is_image, open_file
-from unet_pipeline.readers.zarr_nodes import is_zarr
+from unet_pipeline.images.readers.axes import natural_key, parse_planes
+from unet_pipeline.images.readers.blocks import Array, Reader, Window
+from unet_pipeline.images.readers.files_reader import CHECK_DISK, SUFFIXES, Files, FilesReader, is_image, open_file
+from unet_pipeline.images.readers.zarr_nodes import is_zarr
 
 MAX_CHANNELS = 1024
 """As many as a network takes."""
@@ -206,7 +206,7 @@ def _open_reader(source: str, axes: str | None, series: int | None, options: Fil
     if options.names is not None and (path.is_file() or is_zarr(path)):
         _refuse_names(source, options.names)
     if is_zarr(path):
-        from unet_pipeline.readers.zarr_reader import ZarrReader
+        from unet_pipeline.images.readers.zarr_reader import ZarrReader
 
         return ZarrReader(path, axes)
     if path.is_dir():

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.namelist import pick, read_names
-from unet_pipeline.readers.axes import check_axes
-from unet_pipeline.readers.blocks import Array, Reader, StackInfo, Window
+from unet_pipeline.images.name_list import pick, read_names
+from unet_pipeline.images.readers.axes import check_axes
+from unet_pipeline.images.readers.blocks import Array, Reader, StackInfo, Window
 from unet_pipeline.records.record import digest
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
@@ -47,10 +47,10 @@ def open_file(path: Path, axes: str | None, series: int | None = None, colours: 
     kind = _kind(path)
     try:
         if kind == TIFF:
-            from unet_pipeline.readers.tiff_reader import TiffReader
+            from unet_pipeline.images.readers.tiff_reader import TiffReader
 
             return TiffReader(path, axes, series)
-        from unet_pipeline.readers.picture_reader import PictureReader
+        from unet_pipeline.images.readers.picture_reader import PictureReader
 
         return PictureReader(path, axes, colours=colours)
     except OSError as error:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.shard_file import ShardFormat
 from unet_pipeline.records.record import PARTIAL, atomic_path, sha256_file
-from unet_pipeline.shard_file import ShardFormat
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]

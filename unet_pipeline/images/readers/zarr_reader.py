@@ -13,10 +13,10 @@ import numpy as np
 import zarr
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.axes import UNKNOWN, find_layout
-from unet_pipeline.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, pixel_dtype
-from unet_pipeline.readers.zarr_bounds import check_codecs, open_bounded
-from unet_pipeline.readers.zarr_nodes import Node, channel_names, find_array, guess, meaning
+from unet_pipeline.images.readers.axes import UNKNOWN, find_layout
+from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, pixel_dtype
+from unet_pipeline.images.readers.zarr_bounds import check_codecs, open_bounded
+from unet_pipeline.images.readers.zarr_nodes import Node, channel_names, find_array, guess, meaning
 from unet_pipeline.records.record import digest, sha256_file
 
 

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.readers.tiff_structure import COPY_AGAIN
+from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN
 
 # tifffile makes a list entry for every plane that OME-XML declares, before it looks for them.
 MAX_OME_PLANES = 10**7

@@ -1,0 +1,1 @@
+"""Readers of each format of images."""

@@ -1,1 +1,0 @@
-"""Readers of image files, one module per format; `inputs` is their front door."""
