@@ -40,7 +40,7 @@ CONFIG = (
 
 def pattern() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Return grey values and a mask of cells (BLOCK, BLOCK), to be repeated."""
-    from unet_pipeline.demo import cells
+    from unet_pipeline.stacks.demo import cells
 
     grey, ids = cells((BLOCK, BLOCK), np.random.default_rng(0), 90.0)
     ids[:2], ids[-2:], ids[:, :2], ids[:, -2:] = 0, 0, 0, 0

@@ -52,11 +52,11 @@ def work(folder: Path, reference: Path | None, steps: int, threads: int, device:
     import tifffile
 
     from unet_pipeline.config.checks import from_dict
-    from unet_pipeline.demo import cells
-    from unet_pipeline.ingest import Source, ingest
-    from unet_pipeline.stack import Stack
+    from unet_pipeline.stacks.demo import cells
+    from unet_pipeline.stacks.ingest import Source, ingest
+    from unet_pipeline.stacks.stack import Stack
+    from unet_pipeline.stacks.weigh import weigh
     from unet_pipeline.train import train_model
-    from unet_pipeline.weigh import weigh
 
     config = from_dict({"train": {"steps": steps}, "compute": {"threads": threads, "device": device}})
     stacks = {}

@@ -16,10 +16,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from unet_pipeline.config.checks import from_dict
-from unet_pipeline.ingest import Source, ingest
-from unet_pipeline.stack import Stack
-from unet_pipeline.weigh import weigh
-from unet_pipeline.weights import boundary_term, open_gaps
+from unet_pipeline.stacks.ingest import Source, ingest
+from unet_pipeline.stacks.stack import Stack
+from unet_pipeline.stacks.weigh import weigh
+from unet_pipeline.stacks.weight_map import boundary_term, open_gaps
 
 EDGES = (512, 1024, 2048, 4096, 8192)
 DENSITIES = (20, 300, 1300, 4000, 14_000)

@@ -6,10 +6,10 @@ import numpy as np
 import tifffile
 
 from unet_pipeline.config.checks import from_dict
-from unet_pipeline.demo import cells
-from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.predict import predict
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.demo import cells
+from unet_pipeline.stacks.ingest import Source, ingest
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stitch import stitch
 from unet_pipeline.tile import StackPlan, tile
 

@@ -17,7 +17,7 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.files import load
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.stacks import load_stacks
+from unet_pipeline.stacks.table import load_stacks
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = [field.name for field in fields(Config) if field.name != "stacks"]

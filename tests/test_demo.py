@@ -3,7 +3,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from unet_pipeline.demo import STACKS, cells, write_demo
+from unet_pipeline.stacks.demo import STACKS, cells, write_demo
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from unet_pipeline.origin import trace
 from unet_pipeline.page.results import ModelResult
 from unet_pipeline.page.training_section import training_section
 from unet_pipeline.prove import Crop, prove, whole_pass
+from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.tile import StackPlan, tile
 from unet_pipeline.train import train_model
 from unet_pipeline.verify import verify
-from unet_pipeline.weigh import weigh
 
 CPU = torch.device("cpu")
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from reading import calm, noise
 
-from unet_pipeline import fit
 from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.fit import Fitted, nearest, smooth
 from unet_pipeline.images.open import open_planes
+from unet_pipeline.stacks import sizes
+from unet_pipeline.stacks.sizes import Fitted, nearest, smooth
 
 SIZES = [(20, 31), (40, 10), (17, 17), (40, 31)]
 PAD, SQUARE = Ingest(sizes="pad", grey=77.0), Ingest(sizes="square", square_px=32, grey=77.0)
@@ -171,7 +171,7 @@ def test_a_grey_value_that_the_image_cannot_hold(tmp_path: Path) -> None:
 
 def test_a_picture_too_large_to_be_held_whole_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path / "a")
-    monkeypatch.setattr(fit, "LARGEST_PX", 1000)
+    monkeypatch.setattr(sizes, "LARGEST_PX", 1000)
     with pytest.raises(PipelineError, match=r"3\.png: expected a picture of at most 1000 px, got 40 × 31"):
         fitted(tmp_path / "a", SQUARE)
     fitted(tmp_path / "a", PAD)

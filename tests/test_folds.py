@@ -10,10 +10,10 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import read_card
+from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train import train_model
 from unet_pipeline.training.folds import dealt, divide, drawn, labelled, shuffled
 from unet_pipeline.verify import verify
-from unet_pipeline.weigh import weigh
 
 PLANES = st.lists(st.lists(st.integers(0, 500), max_size=30, unique=True), min_size=1, max_size=5)
 

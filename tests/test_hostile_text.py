@@ -26,7 +26,7 @@ from unet_pipeline.config.files import load
 from unet_pipeline.errors import LONGEST, PipelineError
 from unet_pipeline.images.readers.axes import parse_planes
 from unet_pipeline.records.record import read_json, sha256_file, write_json
-from unet_pipeline.stacks import load_stacks
+from unet_pipeline.stacks.table import load_stacks
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)

@@ -8,8 +8,8 @@ from chain import draw, make_stack, settings
 from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.ingest import Source, ingest
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.ingest import Source, ingest
+from unet_pipeline.stacks.stack import Stack
 
 
 def whole(array):

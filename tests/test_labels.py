@@ -3,7 +3,7 @@ import pytest
 
 from unet_pipeline.config.sections import Labels
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.labels import LabelReader
+from unet_pipeline.stacks.labels import LabelReader
 
 CLASSES = Labels(kind="classes", classes=("membrane", "cell"), values={0: "membrane", 255: "cell"}, ignore=7)
 

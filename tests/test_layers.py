@@ -18,7 +18,7 @@ MODULES = {
 
 LAYERS = """
 errors machine.parallel records.record records.run_lock records.claim records.record_shapes records.checksums config.keys images.name_list config.sections config.checks config.files
-stacks machine.cluster machine.conda machine.progress machine.memory machine.allocator geometry reach
+stacks.table machine.cluster machine.conda machine.progress machine.memory machine.allocator geometry reach
 images.readers.axes images.readers.blocks images.readers.calibration images.readers.codestreams
 images.readers.tiff_structure images.readers.tiff_files images.readers.tiff_pages images.readers.tiff_series
 images.readers.tiff_reader images.readers.picture_reader images.readers.files_reader
@@ -26,8 +26,8 @@ images.readers.zarr_bounds images.readers.zarr_nodes images.readers.zarr_reader
 images.open
 images.shard_file images.plane_array images.ngff images.pyramid images.halo_blocks
 objects.compiled objects.distances objects.atoms objects.components objects.flood
-statistics labels stack normalise modelcard demo tiling fit reference ingest origin today
-emptiness tile journal weights weigh images.pictures images.overlays
+stacks.statistics stacks.labels stacks.stack normalise modelcard stacks.demo tiling stacks.sizes stacks.reference stacks.ingest origin today
+emptiness tile journal stacks.weight_map stacks.weigh images.pictures images.overlays
 training.processes training.augment training.training_stack training.folds training.sources training.dataset
 training.feed
 networks.blocks networks.unet networks.encoders networks.pretrained averaging models
@@ -45,7 +45,17 @@ __main__
 """Every module, in the order imports may point: a module imports only what stands before it."""
 
 ORDER = LAYERS.split()
-WITHOUT_TORCH = ("demo", "ingest", "weigh", "tile", "stitch", "evaluate", "verify", "report", "__main__")
+WITHOUT_TORCH = (
+    "stacks.demo",
+    "stacks.ingest",
+    "stacks.weigh",
+    "tile",
+    "stitch",
+    "evaluate",
+    "verify",
+    "report",
+    "__main__",
+)
 WITH_TORCH = ("train", "ensemble", "predict", "prove", "export", "summary")
 
 
@@ -105,7 +115,7 @@ def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
     heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
     block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"
     found = modules_after(
-        f"{block}; import unet_pipeline.config.sections, unet_pipeline.stacks, unet_pipeline.machine.cluster, unet_pipeline.machine.conda"
+        f"{block}; import unet_pipeline.config.sections, unet_pipeline.stacks.table, unet_pipeline.machine.cluster, unet_pipeline.machine.conda"
     )
     assert found.returncode == 0, found.stderr
 

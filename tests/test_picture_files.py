@@ -17,7 +17,7 @@ from unet_pipeline.page.picture_files import widened
 from unet_pipeline.page.views import View
 from unet_pipeline.records.record import read_json
 from unet_pipeline.report import report
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.tile import StackPlan
 
 NAMES = ("background", "nerve", "glia")

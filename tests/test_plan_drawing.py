@@ -13,7 +13,7 @@ from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.normalise import Normaliser
 from unet_pipeline.page import plan_drawing
 from unet_pipeline.page.plan_drawing import READ, SHARD, TILE, detail, overview, sampled
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.tiling import plan, read_tile
 
 SHADES = Normaliser((0.0,), (1 / 255,))

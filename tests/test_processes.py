@@ -15,8 +15,8 @@ from chain import make_stack, settings
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.modelcard import read_card
+from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.training.processes import Group, own_device, present_group
-from unet_pipeline.weigh import weigh
 
 WORK = """
 import io, json, sys

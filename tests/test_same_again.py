@@ -14,7 +14,7 @@ from real_project import project
 from same_tree import NOT_RESULTS, differing, tree, tree_of_any_split
 from workspace import Workspace
 
-from unet_pipeline.weigh import weigh
+from unet_pipeline.stacks.weigh import weigh
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]  # one worker: the finished run is made once
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet_pipeline.statistics import QUANTILES, Histogram, Moments, as_record
+from unet_pipeline.stacks.statistics import QUANTILES, Histogram, Moments, as_record
 
 
 def measure(image, parts):

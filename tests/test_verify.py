@@ -6,10 +6,10 @@ from chain import make_plan, make_stack, run, settings
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.stack import Stack
+from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train import train_model
 from unet_pipeline.verify import verify
-from unet_pipeline.weigh import weigh
 
 CONFIG = settings(stitch={"tiff": True})
 

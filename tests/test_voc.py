@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
-from unet_pipeline.ingest import Source, ingest
 from unet_pipeline.origin import trace
-from unet_pipeline.stack import Stack
-from unet_pipeline.statistics import QUANTILES
+from unet_pipeline.stacks.ingest import Source, ingest
+from unet_pipeline.stacks.stack import Stack
+from unet_pipeline.stacks.statistics import QUANTILES
 from unet_pipeline.today import differences
 
 CAT, PERSON, BORDER = 8, 15, 255
@@ -175,9 +175,9 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
     """Ignored pixels, the white border and the bars, carry weight 0 in training and count in no score."""
     torch = pytest.importorskip("torch")
     from unet_pipeline.modelcard import read_card
+    from unet_pipeline.stacks.weigh import weigh
     from unet_pipeline.train import Weighed, train_model
     from unet_pipeline.training.losses import pixel_weight
-    from unet_pipeline.weigh import weigh
 
     config = settings(labels=LABELS, ingest=SQUARE, weigh={"gap_px": 0})
     stack = voc.ingest()

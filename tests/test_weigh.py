@@ -3,10 +3,10 @@ import pytest
 from chain import draw, make_stack, settings
 from scipy import ndimage
 
-from unet_pipeline import weigh as module
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import open_array
-from unet_pipeline.weigh import Gathered, present, weigh
+from unet_pipeline.stacks import weigh as module
+from unet_pipeline.stacks.weigh import Gathered, present, weigh
 
 
 def brute_force(labels, w0, sigma, gap):

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.morphology import disk
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.weights import boundary_term, class_weights, cutoff_px, halo_px, open_gaps, vanished_ids
+from unet_pipeline.stacks.weight_map import boundary_term, class_weights, cutoff_px, halo_px, open_gaps, vanished_ids
 
 DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FORMULAS = ("paper", "release")

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 import pytest
 from workspace import ROOT, Workspace, fake_checkout, snakemake
 
-from unet_pipeline.stacks import StackRow
+from unet_pipeline.stacks.table import StackRow
 
 TABLE = (
     "stack | image          | labels        | role    | regions | pixel_um",

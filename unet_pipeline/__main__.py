@@ -24,14 +24,14 @@ RESULT = "a record, a store, a model folder, a stack's folder, results/, or a fi
 
 def demo(options: argparse.Namespace) -> None:
     """Write the seeded demo stacks with their ground truth."""
-    from unet_pipeline.demo import write_demo
+    from unet_pipeline.stacks.demo import write_demo
 
     write_demo(options.output, _say)
 
 
 def ingest(options: argparse.Namespace) -> None:
     """Read a stack of any format into OME-Zarr, check it, measure its statistics."""
-    from unet_pipeline.ingest import Source, ingest
+    from unet_pipeline.stacks.ingest import Source, ingest
 
     names = [field.name for field in fields(Source)]
     ingest(Source(**{name: getattr(options, name) for name in names}), _config(options), options.output)
@@ -39,8 +39,8 @@ def ingest(options: argparse.Namespace) -> None:
 
 def weigh(options: argparse.Namespace) -> None:
     """Compute training targets and the paper's boundary weights."""
-    from unet_pipeline.stack import Stack
-    from unet_pipeline.weigh import weigh
+    from unet_pipeline.stacks.stack import Stack
+    from unet_pipeline.stacks.weigh import weigh
 
     weigh(Stack.open(options.ingest), _config(options), options.output, options.threads)
 
@@ -66,7 +66,7 @@ def ensemble(options: argparse.Namespace) -> None:
 def tile(options: argparse.Namespace) -> None:
     """Plan regions, shards and tiles, and create the store that predict fills."""
     from unet_pipeline.modelcard import read_card
-    from unet_pipeline.stack import Stack
+    from unet_pipeline.stacks.stack import Stack
     from unet_pipeline.tile import tile
 
     card = read_card(options.model) if options.model else None
@@ -102,7 +102,7 @@ def evaluate(options: argparse.Namespace) -> None:
 def prove(options: argparse.Namespace) -> None:
     """Show on your own model and image that tiling does not change the result; an error if it does."""
     from unet_pipeline.prove import describe, prove
-    from unet_pipeline.stack import Stack
+    from unet_pipeline.stacks.stack import Stack
 
     found = prove(
         options.model, Stack.open(options.ingest), _config(options), options.output, options.plane, options.crop_px
@@ -155,7 +155,7 @@ def record(options: argparse.Namespace) -> None:
 def differs(options: argparse.Namespace) -> int:
     """Say what of a result would come out otherwise today, and why; exit code 0: nothing, 1: something, 2: unusable."""
     from unet_pipeline.origin import trace
-    from unet_pipeline.stacks import load_stacks
+    from unet_pipeline.stacks.table import load_stacks
     from unet_pipeline.today import describe_differences, differences
 
     config, found = load_merged(options.config), trace(options.result)

@@ -14,7 +14,7 @@ from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.stack import CLASSES
+from unet_pipeline.stacks.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 
 

@@ -17,7 +17,7 @@ from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
-from unet_pipeline.stack import CLASSES, INSTANCES
+from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.verify import CONFUSION_FILE, check_stitched
 

@@ -19,7 +19,7 @@ from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.modelcard import ModelCard
 from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
 from unet_pipeline.normalise import Normaliser
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.stack import Stack
 
 SMALL_PX = 300 * 300
 """On the CPU torch computes a single image whose layers hold few values (20 480 or less) with other kernels than a

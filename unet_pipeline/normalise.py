@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.statistics import QUANTILES as LEVELS
+from unet_pipeline.stacks.statistics import QUANTILES as LEVELS
 
 BISECTIONS = 64
 """Halvings that narrow a quantile down to the last bit of a float64."""

@@ -33,7 +33,7 @@ from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, digest, provenance
-from unet_pipeline.stack import CLASSES
+from unet_pipeline.stacks.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.tile_size import choose_plan
 from unet_pipeline.tiling import Plan, Shard, Tile, read_window

@@ -23,7 +23,7 @@ from unet_pipeline.images.plane_array import Planes
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict import describe_compute
 from unet_pipeline.records.record import provenance, write_json
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.tiling import Plan, plan, read_tile, read_window
 
 GPU_TOLERANCE = 1e-3

@@ -26,7 +26,7 @@ from unet_pipeline.records.checksums import files_below, list_path, parse_list, 
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.stack import CLASSES, INSTANCES, Stack
+from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
 from unet_pipeline.tiling import PLANNED_PX, Plan, plan
 
 SEGMENTATION = "segmentation.ome.zarr"

@@ -20,7 +20,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.origin import Origin
 from unet_pipeline.records.record import provenance, untold
-from unet_pipeline.stacks import StackRow
+from unet_pipeline.stacks.table import StackRow
 
 RUNS = "runs it again by itself"
 UNSEEN = "does not see it"

@@ -21,7 +21,8 @@ from unet_pipeline.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.stack import WEIGHTS, Stack
+from unet_pipeline.stacks.stack import WEIGHTS, Stack
+from unet_pipeline.stacks.weight_map import class_weights
 from unet_pipeline.training.folds import PLANES_FILE, Division, divide
 from unet_pipeline.training.history import HISTORY_FILE
 from unet_pipeline.training.learner import CHECKPOINT, Settings
@@ -29,7 +30,6 @@ from unet_pipeline.training.loop import TrainResult, train
 from unet_pipeline.training.losses import Loss
 from unet_pipeline.training.processes import present_group
 from unet_pipeline.training.training_stack import TrainingStack
-from unet_pipeline.weights import class_weights
 
 SECTIONS = ("labels", "normalise", "model", "augment", "train")
 

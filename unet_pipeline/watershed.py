@@ -32,7 +32,7 @@ from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
 from unet_pipeline.records.record import Check, unclaimed
-from unet_pipeline.stack import CLASSES
+from unet_pipeline.stacks.stack import CLASSES
 from unet_pipeline.tile import StackPlan
 
 IN_MEMORY_PX = 2**24

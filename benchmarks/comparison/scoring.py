@@ -13,7 +13,7 @@ from unet_pipeline.objects.distances import grow
 from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
 from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.scores import average_precision, seg_score, v_info, v_rand
-from unet_pipeline.stack import CLASSES, INSTANCES, Stack
+from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
 
 
 def metrics_of(probabilities: npt.NDArray[np.uint8], stack: Stack, config: Config) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def instrument(target: str) -> None:
     heavy = ["unet_pipeline.train", "unet_pipeline.predict"] if target in ("model", "records") else []
     exclude = [f"unet_pipeline.{name}" for name in COMPILED]
     with atheris.instrument_imports(include=list(INSTRUMENTED), exclude=exclude):
-        for name in ["unet_pipeline.images.open", "unet_pipeline.stacks", "unet_pipeline.ingest", *heavy]:
+        for name in ["unet_pipeline.images.open", "unet_pipeline.stacks.table", "unet_pipeline.stacks.ingest", *heavy]:
             importlib.import_module(name)
 
 

@@ -200,7 +200,7 @@ def results() -> list[Tree]:
     from chain import make_model, make_plan, make_stack, run, settings
 
     from unet_pipeline.evaluate import evaluate
-    from unet_pipeline.weigh import weigh
+    from unet_pipeline.stacks.weigh import weigh
 
     with tempfile.TemporaryDirectory() as name:
         folder, config = Path(name), settings()

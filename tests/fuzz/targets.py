@@ -60,8 +60,8 @@ def read_any_picture(folder: Path) -> None:
 def read_list(folder: Path) -> None:
     """Open the pictures that a list names, as images of any size and as labels, and fit them into squares."""
     from unet_pipeline.config.sections import Ingest
-    from unet_pipeline.fit import Fitted
     from unet_pipeline.images.open import open_planes
+    from unet_pipeline.stacks.sizes import Fitted
 
     for labels in (False, True):
         names = str(folder / "train.txt")
@@ -87,7 +87,7 @@ def read_config(folder: Path) -> None:
 
 def read_table(folder: Path) -> None:
     from unet_pipeline.images.readers.axes import parse_planes
-    from unet_pipeline.stacks import check_roles, load_stacks, source_files
+    from unet_pipeline.stacks.table import check_roles, load_stacks, source_files
 
     stacks = load_stacks(folder / "stacks.tsv")
     for name, row in stacks.items():

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.demo import cells
 from unet_pipeline.exporting.exported import Exported
 from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.statistics import QUANTILES
+from unet_pipeline.stacks.demo import cells
+from unet_pipeline.stacks.statistics import QUANTILES
 
 
 def sample(module: Exported, size_px: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

@@ -18,7 +18,7 @@ from unet_pipeline.modelcard import WEIGHTS_FILE, ModelCard, read_card
 from unet_pipeline.page.curves import History, read_history
 from unet_pipeline.records.record import again, read_json, sha256_file
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.stack import Stack
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.tile import StackPlan
 from unet_pipeline.training.history import HISTORY_FILE
 

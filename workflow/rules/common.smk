@@ -18,7 +18,7 @@ from unet_pipeline.machine import conda
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
-from unet_pipeline.stacks import check_names, check_roles, load_stacks, source_files
+from unet_pipeline.stacks.table import check_names, check_roles, load_stacks, source_files
 
 RESULT_SECTIONS = (
     "labels",

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.fit import Fitted
 from unet_pipeline.images import ngff
 from unet_pipeline.images.open import Planes, open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
@@ -28,9 +27,10 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.record import Check, digest, provenance, told
-from unet_pipeline.reference import Block, content, copy_labels, read_ahead
-from unet_pipeline.stack import CLASSES, IMAGE, INSTANCES
-from unet_pipeline.statistics import Histogram, Moments, as_record
+from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
+from unet_pipeline.stacks.sizes import Fitted
+from unet_pipeline.stacks.stack import CLASSES, IMAGE, INSTANCES
+from unet_pipeline.stacks.statistics import Histogram, Moments, as_record
 
 
 @dataclass(frozen=True)

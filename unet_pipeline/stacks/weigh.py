@@ -27,8 +27,8 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.record import Check, digest, provenance
-from unet_pipeline.stack import CLASSES, INSTANCES, WEIGHTS, Stack
-from unet_pipeline.weights import boundary_term, halo_px, open_gaps, vanished_ids
+from unet_pipeline.stacks.stack import CLASSES, INSTANCES, WEIGHTS, Stack
+from unet_pipeline.stacks.weight_map import boundary_term, halo_px, open_gaps, vanished_ids
 
 MANY = 2**18
 """Ids that may be gathered twice before they are sorted."""

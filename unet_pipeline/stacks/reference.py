@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Labels
-from unet_pipeline.fit import Fitted
 from unet_pipeline.images.plane_array import PlaneArray, open_array
-from unet_pipeline.labels import LabelReader
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.record import Check
-from unet_pipeline.stack import CLASSES, INSTANCES
+from unet_pipeline.stacks.labels import LabelReader
+from unet_pipeline.stacks.sizes import Fitted
+from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 
 Block = tuple[int, slice, slice]
 """Plane, rows, columns."""
