@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Compute, Config
-from unet_pipeline.modelcard import Architecture, ModelCard
-from unet_pipeline.models import autocast, build, save_model
+from unet_pipeline.model.card import Architecture, ModelCard
+from unet_pipeline.model.models import autocast, build, save_model
 from unet_pipeline.predict import predict
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack

@@ -18,8 +18,8 @@ import zarr
 from figures import TABLES, Figure, peak_memory, publish, step
 from torch import nn
 
-from unet_pipeline.modelcard import Architecture, ModelCard
-from unet_pipeline.models import UNet, save_model
+from unet_pipeline.model.card import Architecture, ModelCard
+from unet_pipeline.model.models import UNet, save_model
 
 STAGES = ("ingest", "weigh", "tile", "predict", "stitch", "evaluate")
 LABELLED = ("weigh", "evaluate")

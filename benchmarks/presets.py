@@ -29,9 +29,9 @@ import yaml
 from PIL import Image
 
 from unet_pipeline.config.files import load
-from unet_pipeline.modelcard import read_card
-from unet_pipeline.models import load_model
-from unet_pipeline.networks.encoders import ENCODERS
+from unet_pipeline.model.card import read_card
+from unet_pipeline.model.models import load_model
+from unet_pipeline.model.networks.encoders import ENCODERS
 from unet_pipeline.stacks.demo import cells
 
 ROOT = Path(__file__).parents[1]

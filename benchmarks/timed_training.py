@@ -11,8 +11,8 @@ import numpy as np
 
 from unet_pipeline.config.sections import Augment, Compute, Normalise, Train
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.modelcard import Architecture, ModelCard
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.card import Architecture, ModelCard
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.training.learner import Settings
 from unet_pipeline.training.loop import train

@@ -14,8 +14,8 @@ from timed_training import options, stack_of_cells, times_of_steps
 from torch import nn
 
 from unet_pipeline.config.sections import Compute
-from unet_pipeline.modelcard import Architecture, ModelCard
-from unet_pipeline.models import autocast, build
+from unet_pipeline.model.card import Architecture, ModelCard
+from unet_pipeline.model.models import autocast, build
 from unet_pipeline.training.losses import Loss, pixel_weight
 from unet_pipeline.training.training_stack import TrainingStack
 

@@ -57,8 +57,8 @@ def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, class
     import torch
 
     from unet_pipeline.config.sections import Normalise
-    from unet_pipeline.modelcard import Architecture, ModelCard, geometry
-    from unet_pipeline.models import build, save_model
+    from unet_pipeline.model.card import Architecture, ModelCard, geometry
+    from unet_pipeline.model.models import build, save_model
 
     architecture = Architecture("unet", depth, base_channels, channels, len(classes), 0.5)
     network = build(architecture, seed)

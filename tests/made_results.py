@@ -14,7 +14,7 @@ from scipy import ndimage
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
 from unet_pipeline.evaluate import evaluate
-from unet_pipeline.modelcard import Architecture, ModelCard, write_card
+from unet_pipeline.model.card import Architecture, ModelCard, write_card
 from unet_pipeline.records.record import provenance, write_json, write_text
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from unet_pipeline.config.sections import IGNORE, Augment, Compute, Normalise, Train, Watch
-from unet_pipeline.modelcard import Architecture, ModelCard
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.card import Architecture, ModelCard
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.training.learner import Settings
 from unet_pipeline.training.training_stack import MemoryPlanes, TrainingStack
 

@@ -9,7 +9,10 @@ from chain import make_model, make_plan, make_stack, run, settings
 from scipy.special import expit, softmax
 from torch import nn
 
-from unet_pipeline.averaging import (
+from unet_pipeline.config.sections import Predict
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.forward import Forward
+from unet_pipeline.model.averaging import (
     MIRRORINGS,
     Ensemble,
     check_mirror,
@@ -18,11 +21,8 @@ from unet_pipeline.averaging import (
     turned,
     turned_back,
 )
-from unet_pipeline.config.sections import Predict
-from unet_pipeline.errors import PipelineError
-from unet_pipeline.forward import Forward
-from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.geometry import Geometry, unpadded
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.prove import Crop, difference, prove, tiled_pass, whole_pass
 from unet_pipeline.tiling import Plan, plan
 

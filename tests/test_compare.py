@@ -30,8 +30,8 @@ from comparison.table import spread  # noqa: E402
 from unet_pipeline.errors import PipelineError  # noqa: E402
 from unet_pipeline.evaluate import evaluate  # noqa: E402
 from unet_pipeline.images.readers.axes import parse_planes  # noqa: E402
-from unet_pipeline.modelcard import Architecture  # noqa: E402
-from unet_pipeline.models import build  # noqa: E402
+from unet_pipeline.model.card import Architecture  # noqa: E402
+from unet_pipeline.model.models import build  # noqa: E402
 from unet_pipeline.tile import StackPlan  # noqa: E402
 
 PRESET = {

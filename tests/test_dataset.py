@@ -7,7 +7,7 @@ from synthetic_training import discs, planes
 from test_training_stack import counted
 
 from unet_pipeline.config.sections import IGNORE, Augment
-from unet_pipeline.geometry import Geometry, unpadded
+from unet_pipeline.model.geometry import Geometry, unpadded
 from unet_pipeline.training.dataset import Sampler, validation_tiles
 from unet_pipeline.training.feed import prefetch
 from unet_pipeline.training.sources import Windows

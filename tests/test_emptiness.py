@@ -13,7 +13,7 @@ from unet_pipeline import predict as module
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.forward import Forward
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict import predict
 from unet_pipeline.records.record import read_json
 from unet_pipeline.tiling import Shard, mirrored

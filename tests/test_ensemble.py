@@ -14,8 +14,8 @@ from unet_pipeline.config.sections import Predict
 from unet_pipeline.ensemble import ensemble, mean, members, spread
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
-from unet_pipeline.modelcard import read_card
-from unet_pipeline.models import load_model, save_model
+from unet_pipeline.model.card import read_card
+from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.origin import trace
 from unet_pipeline.page.results import ModelResult
 from unet_pipeline.page.training_section import training_section

@@ -13,14 +13,14 @@ from chain import make_model
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.sections import Model, Normalise
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.export import export
-from unet_pipeline.exporting import bioimageio_package, exported
-from unet_pipeline.exporting.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo
-from unet_pipeline.exporting.exported import Exported, compare, facts, import_all
-from unet_pipeline.geometry import Geometry, unpadded
-from unet_pipeline.modelcard import Architecture, ModelCard, architecture, read_card, write_card
-from unet_pipeline.models import build, load_model, save_model
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.card import Architecture, ModelCard, architecture, read_card, write_card
+from unet_pipeline.model.export import bioimageio_package, exported
+from unet_pipeline.model.export.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo
+from unet_pipeline.model.export.export import export
+from unet_pipeline.model.export.exported import Exported, compare, facts, import_all
+from unet_pipeline.model.geometry import Geometry, unpadded
+from unet_pipeline.model.models import build, load_model, save_model
+from unet_pipeline.model.normalise import Normaliser
 
 DEPTH = 3
 """The first at which an output is no multiple of the stride: 8 n + 4 px."""

@@ -9,7 +9,7 @@ from synthetic_training import discs
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import read_card
+from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train import train_model
 from unet_pipeline.training.folds import dealt, divide, drawn, labelled, shuffled

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import resized, unpadded
+from unet_pipeline.model.geometry import resized, unpadded
 
 
 def walk(size: int, depth: int) -> int | None:

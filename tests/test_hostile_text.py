@@ -289,7 +289,7 @@ WEIGHTS = {
 def test_forged_weights(tmp_path, model, kind):
     import torch
 
-    from unet_pipeline.models import load_model
+    from unet_pipeline.model.models import load_model
 
     held = _resident()
     _reset_peak()
@@ -301,7 +301,7 @@ def test_forged_weights(tmp_path, model, kind):
 def test_no_pickle_in_weights(tmp_path, model):
     import torch
 
-    from unet_pipeline.models import load_model
+    from unet_pipeline.model.models import load_model
 
     saved = tmp_path / "saved.pt"
     torch.save({"a": Touch(tmp_path / "pwned")}, saved)
@@ -337,7 +337,7 @@ def test_no_pickle_in_weights(tmp_path, model):
 def test_forged_cards(tmp_path, model, changes):
     import torch
 
-    from unet_pipeline.models import load_model
+    from unet_pipeline.model.models import load_model
 
     held = _resident()
     _reset_peak()

@@ -18,7 +18,7 @@ MODULES = {
 
 LAYERS = """
 errors machine.parallel records.record records.run_lock records.claim records.record_shapes records.checksums config.keys images.name_list config.sections config.checks config.files
-stacks.table machine.cluster machine.conda machine.progress machine.memory machine.allocator geometry reach
+stacks.table machine.cluster machine.conda machine.progress machine.memory machine.allocator model.geometry model.receptive_field
 images.readers.axes images.readers.blocks images.readers.calibration images.readers.codestreams
 images.readers.tiff_structure images.readers.tiff_files images.readers.tiff_pages images.readers.tiff_series
 images.readers.tiff_reader images.readers.picture_reader images.readers.files_reader
@@ -26,17 +26,17 @@ images.readers.zarr_bounds images.readers.zarr_nodes images.readers.zarr_reader
 images.open
 images.shard_file images.plane_array images.ngff images.pyramid images.halo_blocks
 objects.compiled objects.distances objects.atoms objects.components objects.flood
-stacks.statistics stacks.labels stacks.stack normalise modelcard stacks.demo tiling stacks.sizes stacks.reference stacks.ingest origin today
+stacks.statistics stacks.labels stacks.stack model.normalise model.card stacks.demo tiling stacks.sizes stacks.reference stacks.ingest origin today
 emptiness tile journal stacks.weight_map stacks.weigh images.pictures images.overlays
 training.processes training.augment training.training_stack training.folds training.sources training.dataset
 training.feed
-networks.blocks networks.unet networks.encoders networks.pretrained averaging models
+model.networks.blocks model.networks.unet model.networks.encoders model.networks.pretrained model.averaging model.models
 training.losses training.optimisers training.validation
 training.checkpoint training.history training.observer training.learner training.guards training.loop train ensemble
 forward tile_size predict coverage watershed stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
-exporting.exported exporting.torch_files exporting.onnx_file exporting.sample exporting.bioimageio_package export
-summary
+model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
+model.summary
 page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing
 page.results page.panels page.score_tables page.training_section page.stack_section
 page.picture_files report
@@ -56,7 +56,7 @@ WITHOUT_TORCH = (
     "report",
     "__main__",
 )
-WITH_TORCH = ("train", "ensemble", "predict", "prove", "export", "summary")
+WITH_TORCH = ("train", "ensemble", "predict", "prove", "model.export.export", "model.summary")
 
 
 def imports(module: str) -> Iterator[str]:
@@ -140,7 +140,7 @@ def test_no_pickle() -> None:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
                 assert node.attr != "save", name
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":  # of others' .pth: runs no code
-                assert name == "networks.pretrained"
+                assert name == "model.networks.pretrained"
                 assert "weights_only=True" in map(ast.unparse, node.keywords)
             if isinstance(node, ast.keyword):
                 assert node.arg != "allow_pickle", name

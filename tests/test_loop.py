@@ -14,7 +14,7 @@ from torch import nn
 from unet_pipeline.config.sections import Augment, Compute, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.models import build, load_model
+from unet_pipeline.model.models import build, load_model
 from unet_pipeline.records.record import unclaimed
 from unet_pipeline.training.learner import CHECKPOINT
 from unet_pipeline.training.loop import dropout_seed, train
@@ -345,7 +345,7 @@ def test_a_full_gpu_says_which_key_to_lower(tmp_path, monkeypatch):
     def full(self, image):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
 
-    monkeypatch.setattr("unet_pipeline.models.UNet.forward", full)
+    monkeypatch.setattr("unet_pipeline.model.models.UNet.forward", full)
     with pytest.raises(PipelineError, match=r"lower train\.tile_px or train\.batch"):
         run(tmp_path)
 

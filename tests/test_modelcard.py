@@ -5,8 +5,8 @@ import pytest
 
 from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import Architecture, ModelCard, geometry, read_card, write_card
-from unet_pipeline.normalise import Normaliser, from_statistics
+from unet_pipeline.model.card import Architecture, ModelCard, geometry, read_card, write_card
+from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.records.record import write_json
 
 CARD = ModelCard(
@@ -40,7 +40,7 @@ def test_the_papers_geometry():
 def test_a_card_is_read_without_torch(tmp_path):
     write_card(tmp_path, CARD)
     code = (
-        "import sys, pathlib; from unet_pipeline.modelcard import read_card;"
+        "import sys, pathlib; from unet_pipeline.model.card import read_card;"
         "print(read_card(pathlib.Path(sys.argv[1])).geometry.stride, 'torch' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unet_pipeline import models
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import Architecture, ModelCard, read_card, write_card
-from unet_pipeline.models import (
+from unet_pipeline.model import models
+from unet_pipeline.model.card import Architecture, ModelCard, read_card, write_card
+from unet_pipeline.model.models import (
     Compiled,
     autocast,
     build,
@@ -23,7 +23,7 @@ from unet_pipeline.models import (
     save_model,
     usable_precision,
 )
-from unet_pipeline.networks.blocks import centre_crop
+from unet_pipeline.model.networks.blocks import centre_crop
 
 SMALL = Architecture("unet", 2, 4, 1, 2, 0.0)
 CARD = ModelCard(SMALL, ("background", "cell"))
@@ -36,7 +36,7 @@ def test_the_papers_network_has_31_030_658_parameters():
 
 
 def build_uninitialised(architecture):
-    from unet_pipeline.models import NETWORKS
+    from unet_pipeline.model.models import NETWORKS
 
     return NETWORKS[architecture.network](architecture)
 
@@ -238,7 +238,7 @@ def test_precision():
 def test_a_machine_without_bfloat16_takes_float32_and_says_so():
     code = """
 import torch
-from unet_pipeline.models import usable_precision
+from unet_pipeline.model.models import usable_precision
 print(usable_precision(torch.device("cpu"), "bfloat16", "predict.precision"))
 print(usable_precision(torch.device("cpu"), "float32", "predict.precision"))
 """

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from unet_pipeline.config.sections import Model
-from unet_pipeline.modelcard import architecture, geometry
-from unet_pipeline.models import build
-from unet_pipeline.reach import reach_px, resnet50, unet, vgg16
+from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.model.models import build
+from unet_pipeline.model.receptive_field import reach_px, resnet50, unet, vgg16
 
 VARIANTS = {
     "paper": Model(depth=2, base_channels=4, dropout=0.0),

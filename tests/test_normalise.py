@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.normalise import LEVELS, Normaliser, from_statistics, merge
+from unet_pipeline.model.normalise import LEVELS, Normaliser, from_statistics, merge
 
 
 def statistics(values):

@@ -18,7 +18,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.overlays import GAP_PX
 from unet_pipeline.images.pictures import UNKNOWN, class_colour
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.models import build
+from unet_pipeline.model.models import build
 from unet_pipeline.training.dataset import validation_tiles
 from unet_pipeline.training.history import Row
 from unet_pipeline.training.loop import train

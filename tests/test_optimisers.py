@@ -14,10 +14,10 @@ from test_loop import CARD, Killed, content, run
 
 from unet_pipeline.config.sections import Model, Train
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import ModelCard, architecture
-from unet_pipeline.models import build
-from unet_pipeline.networks.encoders import VGG16, ResNet50
-from unet_pipeline.networks.pretrained import load_encoder
+from unet_pipeline.model.card import ModelCard, architecture
+from unet_pipeline.model.models import build
+from unet_pipeline.model.networks.encoders import VGG16, ResNet50
+from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.training.optimisers import learning_rate, optimiser
 
 

@@ -7,7 +7,7 @@ from unet_pipeline.config.sections import IGNORE, Normalise
 from unet_pipeline.config.sections import Report as Options
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import open_array
-from unet_pipeline.normalise import from_statistics
+from unet_pipeline.model.normalise import from_statistics
 from unet_pipeline.page import differences
 from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.panels import MEANINGS, Panels, views

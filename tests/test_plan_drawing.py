@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from made_results import make_ingested, settings
 from read_page import decoded
 
-from unet_pipeline.geometry import unpadded
 from unet_pipeline.images.plane_array import PlaneArray
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.geometry import unpadded
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.page import plan_drawing
 from unet_pipeline.page.plan_drawing import READ, SHARD, TILE, detail, overview, sampled
 from unet_pipeline.stacks.stack import Stack

@@ -18,8 +18,8 @@ from unet_pipeline.config.files import load
 from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.forward import Forward
-from unet_pipeline.modelcard import ModelCard, architecture, geometry
-from unet_pipeline.models import NETWORKS, build, save_model
+from unet_pipeline.model.card import ModelCard, architecture, geometry
+from unet_pipeline.model.models import NETWORKS, build, save_model
 from unet_pipeline.prove import prove
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "presets"

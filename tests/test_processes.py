@@ -14,7 +14,7 @@ import torch
 from chain import make_stack, settings
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import read_card
+from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.training.processes import Group, own_device, present_group
 
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from synthetic_training import ARCHITECTURE, CARD, discs, settings
-from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.model.card import ModelCard
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.training.loop import train
 

@@ -7,7 +7,7 @@ from chain import make_model, make_plan, make_stack, settings
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
-from unet_pipeline.geometry import Geometry
+from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.prove import Crop, describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
 from unet_pipeline.tiling import Plan
 
@@ -42,7 +42,7 @@ def test_a_step_off_the_stride_is_caught(made):
 
 def test_the_papers_step_changes_phase():
     class Card:
-        geometry = __import__("unet_pipeline.geometry", fromlist=["unpadded"]).unpadded(4)
+        geometry = __import__("unet_pipeline.model.geometry", fromlist=["unpadded"]).unpadded(4)
 
     class Fake:
         card = Card

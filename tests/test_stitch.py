@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import read_card
+from unet_pipeline.model.card import read_card
 from unet_pipeline.predict import predict
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.stitch import stitch, write_instances

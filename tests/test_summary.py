@@ -7,8 +7,8 @@ from chain import make_model
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import WEIGHTS_FILE, Architecture
-from unet_pipeline.summary import describe, of_architecture, summarise
+from unet_pipeline.model.card import WEIGHTS_FILE, Architecture
+from unet_pipeline.model.summary import describe, of_architecture, summarise
 
 TINY = Architecture("unet", 1, 2, 1, 3, 0.0)
 

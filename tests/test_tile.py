@@ -6,9 +6,9 @@ import zarr
 from chain import make_plan, make_stack, settings
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import unpadded
 from unet_pipeline.images import ngff
-from unet_pipeline.modelcard import Architecture, ModelCard
+from unet_pipeline.model.card import Architecture, ModelCard
+from unet_pipeline.model.geometry import unpadded
 from unet_pipeline.tile import StackPlan, tile
 
 

@@ -9,7 +9,7 @@ from unet_pipeline import tile_size
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.forward import Forward
-from unet_pipeline.geometry import unpadded
+from unet_pipeline.model.geometry import unpadded
 from unet_pipeline.tile_size import SHARE, Trials, choose_plan
 from unet_pipeline.tiling import plan
 

@@ -6,7 +6,7 @@ from chain import draw, make_stack, settings
 from safetensors.numpy import load_file
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import read_card
+from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train import Weighed, train_model
 

@@ -7,8 +7,8 @@ from synthetic_training import ARCHITECTURE, discs
 from torch import nn
 
 from unet_pipeline.config.sections import IGNORE
-from unet_pipeline.geometry import Geometry
-from unet_pipeline.models import build
+from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.model.models import build
 from unet_pipeline.training.dataset import validation_tiles
 from unet_pipeline.training.validation import Validation
 

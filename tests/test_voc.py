@@ -174,7 +174,7 @@ def test_squares_keep_the_values_of_the_labels(voc: Voc) -> None:
 def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> None:
     """Ignored pixels, the white border and the bars, carry weight 0 in training and count in no score."""
     torch = pytest.importorskip("torch")
-    from unet_pipeline.modelcard import read_card
+    from unet_pipeline.model.card import read_card
     from unet_pipeline.stacks.weigh import weigh
     from unet_pipeline.train import Weighed, train_model
     from unet_pipeline.training.losses import pixel_weight

@@ -65,7 +65,7 @@ def ensemble(options: argparse.Namespace) -> None:
 
 def tile(options: argparse.Namespace) -> None:
     """Plan regions, shards and tiles, and create the store that predict fills."""
-    from unet_pipeline.modelcard import read_card
+    from unet_pipeline.model.card import read_card
     from unet_pipeline.stacks.stack import Stack
     from unet_pipeline.tile import tile
 
@@ -84,7 +84,7 @@ def predict(options: argparse.Namespace) -> None:
 
 def stitch(options: argparse.Namespace) -> None:
     """Prove the coverage, then make objects and pyramids."""
-    from unet_pipeline.modelcard import read_card
+    from unet_pipeline.model.card import read_card
     from unet_pipeline.stitch import stitch
     from unet_pipeline.tile import StackPlan
 
@@ -114,8 +114,8 @@ def prove(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Write a trained network as ONNX, TorchScript, torch.export or a bioimage.io package, and check it."""
-    from unet_pipeline.export import export
-    from unet_pipeline.exporting.bioimageio_package import Credit
+    from unet_pipeline.model.export.bioimageio_package import Credit
+    from unet_pipeline.model.export.export import export
 
     credit = Credit(options.name, tuple(options.author), options.license)
     how = options.probabilities, options.same_size
@@ -124,7 +124,7 @@ def export(options: argparse.Namespace) -> None:
 
 def summary(options: argparse.Namespace) -> None:
     """Show a network level by level: sizes, parameters, work; its halo and legal sizes."""
-    from unet_pipeline.summary import describe, summarise
+    from unet_pipeline.model.summary import describe, summarise
 
     found = summarise(options.model, options.tile_px)
     _say(json.dumps(found, indent=1) if options.json else describe(found))

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from unet_pipeline.averaging import Ensemble
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard
-from unet_pipeline.models import load_model, save_model
+from unet_pipeline.model.averaging import Ensemble
+from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import provenance, told
 from unet_pipeline.training.folds import PLANES_FILE

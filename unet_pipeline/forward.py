@@ -12,13 +12,13 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.averaging import Ensemble, Network, check_mirror, mirrored_mean
 from unet_pipeline.config.sections import Compute, Mirror, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
-from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.averaging import Ensemble, Network, check_mirror, mirrored_mean
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.stacks.stack import Stack
 
 SMALL_PX = 300 * 300

@@ -14,7 +14,7 @@ from unet_pipeline import __version__
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.modelcard import CARD_FILE
+from unet_pipeline.model.card import CARD_FILE
 from unet_pipeline.page.flow import Stage, flow
 from unet_pipeline.page.page import (
     Markup,

@@ -22,7 +22,7 @@ from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.images.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.records.checksums import list_path, write_list

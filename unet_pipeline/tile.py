@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry
 from unet_pipeline.images import ngff
 from unet_pipeline.images.plane_array import PlaneArray, Repair, open_array
-from unet_pipeline.modelcard import ModelCard, architecture
-from unet_pipeline.modelcard import geometry as geometry_of
+from unet_pipeline.model.card import ModelCard, architecture
+from unet_pipeline.model.card import geometry as geometry_of
+from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.records.checksums import files_below, list_path, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed

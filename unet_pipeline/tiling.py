@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry
 from unet_pipeline.images.plane_array import Planes
+from unet_pipeline.model.geometry import Geometry
 
 PLANNED_PX = 1024
 """Tile size of a plan that leaves it to the jobs (`tile.tile_px: auto`)."""

@@ -16,8 +16,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture
-from unet_pipeline.normalise import Normaliser, from_statistics, merge
+from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture
+from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
 from unet_pipeline.records.record_shapes import open_record

@@ -13,7 +13,7 @@ from typing import Any
 
 from unet_pipeline.coverage import check_region
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import CARD_FILE, WEIGHTS_FILE, read_card
+from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, read_card
 from unet_pipeline.records.checksums import damaged, list_path, read_list
 from unet_pipeline.records.record import again, read_json, sha256_file
 from unet_pipeline.stacks.stack import IMAGE, WEIGHTS

@@ -102,7 +102,7 @@ def read_table(folder: Path) -> None:
 def read_model(folder: Path) -> None:
     import torch
 
-    from unet_pipeline.models import load_model
+    from unet_pipeline.model.models import load_model
 
     sign_model(folder)
     network, card = load_model(folder, torch.device("cpu"))
@@ -237,7 +237,7 @@ def records(folder: Path) -> None:
 def training(cells: Path) -> None:
     """Open a weighed stack as training does, and draw what it would."""
     from unet_pipeline.config.sections import Normalise
-    from unet_pipeline.normalise import from_statistics, merge
+    from unet_pipeline.model.normalise import from_statistics, merge
     from unet_pipeline.train import Weighed
 
     weighed = Weighed.open(cells / "weigh.json")

@@ -14,7 +14,7 @@ from unet_pipeline.config.sections import IGNORE, Normalise
 from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
-from unet_pipeline.normalise import Normaliser, from_statistics
+from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.page import differences
 from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.page import Markup, figure, legend, number, picture, ramp

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.images.pictures import as_grey, css, png
-from unet_pipeline.normalise import Normaliser
+from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.page.page import Markup, data_uri, joined, tag
 from unet_pipeline.page.views import coarse_level
 from unet_pipeline.stacks.stack import Stack

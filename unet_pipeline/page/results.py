@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import WEIGHTS_FILE, ModelCard, read_card
+from unet_pipeline.model.card import WEIGHTS_FILE, ModelCard, read_card
 from unet_pipeline.page.curves import History, read_history
 from unet_pipeline.records.record import again, read_json, sha256_file
 from unet_pipeline.records.record_shapes import open_record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unet_pipeline.modelcard import Architecture
+from unet_pipeline.model.card import Architecture
 from unet_pipeline.page.curves import TRAINING, VALIDATION, colour, dice_curve, image_size, loss_curve, rate_curve
 from unet_pipeline.page.page import (
     Markup,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.config.sections import IGNORE, Augment
-from unet_pipeline.geometry import Geometry
+from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.training import augment
 from unet_pipeline.training.sources import Source, Windows, as_tensor
 from unet_pipeline.training.training_stack import TrainingStack

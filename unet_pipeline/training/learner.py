@@ -18,10 +18,10 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress, tell
-from unet_pipeline.modelcard import ModelCard
-from unet_pipeline.models import build, choose_device, usable_precision
-from unet_pipeline.networks.encoders import EncoderUNet
-from unet_pipeline.networks.pretrained import load_encoder
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.models import build, choose_device, usable_precision
+from unet_pipeline.model.networks.encoders import EncoderUNet
+from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.records.record import Check
 from unet_pipeline.records.record import digest as digest_of
 from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import one_hot, softplus
 
 from unet_pipeline.config.sections import IGNORE, Train
-from unet_pipeline.modelcard import Activation
+from unet_pipeline.model.card import Activation
 
 SMOOTH_PX = 1.0
 """Added to both sides of the Dice quotient: a class that is nowhere, and predicted nowhere, has Dice 1, not 0 / 0."""

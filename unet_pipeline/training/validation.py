@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from unet_pipeline.config.sections import IGNORE
-from unet_pipeline.geometry import Geometry
-from unet_pipeline.models import autocast
+from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.model.models import autocast
 from unet_pipeline.training.dataset import ValidationTile, stack_tiles
 from unet_pipeline.training.feed import prefetch
 from unet_pipeline.training.losses import Loss, pixel_weight, total

@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from unet_pipeline.averaging import Ensemble
 from unet_pipeline.config.sections import Compute, Precision
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.machine.progress import tell
-from unet_pipeline.modelcard import (
+from unet_pipeline.model.averaging import Ensemble
+from unet_pipeline.model.card import (
     CARD_FILE,
     FIX,
     WEIGHTS_FILE,
@@ -27,8 +27,8 @@ from unet_pipeline.modelcard import (
     read_card,
     write_card,
 )
-from unet_pipeline.networks.encoders import EncoderUNet
-from unet_pipeline.networks.unet import UNet
+from unet_pipeline.model.networks.encoders import EncoderUNet
+from unet_pipeline.model.networks.unet import UNet
 from unet_pipeline.records.record import Check, atomic_path, sha256_bytes, unclaimed
 
 LARGEST = 2**34

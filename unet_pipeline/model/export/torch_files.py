@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from unet_pipeline.exporting.exported import Exported, compare, export_program, facts, traced_example
+from unet_pipeline.model.export.exported import Exported, compare, export_program, facts, traced_example
 
 
 def write_torchscript(module: Exported, path: Path) -> float:

@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy.typing as npt
 
-from unet_pipeline import reach
 from unet_pipeline.config.keys import build, key, plain
 from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Up
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry, padded, resized, unpadded
-from unet_pipeline.normalise import Normaliser, from_statistics
+from unet_pipeline.model import receptive_field
+from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
+from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.records.record import Check, read_json, unclaimed, write_json
 
 T = TypeVar("T")
@@ -50,7 +50,10 @@ class Architecture:
     members: int = key(1, "networks of this kind whose probabilities are averaged, an ensemble", 1, 64)
 
 
-ENCODER_LEVELS: Mapping[str, Callable[[], list[reach.Level]]] = {"vgg16": reach.vgg16, "resnet50": reach.resnet50}
+ENCODER_LEVELS: Mapping[str, Callable[[], list[receptive_field.Level]]] = {
+    "vgg16": receptive_field.vgg16,
+    "resnet50": receptive_field.resnet50,
+}
 """Levels of the networks on torchvision's encoders; their modules stand in `networks.encoders`."""
 
 
@@ -70,8 +73,8 @@ def geometry(architecture: Architecture) -> Geometry:
     depth, bilinear = architecture.depth, architecture.up == "bilinear"
     own = ENCODER_LEVELS.get(architecture.network)
     if own or architecture.padded:
-        levels = own() if own else reach.unet(depth, architecture.down == "stride")
-        return padded(reach.reach_px(levels, bilinear), 2**depth)
+        levels = own() if own else receptive_field.unet(depth, architecture.down == "stride")
+        return padded(receptive_field.reach_px(levels, bilinear), 2**depth)
     if architecture.resize_output:
         return resized(depth)
     return unpadded(depth, lost_up_px=int(bilinear))

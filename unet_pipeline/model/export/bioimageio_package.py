@@ -18,13 +18,13 @@ import torch
 
 from unet_pipeline import __version__
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.exporting import onnx_file
-from unet_pipeline.exporting.exported import Exported, facts, import_all
-from unet_pipeline.exporting.onnx_file import opset, write_onnx
-from unet_pipeline.exporting.sample import sample
-from unet_pipeline.exporting.torch_files import write_torchscript
-from unet_pipeline.geometry import Geometry
-from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.export import onnx_file
+from unet_pipeline.model.export.exported import Exported, facts, import_all
+from unet_pipeline.model.export.onnx_file import opset, write_onnx
+from unet_pipeline.model.export.sample import sample
+from unet_pipeline.model.export.torch_files import write_torchscript
+from unet_pipeline.model.geometry import Geometry
 
 KIND = "bioimageio"
 INPUT, OUTPUT = "image", "segmentation"

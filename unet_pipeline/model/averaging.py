@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry
+from unet_pipeline.model.geometry import Geometry
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Mirroring = tuple[bool, bool, bool]

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from unet_pipeline.modelcard import Architecture, geometry
-from unet_pipeline.networks.blocks import centre_crop, check_input, convolutions, doubling, halving
+from unet_pipeline.model.card import Architecture, geometry
+from unet_pipeline.model.networks.blocks import centre_crop, check_input, convolutions, doubling, halving
 
 
 class UNet(nn.Module):

@@ -14,7 +14,7 @@ from torch import nn
 
 from unet_pipeline import __version__
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.model.card import ModelCard
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: torch.softmax(logits, dim=1),

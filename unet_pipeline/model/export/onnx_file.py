@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.exporting.exported import Exported, compare, export_program, facts, import_all
+from unet_pipeline.model.export.exported import Exported, compare, export_program, facts, import_all
 
 INPUT = "image"
 LARGEST = 2**31 - 2**24

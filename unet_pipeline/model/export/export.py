@@ -8,11 +8,11 @@ from typing import Literal
 
 import torch
 
-from unet_pipeline.exporting.bioimageio_package import Credit, symmetric_halo, write_package
-from unet_pipeline.exporting.exported import TOLERANCE, Exported
-from unet_pipeline.exporting.onnx_file import write_onnx
-from unet_pipeline.exporting.torch_files import write_program, write_torchscript
-from unet_pipeline.models import load_model
+from unet_pipeline.model.export.bioimageio_package import Credit, symmetric_halo, write_package
+from unet_pipeline.model.export.exported import TOLERANCE, Exported
+from unet_pipeline.model.export.onnx_file import write_onnx
+from unet_pipeline.model.export.torch_files import write_program, write_torchscript
+from unet_pipeline.model.models import load_model
 from unet_pipeline.records.record import atomic_path
 
 Kind = Literal["onnx", "torchscript", "torch-export", "bioimageio"]

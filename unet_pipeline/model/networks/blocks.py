@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from unet_pipeline.config.sections import Down, Up
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.geometry import Geometry
+from unet_pipeline.model.geometry import Geometry
 
 
 def convolutions(widths: tuple[int, int, int], padded: bool, batch_norm: bool) -> nn.Sequential:

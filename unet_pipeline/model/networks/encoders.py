@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from unet_pipeline.modelcard import Architecture, geometry
-from unet_pipeline.networks.blocks import check_input, convolutions, doubling
+from unet_pipeline.model.card import Architecture, geometry
+from unet_pipeline.model.networks.blocks import check_input, convolutions, doubling
 
 WIDTHS = (64, 128, 256, 512)
 """Channels that leave the levels of the decoder, from the finest on."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.exporting.exported import Exported
-from unet_pipeline.modelcard import ModelCard
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.export.exported import Exported
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.statistics import QUANTILES
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet_pipeline.modelcard import WEIGHTS_FILE, Architecture, geometry, read_card
-from unet_pipeline.models import NETWORKS
+from unet_pipeline.model.card import WEIGHTS_FILE, Architecture, geometry, read_card
+from unet_pipeline.model.models import NETWORKS
 
 
 def summarise(model: Path, tile_px: int | None = None) -> dict[str, Any]:

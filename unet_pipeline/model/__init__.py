@@ -1,0 +1,1 @@
+"""A model: geometry, networks, card, normalisation."""
