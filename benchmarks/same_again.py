@@ -56,7 +56,7 @@ def work(folder: Path, reference: Path | None, steps: int, threads: int, device:
     from unet_pipeline.stacks.ingest import Source, ingest
     from unet_pipeline.stacks.stack import Stack
     from unet_pipeline.stacks.weigh import weigh
-    from unet_pipeline.train import train_model
+    from unet_pipeline.train.train import train_model
 
     config = from_dict({"train": {"steps": steps}, "compute": {"threads": threads, "device": device}})
     stacks = {}

@@ -14,9 +14,9 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.stacks.demo import cells
-from unet_pipeline.training.learner import Settings
-from unet_pipeline.training.loop import train
-from unet_pipeline.training.training_stack import MemoryPlanes, TrainingStack
+from unet_pipeline.train.learner import Settings
+from unet_pipeline.train.loop import train
+from unet_pipeline.train.training_stack import MemoryPlanes, TrainingStack
 
 
 def stack_of_cells(planes: int, edge: int) -> TrainingStack:

@@ -7,8 +7,8 @@ import numpy as np
 from unet_pipeline.config.sections import IGNORE, Augment, Compute, Normalise, Train, Watch
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.training.learner import Settings
-from unet_pipeline.training.training_stack import MemoryPlanes, TrainingStack
+from unet_pipeline.train.learner import Settings
+from unet_pipeline.train.training_stack import MemoryPlanes, TrainingStack
 
 ARCHITECTURE = Architecture("unet", depth=2, base_channels=2, in_channels=1, classes=2, dropout=0.3)
 CARD = ModelCard(ARCHITECTURE, ("background", "cell"), Normalise(scope="stack"))

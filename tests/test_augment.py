@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline
 
 from unet_pipeline.config.sections import Augment
-from unet_pipeline.training import augment
+from unet_pipeline.train import augment
 
 OFF = Augment(0.0, 3, 256, False, False, 0.0, 0.0, 0.0, 0.0)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
 TENSORS = {
     "model.a": torch.randn(3, 2, 3, 3).to(memory_format=torch.channels_last),

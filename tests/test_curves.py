@@ -9,7 +9,7 @@ from PIL import Image
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.page import curves
 from unet_pipeline.page.curves import read_history
-from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
+from unet_pipeline.train.history import HISTORY_FILE, Row, history_text
 
 
 def written(tmp_path, text):

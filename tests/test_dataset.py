@@ -8,10 +8,10 @@ from test_training_stack import counted
 
 from unet_pipeline.config.sections import IGNORE, Augment
 from unet_pipeline.model.geometry import Geometry, unpadded
-from unet_pipeline.training.dataset import Sampler, validation_tiles
-from unet_pipeline.training.feed import prefetch
-from unet_pipeline.training.sources import Windows
-from unet_pipeline.training.training_stack import TrainingStack
+from unet_pipeline.train.dataset import Sampler, validation_tiles
+from unet_pipeline.train.feed import prefetch
+from unet_pipeline.train.sources import Windows
+from unet_pipeline.train.training_stack import TrainingStack
 
 OFF = Augment(0.0, 3, 256, False, False, 0.0, 0.0, 0.0, 0.0)
 GEOMETRY = unpadded(2)  # keeps 16, reads 56 (20 before, 20 after), returns 16

@@ -11,8 +11,8 @@ from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.train import train_model
-from unet_pipeline.training.folds import dealt, divide, drawn, labelled, shuffled
+from unet_pipeline.train.folds import dealt, divide, drawn, labelled, shuffled
+from unet_pipeline.train.train import train_model
 from unet_pipeline.verify import verify
 
 PLANES = st.lists(st.lists(st.integers(0, 500), max_size=30, unique=True), min_size=1, max_size=5)
@@ -150,7 +150,7 @@ def test_held_out_planes_and_validation_stacks_add_up(record, tmp_path):
 
 
 def test_a_fold_is_trained_without_its_planes(record, tmp_path, monkeypatch):
-    from unet_pipeline import train as module
+    from unet_pipeline.train import train as module
 
     seen = {}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.training.guards import Termination, explain_memory, reproducible
+from unet_pipeline.train.guards import Termination, explain_memory, reproducible
 
 
 def test_reproducible_sets_and_puts_back():

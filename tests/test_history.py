@@ -1,4 +1,4 @@
-from unet_pipeline.training.history import Row, history_text
+from unet_pipeline.train.history import Row, history_text
 
 
 def test_history_is_a_table_with_empty_cells_where_nothing_is_known():

@@ -28,11 +28,11 @@ images.shard_file images.plane_array images.ngff images.pyramid images.halo_bloc
 objects.compiled objects.distances objects.atoms objects.components objects.flood
 stacks.statistics stacks.labels stacks.stack model.normalise model.card stacks.demo tiling stacks.sizes stacks.reference stacks.ingest origin today
 emptiness tile journal stacks.weight_map stacks.weigh images.pictures images.overlays
-training.processes training.augment training.training_stack training.folds training.sources training.dataset
-training.feed
+train.processes train.augment train.training_stack train.folds train.sources train.dataset
+train.feed
 model.networks.blocks model.networks.unet model.networks.encoders model.networks.pretrained model.averaging model.models
-training.losses training.optimisers training.validation
-training.checkpoint training.history training.observer training.learner training.guards training.loop train ensemble
+train.losses train.optimisers train.validation
+train.checkpoint train.history train.observer train.learner train.guards train.loop train.train train.ensemble
 forward tile_size predict coverage watershed stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
@@ -56,7 +56,7 @@ WITHOUT_TORCH = (
     "report",
     "__main__",
 )
-WITH_TORCH = ("train", "ensemble", "predict", "prove", "model.export.export", "model.summary")
+WITH_TORCH = ("train.train", "train.ensemble", "predict", "prove", "model.export.export", "model.summary")
 
 
 def imports(module: str) -> Iterator[str]:

@@ -16,9 +16,9 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.models import build, load_model
 from unet_pipeline.records.record import unclaimed
-from unet_pipeline.training.learner import CHECKPOINT
-from unet_pipeline.training.loop import dropout_seed, train
-from unet_pipeline.training.optimisers import learning_rate
+from unet_pipeline.train.learner import CHECKPOINT
+from unet_pipeline.train.loop import dropout_seed, train
+from unet_pipeline.train.optimisers import learning_rate
 
 STACKS = [discs(0), discs(1, (1, 40, 90), name="second")]
 VALIDATION = [discs(2, (1, 50, 50), name="held out")]
@@ -130,7 +130,7 @@ def test_a_training_killed_twice_and_in_bfloat16(tmp_path):
 def test_the_scale_of_half_precision_gradients_is_resumed_too(tmp_path, monkeypatch):
     """Float16 belongs to GPUs and is refused on a CPU; allowed here, its scaler is the same object."""
 
-    monkeypatch.setattr("unet_pipeline.training.learner.usable_precision", lambda device, precision, where: precision)
+    monkeypatch.setattr("unet_pipeline.train.learner.usable_precision", lambda device, precision, where: precision)
     scales = []
     update = torch.amp.GradScaler.update
     monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (update(self), scales.append(self.get_scale())))
@@ -201,7 +201,7 @@ def test_history(unbroken):
 
 def test_long_trainings_sum_up_their_losses(tmp_path, monkeypatch):
     single, _ = run(tmp_path / "each", settings(steps=12), validation=[])
-    monkeypatch.setattr("unet_pipeline.training.loop.ROWS", 3)
+    monkeypatch.setattr("unet_pipeline.train.loop.ROWS", 3)
     summed, _ = run(tmp_path / "summed", settings(steps=12), validation=[])
     losses = [row.train_loss for row in single.history]
     assert [row.step for row in summed.history] == [4, 8, 12]
@@ -223,7 +223,7 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path):
 
 def test_the_kept_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):
     """Validation losses are made up, so that step 14 is the best; its weights are those of a training of 14 steps."""
-    from unet_pipeline.training.validation import Score, Validation
+    from unet_pipeline.train.validation import Score, Validation
 
     made_up = iter([0.9, 0.2, 0.8, 0.7])
     monkeypatch.setattr(Validation, "score", lambda *_: Score(next(made_up), (0.5, 0.5)))
@@ -244,9 +244,9 @@ def test_without_validation_stacks_the_last_weights_are_kept_and_it_is_said(tmp_
 
 def test_one_step_is_the_textbooks(tmp_path):
     """No momentum, dropout, clipping or augmentation: weights - rate * gradient of the loss on the sampler's tile."""
-    from unet_pipeline.training.dataset import Sampler
-    from unet_pipeline.training.losses import Loss, pixel_weight
-    from unet_pipeline.training.sources import Windows
+    from unet_pipeline.train.dataset import Sampler
+    from unet_pipeline.train.losses import Loss, pixel_weight
+    from unet_pipeline.train.sources import Windows
 
     architecture = dataclasses.replace(ARCHITECTURE, dropout=0.0)
     options = settings(steps=1, momentum=0.0, clip=0.0, warmup=0, schedule="constant")
@@ -385,9 +385,9 @@ def test_the_card_given_is_kept_and_completed(unbroken, tmp_path):
 
 
 def test_the_number_of_reading_threads_does_not_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr("unet_pipeline.training.learner.readers", lambda *_: 3)
+    monkeypatch.setattr("unet_pipeline.train.learner.readers", lambda *_: 3)
     run(tmp_path / "three", settings(steps=4))
-    monkeypatch.setattr("unet_pipeline.training.learner.readers", lambda *_: 1)
+    monkeypatch.setattr("unet_pipeline.train.learner.readers", lambda *_: 1)
     run(tmp_path / "one", settings(steps=4))
     assert content(tmp_path / "three") == content(tmp_path / "one")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.config.sections import Loss as LossName
-from unet_pipeline.training.losses import SMOOTH_PX, Loss, binary_cross_entropy, focal, pixel_weight, total
+from unet_pipeline.train.losses import SMOOTH_PX, Loss, binary_cross_entropy, focal, pixel_weight, total
 
 
 def example(seed, classes=3, ignore=0.3):

@@ -19,11 +19,11 @@ from unet_pipeline.images.overlays import GAP_PX
 from unet_pipeline.images.pictures import UNKNOWN, class_colour
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.models import build
-from unet_pipeline.training.dataset import validation_tiles
-from unet_pipeline.training.history import Row
-from unet_pipeline.training.loop import train
-from unet_pipeline.training.observer import Observer, draw, scalars
-from unet_pipeline.training.validation import Sample, Validation
+from unet_pipeline.train.dataset import validation_tiles
+from unet_pipeline.train.history import Row
+from unet_pipeline.train.loop import train
+from unet_pipeline.train.observer import Observer, draw, scalars
+from unet_pipeline.train.validation import Sample, Validation
 
 FILES = ("model.json", "weights.safetensors", "history.tsv")
 STACKS, HELD_OUT = [discs(0)], [discs(5, (1, 30, 34))]

@@ -18,7 +18,7 @@ from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.models import build
 from unet_pipeline.model.networks.encoders import VGG16, ResNet50
 from unet_pipeline.model.networks.pretrained import load_encoder
-from unet_pipeline.training.optimisers import learning_rate, optimiser
+from unet_pipeline.train.optimisers import learning_rate, optimiser
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
@@ -63,7 +63,7 @@ def vgg_card(tmp_path: Path) -> tuple[ModelCard, Path]:
 def test_a_frozen_encoder_keeps_its_weights_then_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dataclasses import replace
 
-    from unet_pipeline.training.learner import prepare
+    from unet_pipeline.train.learner import prepare
 
     card, path = vgg_card(tmp_path)
     options = settings(steps=3, freeze_steps=2, freeze_batch=2, batch=1, tile_px=32, validate_tiles=1)
@@ -134,7 +134,7 @@ def test_a_file_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
 
 
 def test_processes_on_a_cpu_and_batch_normalisation_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unet_pipeline.training.learner import prepare
+    from unet_pipeline.train.learner import prepare
 
     for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)

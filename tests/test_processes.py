@@ -16,7 +16,7 @@ from chain import make_stack, settings
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.training.processes import Group, own_device, present_group
+from unet_pipeline.train.processes import Group, own_device, present_group
 
 WORK = """
 import io, json, sys
@@ -27,13 +27,13 @@ import torch
 from synthetic_training import ARCHITECTURE, CARD, discs, settings
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.training.loop import train
+from unet_pipeline.train.loop import train
 
 folder, steps, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 card = replace(CARD, architecture=replace(ARCHITECTURE, dropout=0.0))
 options = settings(batch=4, steps=24, validate_every=6, validate_tiles=5, checkpoint_every=every)
 if steps < 24:
-    import unet_pipeline.training.loop as loop
+    import unet_pipeline.train.loop as loop
     real = loop.save
     def stop(learner, state, check):
         real(learner, state, check)

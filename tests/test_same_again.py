@@ -120,7 +120,7 @@ def test_the_recorded_number_of_threads_is_the_one_torch_uses(tmp_path: Path) ->
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_a_gpu_gives_the_same_bytes_again(tmp_path: Path) -> None:
-    from unet_pipeline.train import train_model
+    from unet_pipeline.train.train import train_model
 
     config = settings(compute={"device": "cuda"}, train={"steps": 20})
     trees = []

@@ -10,9 +10,9 @@ from test_dataset import GEOMETRY, coordinates_stack
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unet_pipeline.config.sections import IGNORE, Augment
-from unet_pipeline.training.dataset import Sampler
-from unet_pipeline.training.feed import batches
-from unet_pipeline.training.sources import Resident, Windows, sources
+from unet_pipeline.train.dataset import Sampler
+from unet_pipeline.train.feed import batches
+from unet_pipeline.train.sources import Resident, Windows, sources
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)

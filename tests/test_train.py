@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.train import Weighed, train_model
+from unet_pipeline.train.train import Weighed, train_model
 
 
 def weighed(folder, config=None, **source):

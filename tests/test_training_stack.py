@@ -5,7 +5,7 @@ import pytest
 from synthetic_training import discs
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.training.training_stack import MemoryPlanes, check_stacks, in_memory
+from unet_pipeline.train.training_stack import MemoryPlanes, check_stacks, in_memory
 
 
 class Counting:

@@ -9,8 +9,8 @@ from torch import nn
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.model.models import build
-from unet_pipeline.training.dataset import validation_tiles
-from unet_pipeline.training.validation import Validation
+from unet_pipeline.train.dataset import validation_tiles
+from unet_pipeline.train.validation import Validation
 
 STACKS = [discs(1, (2, 37, 50)), discs(2, (1, 20, 16))]
 WEIGHTS = torch.tensor([0.5, 2.0])

@@ -8,7 +8,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.train import train_model
+from unet_pipeline.train.train import train_model
 from unet_pipeline.verify import verify
 
 CONFIG = settings(stitch={"tiff": True})

@@ -176,8 +176,8 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
     torch = pytest.importorskip("torch")
     from unet_pipeline.model.card import read_card
     from unet_pipeline.stacks.weigh import weigh
-    from unet_pipeline.train import Weighed, train_model
-    from unet_pipeline.training.losses import pixel_weight
+    from unet_pipeline.train.losses import pixel_weight
+    from unet_pipeline.train.train import Weighed, train_model
 
     config = settings(labels=LABELS, ingest=SQUARE, weigh={"gap_px": 0})
     stack = voc.ingest()

@@ -51,14 +51,14 @@ def train(options: argparse.Namespace) -> None:
     if config.compute.processes > 1 and "WORLD_SIZE" not in os.environ:
         several = ["--standalone", f"--nproc-per-node={config.compute.processes}", "-m", "unet_pipeline"]
         os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *several, *sys.argv[1:]])
-    from unet_pipeline.train import train_model
+    from unet_pipeline.train.train import train_model
 
     train_model(options.train, options.validate, config, options.output, options.fold)
 
 
 def ensemble(options: argparse.Namespace) -> None:
     """Make one model of several: it answers with the mean of their probabilities."""
-    from unet_pipeline.ensemble import ensemble
+    from unet_pipeline.train.ensemble import ensemble
 
     ensemble(options.models, options.output)
 

@@ -18,8 +18,8 @@ from unet_pipeline.records.checksums import damaged, list_path, read_list
 from unet_pipeline.records.record import again, read_json, sha256_file
 from unet_pipeline.stacks.stack import IMAGE, WEIGHTS
 from unet_pipeline.tile import SEGMENTATION, StackPlan
-from unet_pipeline.training.folds import PLANES_FILE
-from unet_pipeline.training.history import HISTORY_FILE
+from unet_pipeline.train.folds import PLANES_FILE
+from unet_pipeline.train.history import HISTORY_FILE
 
 STORES: Mapping[str, tuple[str, ...]] = {
     "ingest.json": (IMAGE,),
@@ -177,8 +177,8 @@ def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:
 
 def _check_training(folder: Path, tally: Tally) -> None:
     # Imported here: reading a checkpoint needs torch, and most results have none to read.
-    from unet_pipeline.training.checkpoint import read_checkpoint
-    from unet_pipeline.training.learner import CHECKPOINT
+    from unet_pipeline.train.checkpoint import read_checkpoint
+    from unet_pipeline.train.learner import CHECKPOINT
 
     if (folder / CHECKPOINT).exists():
         tally.files.add(folder / CHECKPOINT)

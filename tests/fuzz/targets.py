@@ -238,7 +238,7 @@ def training(cells: Path) -> None:
     """Open a weighed stack as training does, and draw what it would."""
     from unet_pipeline.config.sections import Normalise
     from unet_pipeline.model.normalise import from_statistics, merge
-    from unet_pipeline.train import Weighed
+    from unet_pipeline.train.train import Weighed
 
     weighed = Weighed.open(cells / "weigh.json")
     statistics = weighed.stack.facts["statistics"]

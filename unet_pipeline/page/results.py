@@ -20,7 +20,7 @@ from unet_pipeline.records.record import again, read_json, sha256_file
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.tile import StackPlan
-from unet_pipeline.training.history import HISTORY_FILE
+from unet_pipeline.train.history import HISTORY_FILE
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit. A safetensors file begins with the length of its header, then the header as JSON."""

@@ -21,8 +21,8 @@ from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import provenance, told
-from unet_pipeline.training.folds import PLANES_FILE
-from unet_pipeline.training.history import HISTORY_FILE
+from unet_pipeline.train.folds import PLANES_FILE
+from unet_pipeline.train.history import HISTORY_FILE
 
 MOST = 64
 """Members of an ensemble; see `modelcard.Architecture`."""

@@ -21,8 +21,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.overlays import beside, rgb_png
 from unet_pipeline.images.pictures import Rgb, as_classes, as_grey
 from unet_pipeline.records.record import PARTIAL, Check, atomic_path, unclaimed
-from unet_pipeline.training.history import Row
-from unet_pipeline.training.validation import Sample
+from unet_pipeline.train.history import Row
+from unet_pipeline.train.validation import Sample
 
 TENSORBOARD, SAMPLES = "tensorboard", "samples"
 """Folders in the model folder."""

@@ -10,7 +10,7 @@ import torch
 
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.machine.parallel import ahead
-from unet_pipeline.training.dataset import Sampler
+from unet_pipeline.train.dataset import Sampler
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Image (n, channels, y, x) float32, target (n, y', x') int64 and boundary (n, y', x') float32; y', x' as returned."""

@@ -14,10 +14,10 @@ from torch import nn
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.model.models import autocast
-from unet_pipeline.training.dataset import ValidationTile, stack_tiles
-from unet_pipeline.training.feed import prefetch
-from unet_pipeline.training.losses import Loss, pixel_weight, total
-from unet_pipeline.training.processes import Group
+from unet_pipeline.train.dataset import ValidationTile, stack_tiles
+from unet_pipeline.train.feed import prefetch
+from unet_pipeline.train.losses import Loss, pixel_weight, total
+from unet_pipeline.train.processes import Group
 
 
 @dataclass(frozen=True)

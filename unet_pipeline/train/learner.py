@@ -24,17 +24,17 @@ from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.records.record import Check
 from unet_pipeline.records.record import digest as digest_of
-from unet_pipeline.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from unet_pipeline.training.dataset import Sampler, ValidationTile, validation_tiles
-from unet_pipeline.training.feed import Batch, batches, readers
-from unet_pipeline.training.history import Row
-from unet_pipeline.training.losses import Loss
-from unet_pipeline.training.observer import Observer
-from unet_pipeline.training.optimisers import buffers, optimiser, restore
-from unet_pipeline.training.processes import Group, own_device, present_group
-from unet_pipeline.training.sources import sources
-from unet_pipeline.training.training_stack import TrainingStack, in_memory
-from unet_pipeline.training.validation import Validation
+from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from unet_pipeline.train.dataset import Sampler, ValidationTile, validation_tiles
+from unet_pipeline.train.feed import Batch, batches, readers
+from unet_pipeline.train.history import Row
+from unet_pipeline.train.losses import Loss
+from unet_pipeline.train.observer import Observer
+from unet_pipeline.train.optimisers import buffers, optimiser, restore
+from unet_pipeline.train.processes import Group, own_device, present_group
+from unet_pipeline.train.sources import sources
+from unet_pipeline.train.training_stack import TrainingStack, in_memory
+from unet_pipeline.train.validation import Validation
 
 CHECKPOINT = Path(".training") / "state.safetensors"
 """Where in the model folder the state of a training is kept, of a finished one too: a model whose files were lost or

@@ -28,14 +28,14 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.models import autocast, save_model
 from unet_pipeline.records.record import Check, sha256_bytes, unclaimed, write_text
-from unet_pipeline.training.guards import Termination, explain_memory, reproducible
-from unet_pipeline.training.history import HISTORY_FILE, Row, history_text
-from unet_pipeline.training.learner import Learner, Settings, State, prepare, resume, save
-from unet_pipeline.training.losses import pixel_weight, total
-from unet_pipeline.training.optimisers import learning_rate
-from unet_pipeline.training.processes import joined
-from unet_pipeline.training.training_stack import TrainingStack, check_stacks
-from unet_pipeline.training.validation import Score
+from unet_pipeline.train.guards import Termination, explain_memory, reproducible
+from unet_pipeline.train.history import HISTORY_FILE, Row, history_text
+from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, save
+from unet_pipeline.train.losses import pixel_weight, total
+from unet_pipeline.train.optimisers import learning_rate
+from unet_pipeline.train.processes import joined
+from unet_pipeline.train.training_stack import TrainingStack, check_stacks
+from unet_pipeline.train.validation import Score
 
 ROWS = 500
 """Rows of the history besides the validations: a row sums up steps / ROWS steps."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.training.training_stack import TrainingStack
+from unet_pipeline.train.training_stack import TrainingStack
 
 PLANES_FILE = "planes.tsv"
 """Beside a model: which plane was in which part."""

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline.config.sections import IGNORE
-from unet_pipeline.training import augment
-from unet_pipeline.training.training_stack import Label, TrainingStack
+from unet_pipeline.train import augment
+from unet_pipeline.train.training_stack import Label, TrainingStack
 
 RESIDENT_SHARE = 0.25
 """Part of a GPU's memory that planes may fill; the rest is for the network."""

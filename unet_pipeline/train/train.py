@@ -23,13 +23,13 @@ from unet_pipeline.records.record import Check, again, digest, provenance, sha25
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import WEIGHTS, Stack
 from unet_pipeline.stacks.weight_map import class_weights
-from unet_pipeline.training.folds import PLANES_FILE, Division, divide
-from unet_pipeline.training.history import HISTORY_FILE
-from unet_pipeline.training.learner import CHECKPOINT, Settings
-from unet_pipeline.training.loop import TrainResult, train
-from unet_pipeline.training.losses import Loss
-from unet_pipeline.training.processes import present_group
-from unet_pipeline.training.training_stack import TrainingStack
+from unet_pipeline.train.folds import PLANES_FILE, Division, divide
+from unet_pipeline.train.history import HISTORY_FILE
+from unet_pipeline.train.learner import CHECKPOINT, Settings
+from unet_pipeline.train.loop import TrainResult, train
+from unet_pipeline.train.losses import Loss
+from unet_pipeline.train.processes import present_group
+from unet_pipeline.train.training_stack import TrainingStack
 
 SECTIONS = ("labels", "normalise", "model", "augment", "train")
 

@@ -17,9 +17,9 @@ import torch
 
 from unet_pipeline.config.sections import IGNORE, Augment
 from unet_pipeline.model.geometry import Geometry
-from unet_pipeline.training import augment
-from unet_pipeline.training.sources import Source, Windows, as_tensor
-from unet_pipeline.training.training_stack import TrainingStack
+from unet_pipeline.train import augment
+from unet_pipeline.train.sources import Source, Windows, as_tensor
+from unet_pipeline.train.training_stack import TrainingStack
 
 TRIES = 32
 """Draws of a training tile, or looks for a validation tile, before one without any annotated pixel is taken."""

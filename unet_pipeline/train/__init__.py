@@ -1,0 +1,1 @@
+"""Training: labelled stacks to a model."""

@@ -1,1 +1,0 @@
-"""What `train` is made of: sampling, augmentation, loss, the loop, checkpoints."""
