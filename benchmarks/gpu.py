@@ -22,10 +22,10 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.models import autocast, build, save_model
-from unet_pipeline.predict import predict
+from unet_pipeline.predict.predict import predict
+from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.tile import StackPlan, tile
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")

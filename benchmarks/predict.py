@@ -19,13 +19,13 @@ from torch import nn
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.forward import Forward
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.models import UNet, build, save_model
-from unet_pipeline.predict import predict
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.predict import predict
+from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.tile import StackPlan, tile
 
 BASE = 16
 DEPTH = 4

@@ -93,7 +93,7 @@ def _boundary(folder: Path) -> npt.NDArray:
 def _logits(model: Path, stack, config) -> npt.NDArray[np.float32]:
     """Logits (classes, y, x) of the mirrored plane in one pass."""
     from unet_pipeline.config.sections import Predict
-    from unet_pipeline.forward import Forward
+    from unet_pipeline.predict.forward import Forward
 
     forward = Forward.load(model, stack, Predict(), config.compute)
     margin, stride = forward.card.geometry.before, forward.card.geometry.stride

@@ -6,12 +6,12 @@ import numpy as np
 import tifffile
 
 from unet_pipeline.config.checks import from_dict
-from unet_pipeline.predict import predict
+from unet_pipeline.predict.predict import predict
+from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stitch import stitch
-from unet_pipeline.tile import StackPlan, tile
 
 SETTINGS = {
     "store": {"chunk_px": 32, "shard_px": 64},

@@ -15,13 +15,13 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
 from unet_pipeline.evaluate import evaluate
 from unet_pipeline.model.card import Architecture, ModelCard, write_card
+from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.records.record import provenance, write_json, write_text
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import CLASSES, Stack
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.stitch import stitch
-from unet_pipeline.tile import StackPlan, tile
 
 SETTINGS: dict[str, Any] = {
     "store": {"chunk_px": 64, "shard_px": 128},

@@ -6,10 +6,10 @@ import sys
 import pytest
 from chain import make_model, make_stack, settings
 
-from unet_pipeline import forward as forward_module
 from unet_pipeline.config.sections import Predict
-from unet_pipeline.forward import Forward
 from unet_pipeline.model.models import Compiled
+from unet_pipeline.predict import forward as forward_module
+from unet_pipeline.predict.forward import Forward
 
 HELD = """
 import sys, threading

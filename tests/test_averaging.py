@@ -11,7 +11,6 @@ from torch import nn
 
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.forward import Forward
 from unet_pipeline.model.averaging import (
     MIRRORINGS,
     Ensemble,
@@ -23,8 +22,9 @@ from unet_pipeline.model.averaging import (
 )
 from unet_pipeline.model.geometry import Geometry, unpadded
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.plan import Plan, plan
 from unet_pipeline.prove import Crop, difference, prove, tiled_pass, whole_pass
-from unet_pipeline.tiling import Plan, plan
 
 COUNTS = {"none": 1, "flips": 4, "all": 8}
 

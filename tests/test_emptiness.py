@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
-from unet_pipeline import predict as module
 from unet_pipeline.config.sections import Predict
-from unet_pipeline.emptiness import empty_pixels
-from unet_pipeline.forward import Forward
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.predict import predict
+from unet_pipeline.predict import predict as module
+from unet_pipeline.predict.empty_blocks import empty_pixels
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.plan import Shard, mirrored
+from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.record import read_json
-from unet_pipeline.tiling import Shard, mirrored
 
 
 class Memory:

@@ -1,9 +1,9 @@
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
-from unet_pipeline import predict as module
-from unet_pipeline.journal import journal_path
-from unet_pipeline.predict import predict
+from unet_pipeline.predict import predict as module
+from unet_pipeline.predict.journal import journal_path
+from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.record import read_json
 
 

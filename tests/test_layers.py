@@ -26,14 +26,14 @@ images.readers.zarr_bounds images.readers.zarr_nodes images.readers.zarr_reader
 images.open
 images.shard_file images.plane_array images.ngff images.pyramid images.halo_blocks
 objects.compiled objects.distances objects.atoms objects.components objects.flood
-stacks.statistics stacks.labels stacks.stack model.normalise model.card stacks.demo tiling stacks.sizes stacks.reference stacks.ingest origin today
-emptiness tile journal stacks.weight_map stacks.weigh images.pictures images.overlays
+stacks.statistics stacks.labels stacks.stack model.normalise model.card stacks.demo predict.plan stacks.sizes stacks.reference stacks.ingest origin today
+predict.empty_blocks predict.tile predict.journal stacks.weight_map stacks.weigh images.pictures images.overlays
 train.processes train.augment train.training_stack train.folds train.sources train.dataset
 train.feed
 model.networks.blocks model.networks.unet model.networks.encoders model.networks.pretrained model.averaging model.models
 train.losses train.optimisers train.validation
 train.checkpoint train.history train.observer train.learner train.guards train.loop train.train train.ensemble
-forward tile_size predict coverage watershed stitch verify
+predict.forward predict.tile_size predict.predict coverage watershed stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
 model.summary
@@ -49,14 +49,14 @@ WITHOUT_TORCH = (
     "stacks.demo",
     "stacks.ingest",
     "stacks.weigh",
-    "tile",
+    "predict.tile",
     "stitch",
     "evaluate",
     "verify",
     "report",
     "__main__",
 )
-WITH_TORCH = ("train.train", "train.ensemble", "predict", "prove", "model.export.export", "model.summary")
+WITH_TORCH = ("train.train", "train.ensemble", "predict.predict", "prove", "model.export.export", "model.summary")
 
 
 def imports(module: str) -> Iterator[str]:

@@ -15,10 +15,10 @@ from unet_pipeline.page import picture_files
 from unet_pipeline.page.panels import shown_normaliser
 from unet_pipeline.page.picture_files import widened
 from unet_pipeline.page.views import View
+from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.record import read_json
 from unet_pipeline.report import report
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.tile import StackPlan
 
 NAMES = ("background", "nerve", "glia")
 KINDS = ("overlay", "mask", "cutout", "panels")

@@ -13,8 +13,8 @@ from unet_pipeline.model.geometry import unpadded
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.page import plan_drawing
 from unet_pipeline.page.plan_drawing import READ, SHARD, TILE, detail, overview, sampled
+from unet_pipeline.predict.plan import plan, read_tile
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.tiling import plan, read_tile
 
 SHADES = Normaliser((0.0,), (1 / 255,))
 

@@ -17,9 +17,9 @@ from chain import make_stack
 from unet_pipeline.config.files import load
 from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config, Predict
-from unet_pipeline.forward import Forward
 from unet_pipeline.model.card import ModelCard, architecture, geometry
 from unet_pipeline.model.models import NETWORKS, build, save_model
+from unet_pipeline.predict.forward import Forward
 from unet_pipeline.prove import prove
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "presets"
@@ -117,7 +117,7 @@ def test_no_seam(name: str, tmp_path: Path) -> None:
 
 
 def test_threshold_and_sigmoid_decide_the_classes(tmp_path: Path) -> None:
-    from unet_pipeline.predict import decided
+    from unet_pipeline.predict.predict import decided
 
     shares = torch.tensor([[0.9, 0.2, 0.1], [0.3, 0.45, 0.2], [0.1, 0.1, 0.65]])[:, :, None]
     assert decided(shares, None)[:, 0].tolist() == [0, 1, 2]

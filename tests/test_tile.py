@@ -9,7 +9,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.geometry import unpadded
-from unet_pipeline.tile import StackPlan, tile
+from unet_pipeline.predict.tile import StackPlan, tile
 
 
 @pytest.fixture(scope="module")

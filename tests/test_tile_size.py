@@ -4,14 +4,14 @@ import json
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
-from unet_pipeline import predict as predict_module
-from unet_pipeline import tile_size
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.forward import Forward
 from unet_pipeline.model.geometry import unpadded
-from unet_pipeline.tile_size import SHARE, Trials, choose_plan
-from unet_pipeline.tiling import plan
+from unet_pipeline.predict import predict as predict_module
+from unet_pipeline.predict import tile_size
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.plan import plan
+from unet_pipeline.predict.tile_size import SHARE, Trials, choose_plan
 
 AUTO = settings(tile={"tile_px": "auto"}, store={"chunk_px": 64, "shard_px": 128})
 EDGE = 6144

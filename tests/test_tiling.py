@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.geometry import unpadded
-from unet_pipeline.tiling import Shard, Tile, mirrored, plan, read_tile, read_window
+from unet_pipeline.predict.plan import Shard, Tile, mirrored, plan, read_tile, read_window
 
 
 class Memory:

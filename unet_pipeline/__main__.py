@@ -66,8 +66,8 @@ def ensemble(options: argparse.Namespace) -> None:
 def tile(options: argparse.Namespace) -> None:
     """Plan regions, shards and tiles, and create the store that predict fills."""
     from unet_pipeline.model.card import read_card
+    from unet_pipeline.predict.tile import tile
     from unet_pipeline.stacks.stack import Stack
-    from unet_pipeline.tile import tile
 
     card = read_card(options.model) if options.model else None
     stack, config = Stack.open(options.ingest), _config(options)
@@ -76,8 +76,8 @@ def tile(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Run the network over one region."""
-    from unet_pipeline.predict import predict
-    from unet_pipeline.tile import StackPlan
+    from unet_pipeline.predict.predict import predict
+    from unet_pipeline.predict.tile import StackPlan
 
     predict(StackPlan.open(options.tiles), options.region, options.model, _config(options), options.output)
 
@@ -85,8 +85,8 @@ def predict(options: argparse.Namespace) -> None:
 def stitch(options: argparse.Namespace) -> None:
     """Prove the coverage, then make objects and pyramids."""
     from unet_pipeline.model.card import read_card
+    from unet_pipeline.predict.tile import StackPlan
     from unet_pipeline.stitch import stitch
-    from unet_pipeline.tile import StackPlan
 
     card = read_card(options.model) if options.model else None
     stitch(StackPlan.open(options.tiles), options.regions, _config(options), options.output, card)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import provenance, sha256_bytes, write_text
 from unet_pipeline.records.record_shapes import open_record
@@ -18,7 +19,6 @@ from unet_pipeline.scoring.overlaps import OverlapTable
 from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
 from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
-from unet_pipeline.tile import StackPlan
 from unet_pipeline.verify import CONFUSION_FILE, check_stitched
 
 ISBI_LARGEST_PX = 16 * 2**20

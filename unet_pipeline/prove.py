@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.forward import Forward
 from unet_pipeline.images.plane_array import Planes
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.predict import describe_compute
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.plan import Plan, plan, read_tile, read_window
+from unet_pipeline.predict.predict import describe_compute
 from unet_pipeline.records.record import provenance, write_json
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.tiling import Plan, plan, read_tile, read_window
 
 GPU_TOLERANCE = 1e-3
 """Largest difference on a GPU in float32, in standard deviations of the logits; labels may flip only within it."""

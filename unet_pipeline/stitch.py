@@ -25,11 +25,11 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
+from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, atomic_path, partial_name, provenance, unclaimed
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
-from unet_pipeline.tile import StackPlan
 from unet_pipeline.watershed import divide, label_blocks
 
 BLOCK_PX = 2048

@@ -31,9 +31,9 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
+from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.record import Check, unclaimed
 from unet_pipeline.stacks.stack import CLASSES
-from unet_pipeline.tile import StackPlan
 
 IN_MEMORY_PX = 2**24
 """Largest box that is flooded in memory, px: 14 bytes each."""

@@ -23,7 +23,7 @@ COMPILED = ("objects.atoms", "objects.distances", "scoring.isbi", "scoring.warpi
 
 def instrument(target: str) -> None:
     """Import what a target needs of the library, with counters in it; must come before any other import of it."""
-    heavy = ["unet_pipeline.train.train", "unet_pipeline.predict"] if target in ("model", "records") else []
+    heavy = ["unet_pipeline.train.train", "unet_pipeline.predict.predict"] if target in ("model", "records") else []
     exclude = [f"unet_pipeline.{name}" for name in COMPILED]
     with atheris.instrument_imports(include=list(INSTRUMENTED), exclude=exclude):
         for name in ["unet_pipeline.images.open", "unet_pipeline.stacks.table", "unet_pipeline.stacks.ingest", *heavy]:

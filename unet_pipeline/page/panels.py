@@ -20,8 +20,8 @@ from unet_pipeline.page.differences import Verdict
 from unet_pipeline.page.page import Markup, figure, legend, number, picture, ramp
 from unet_pipeline.page.results import WEIGHTS, StackResult
 from unet_pipeline.page.views import COARSE_PX, View, choose_views, coarse_level, interest
+from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
-from unet_pipeline.tile import StackPlan
 
 SHOWN_GREY = Normalise(method="percentile", low=0.3, high=99.8)
 """Black and white of a stack's pictures, whatever the network sees: the same for all its planes."""

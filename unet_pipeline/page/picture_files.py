@@ -25,9 +25,9 @@ from unet_pipeline.page.panels import shown_normaliser, views
 from unet_pipeline.page.results import ModelResult, StackResult
 from unet_pipeline.page.training_section import kept_step
 from unet_pipeline.page.views import View
+from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.record import Check, atomic_path
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
-from unet_pipeline.tile import StackPlan
 
 FOLDER = "pictures"
 

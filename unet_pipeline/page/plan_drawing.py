@@ -12,8 +12,8 @@ from unet_pipeline.images.pictures import as_grey, css, png
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.page.page import Markup, data_uri, joined, tag
 from unet_pipeline.page.views import coarse_level
+from unet_pipeline.predict.plan import Plan, Tile, mirrored, read_window
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.tiling import Plan, Tile, mirrored, read_window
 
 SHOWN_PX = 480
 """Longest side of the picture behind a drawing, px."""

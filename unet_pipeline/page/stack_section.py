@@ -27,7 +27,7 @@ from unet_pipeline.page.panels import Panels, shown_normaliser, views
 from unet_pipeline.page.plan_drawing import KEEP, READ, SHARD, TILE, all_tiles_drawn, detail, overview
 from unet_pipeline.page.results import StackResult
 from unet_pipeline.page.views import View
-from unet_pipeline.tile import StackPlan
+from unet_pipeline.predict.tile import StackPlan
 
 
 def stack_section(result: StackResult, anchor: str, options: ReportOptions, pictured: bool = True) -> Markup:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from unet_pipeline.images.plane_array import Planes
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.tiling import Shard, read_window
+from unet_pipeline.predict.plan import Shard, read_window
 
 BLOCK_PX = 64
 """Edge of a block, px."""

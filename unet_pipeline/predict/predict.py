@@ -24,19 +24,19 @@ import torch
 
 from unet_pipeline import __version__
 from unet_pipeline.config.sections import Compute, Config
-from unet_pipeline.emptiness import empty_pixels
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.forward import Forward
 from unet_pipeline.images.plane_array import PlaneArray, Planes
-from unet_pipeline.journal import Journal, journal_path
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.predict.empty_blocks import empty_pixels
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.journal import Journal, journal_path
+from unet_pipeline.predict.plan import Plan, Shard, Tile, read_window
+from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, digest, provenance
 from unet_pipeline.stacks.stack import CLASSES
-from unet_pipeline.tile import StackPlan
-from unet_pipeline.tile_size import choose_plan
-from unet_pipeline.tiling import Plan, Shard, Tile, read_window
 
 Array = npt.NDArray[Any]
 STORED = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}

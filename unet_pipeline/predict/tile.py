@@ -22,12 +22,12 @@ from unet_pipeline.images.plane_array import PlaneArray, Repair, open_array
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.card import geometry as geometry_of
 from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.records.checksums import files_below, list_path, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
-from unet_pipeline.tiling import PLANNED_PX, Plan, plan
 
 SEGMENTATION = "segmentation.ome.zarr"
 LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}

@@ -12,10 +12,10 @@ from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.predict.plan import Shard
 from unet_pipeline.records.claim import Claim
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.records.record_shapes import SHAPES, misfit
-from unet_pipeline.tiling import Shard
 
 Entry = dict[str, Any]
 SHAPE = {"key": str, "shards": SHAPES["predict"]["shards"]}

@@ -1,0 +1,1 @@
+"""Prediction: tiles, plan and network to shards."""
