@@ -11,7 +11,7 @@ from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.stitch import stitch
+from unet_pipeline.stitch.stitch import stitch
 
 SETTINGS = {
     "store": {"chunk_px": 32, "shard_px": 64},

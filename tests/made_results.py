@@ -21,7 +21,7 @@ from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import CLASSES, Stack
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.stitch import stitch
+from unet_pipeline.stitch.stitch import stitch
 
 SETTINGS: dict[str, Any] = {
     "store": {"chunk_px": 64, "shard_px": 128},

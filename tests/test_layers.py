@@ -33,7 +33,7 @@ train.feed
 model.networks.blocks model.networks.unet model.networks.encoders model.networks.pretrained model.averaging model.models
 train.losses train.optimisers train.validation
 train.checkpoint train.history train.observer train.learner train.guards train.loop train.train train.ensemble
-predict.forward predict.tile_size predict.predict coverage watershed stitch verify
+predict.forward predict.tile_size predict.predict coverage stitch.watershed stitch.stitch verify
 scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
 model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
 model.summary
@@ -50,7 +50,7 @@ WITHOUT_TORCH = (
     "stacks.ingest",
     "stacks.weigh",
     "predict.tile",
-    "stitch",
+    "stitch.stitch",
     "evaluate",
     "verify",
     "report",

@@ -15,7 +15,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.record import read_json, write_json
-from unet_pipeline.stitch import stitch, write_instances
+from unet_pipeline.stitch.stitch import stitch, write_instances
 
 
 @pytest.fixture

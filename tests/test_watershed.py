@@ -17,13 +17,13 @@ from skimage.segmentation import watershed as skimage_watershed
 from test_components import by_definition
 from test_flood import flooded
 
-from unet_pipeline import watershed
 from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.objects.flood import OUTSIDE
-from unet_pipeline.stitch import write_instances
-from unet_pipeline.watershed import heights_of, seed_height
+from unet_pipeline.stitch import watershed
+from unet_pipeline.stitch.stitch import write_instances
+from unet_pipeline.stitch.watershed import heights_of, seed_height
 
 
 class Fake:

@@ -86,7 +86,7 @@ def stitch(options: argparse.Namespace) -> None:
     """Prove the coverage, then make objects and pyramids."""
     from unet_pipeline.model.card import read_card
     from unet_pipeline.predict.tile import StackPlan
-    from unet_pipeline.stitch import stitch
+    from unet_pipeline.stitch.stitch import stitch
 
     card = read_card(options.model) if options.model else None
     stitch(StackPlan.open(options.tiles), options.regions, _config(options), options.output, card)

@@ -30,7 +30,7 @@ from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import Check, atomic_path, partial_name, provenance, unclaimed
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
-from unet_pipeline.watershed import divide, label_blocks
+from unet_pipeline.stitch.watershed import divide, label_blocks
 
 BLOCK_PX = 2048
 """Edge of a block of work, px: keeps memory flat whatever the shard."""

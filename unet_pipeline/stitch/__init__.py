@@ -1,0 +1,1 @@
+"""Stitching: shards to objects."""
