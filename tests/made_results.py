@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.evaluate import evaluate
+from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.model.card import Architecture, ModelCard, write_card
 from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.records.record import provenance, write_json, write_text

@@ -28,7 +28,7 @@ from comparison.splits import make_splits, planes_text, read_splits, write_split
 from comparison.table import spread  # noqa: E402
 
 from unet_pipeline.errors import PipelineError  # noqa: E402
-from unet_pipeline.evaluate import evaluate  # noqa: E402
+from unet_pipeline.evaluate.evaluate import evaluate  # noqa: E402
 from unet_pipeline.images.readers.axes import parse_planes  # noqa: E402
 from unet_pipeline.model.card import Architecture  # noqa: E402
 from unet_pipeline.model.models import build  # noqa: E402

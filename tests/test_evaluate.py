@@ -6,7 +6,7 @@ from chain import draw, make_model, make_plan, make_stack, run, settings
 from skimage.metrics import contingency_table
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.evaluate import evaluate
+from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.record import read_json, write_json
 

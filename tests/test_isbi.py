@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.scoring.isbi import THRESHOLDS, combine_planes, isbi_scores, segments, thin_borders
-from unet_pipeline.scoring.overlaps import OverlapTable
-from unet_pipeline.scoring.scores import v_info, v_rand
+from unet_pipeline.evaluate.isbi import THRESHOLDS, combine_planes, isbi_scores, segments, thin_borders
+from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.scores import v_info, v_rand
 
 DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

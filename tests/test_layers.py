@@ -34,7 +34,7 @@ model.networks.blocks model.networks.unet model.networks.encoders model.networks
 train.losses train.optimisers train.validation
 train.checkpoint train.history train.observer train.learner train.guards train.loop train.train train.ensemble
 predict.forward predict.tile_size predict.predict coverage stitch.watershed stitch.stitch verify
-scoring.overlaps scoring.scores scoring.pixels scoring.warping scoring.isbi evaluate prove
+evaluate.overlaps evaluate.scores evaluate.pixels evaluate.warping evaluate.isbi evaluate.evaluate prove
 model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
 model.summary
 page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing
@@ -51,7 +51,7 @@ WITHOUT_TORCH = (
     "stacks.weigh",
     "predict.tile",
     "stitch.stitch",
-    "evaluate",
+    "evaluate.evaluate",
     "verify",
     "report",
     "__main__",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.scoring.overlaps import LARGEST_ID, OverlapTable
+from unet_pipeline.evaluate.overlaps import LARGEST_ID, OverlapTable
 
 IDS = st.sampled_from([0, 1, 2, 3, 70_000, LARGEST_ID])
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=7)

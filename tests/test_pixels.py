@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
-from unet_pipeline.scoring.scores import confusion
+from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
+from unet_pipeline.evaluate.scores import confusion
 
 CLASSES = hnp.arrays(np.uint8, (4, 5), elements=st.sampled_from([0, 1, 2, 3, 255]))
 RESULTS = hnp.arrays(np.uint8, (4, 5), elements=st.integers(0, 3))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from read_page import read_page
 
-from unet_pipeline.evaluate import _classes, _instances
+from unet_pipeline.evaluate.evaluate import _classes, _instances
+from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
+from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.pixels import pixel_scores
+from unet_pipeline.evaluate.scores import confusion
 from unet_pipeline.page.page import section
 from unet_pipeline.page.score_tables import mean_average_precision, score_tables
-from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
-from unet_pipeline.scoring.overlaps import OverlapTable
-from unet_pipeline.scoring.pixels import pixel_scores
-from unet_pipeline.scoring.scores import confusion
 
 TRUTH = np.repeat([[0, 1, 1, 2, 2, 3, 3, 3, 0, 0]], 10, axis=0)
 FOUND = np.repeat([[0, 7, 7, 8, 0, 9, 9, 9, 5, 0]], 10, axis=0)

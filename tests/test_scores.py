@@ -16,8 +16,8 @@ from scipy.stats import entropy
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.scoring.overlaps import OverlapTable
-from unet_pipeline.scoring.scores import (
+from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.scores import (
     AP_THRESHOLDS,
     average_precision,
     confusion,

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.evaluate import evaluate
+from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.origin import trace
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.measure import euler_number, label
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.scoring.warping import Warping, simple_point, warp, warping
+from unet_pipeline.evaluate.warping import Warping, simple_point, warp, warping
 
 EIGHT = np.ones((3, 3), bool)
 

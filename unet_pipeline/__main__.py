@@ -94,7 +94,7 @@ def stitch(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score a stitched stack against its reference."""
-    from unet_pipeline.evaluate import evaluate
+    from unet_pipeline.evaluate.evaluate import evaluate
 
     evaluate(options.stitch, _config(options), options.output)
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Config
+from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
+from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.scores import average_precision, seg_score, v_info, v_rand
 from unet_pipeline.objects.components import ComponentOptions, label_components
 from unet_pipeline.objects.distances import grow
-from unet_pipeline.scoring.isbi import combine_planes, isbi_scores
-from unet_pipeline.scoring.overlaps import OverlapTable
-from unet_pipeline.scoring.scores import average_precision, seg_score, v_info, v_rand
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
 
 

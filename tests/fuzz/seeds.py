@@ -199,7 +199,7 @@ def results() -> list[Tree]:
     """A results folder of one stack after every stage, and its model."""
     from chain import make_model, make_plan, make_stack, run, settings
 
-    from unet_pipeline.evaluate import evaluate
+    from unet_pipeline.evaluate.evaluate import evaluate
     from unet_pipeline.stacks.weigh import weigh
 
     with tempfile.TemporaryDirectory() as name:

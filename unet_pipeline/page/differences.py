@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.scoring.overlaps import OverlapTable
+from unet_pipeline.evaluate.overlaps import OverlapTable
 
 Ids = npt.NDArray[Any]
 

@@ -17,8 +17,8 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from unet_pipeline.scoring.overlaps import check_same_shape
-from unet_pipeline.scoring.scores import Score
+from unet_pipeline.evaluate.overlaps import check_same_shape
+from unet_pipeline.evaluate.scores import Score
 
 _EIGHT_CONNECTED = np.ones((3, 3), bool)
 

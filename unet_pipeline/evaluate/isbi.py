@@ -35,9 +35,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.scoring.overlaps import OverlapTable, check_same_shape, integers
-from unet_pipeline.scoring.scores import PairSums, PartitionScore, Score, pair_sums, v_info, v_rand
-from unet_pipeline.scoring.warping import Warping, warping
+from unet_pipeline.evaluate.overlaps import OverlapTable, check_same_shape, integers
+from unet_pipeline.evaluate.scores import PairSums, PartitionScore, Score, pair_sums, v_info, v_rand
+from unet_pipeline.evaluate.warping import Warping, warping
 
 THRESHOLDS = tuple(tenth / 10 for tenth in range(10))
 """The challenge's grid. Finer steps can only raise the scores, so they would not compare with published ones."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unet_pipeline.scoring.scores import Score, dice_iou
+from unet_pipeline.evaluate.scores import Score, dice_iou
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.scoring.overlaps import OverlapTable, areas, check_same_shape, integers
+from unet_pipeline.evaluate.overlaps import OverlapTable, areas, check_same_shape, integers
 
 AP_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """IoU thresholds 0.50, 0.55 .. 0.95, each the float nearest to its decimal."""

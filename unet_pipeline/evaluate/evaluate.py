@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Config
+from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
+from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import provenance, sha256_bytes, write_text
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.scoring.overlaps import OverlapTable
-from unet_pipeline.scoring.pixels import confusion_csv, pixel_scores
-from unet_pipeline.scoring.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 from unet_pipeline.verify import CONFUSION_FILE, check_stitched
 
@@ -105,7 +105,7 @@ def _classes(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[dict
 
 def _isbi(stack_plan: StackPlan) -> dict[str, Any]:
     """Return the challenge's scores, or the reason why there are none."""
-    from unet_pipeline.scoring.isbi import combine_planes, isbi_scores  # its libraries take a second to start
+    from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores  # its libraries take a second to start
 
     planes, height, width = stack_plan.plan.shape
     if height * width > ISBI_LARGEST_PX:

@@ -1,0 +1,1 @@
+"""Scores of stitched stacks against their references."""

@@ -1,1 +1,0 @@
-"""Scores of a segmentation against a reference: pure functions and additive tables."""
