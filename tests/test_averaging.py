@@ -9,6 +9,7 @@ from chain import make_model, make_plan, make_stack, run, settings
 from scipy.special import expit, softmax
 from torch import nn
 
+from unet_pipeline.audit.prove import Crop, difference, prove, tiled_pass, whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.averaging import (
@@ -24,7 +25,6 @@ from unet_pipeline.model.geometry import Geometry, unpadded
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import Plan, plan
-from unet_pipeline.prove import Crop, difference, prove, tiled_pass, whole_pass
 
 COUNTS = {"none": 1, "flips": 4, "all": 8}
 

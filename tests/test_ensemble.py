@@ -10,20 +10,20 @@ from chain import draw, make_model, make_stack, run, settings
 from safetensors.torch import load_file
 from scipy.special import softmax
 
+from unet_pipeline.audit.prove import Crop, prove, whole_pass
+from unet_pipeline.audit.record import trace
+from unet_pipeline.audit.verify import verify
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.model.models import load_model, save_model
-from unet_pipeline.origin import trace
 from unet_pipeline.page.results import ModelResult
 from unet_pipeline.page.training_section import training_section
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.tile import StackPlan, tile
-from unet_pipeline.prove import Crop, prove, whole_pass
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train.ensemble import ensemble, mean, members, spread
 from unet_pipeline.train.train import train_model
-from unet_pipeline.verify import verify
 
 CPU = torch.device("cpu")
 

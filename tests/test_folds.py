@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_training import discs
 
+from unet_pipeline.audit.verify import verify
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
@@ -13,7 +14,6 @@ from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train.folds import dealt, divide, drawn, labelled, shuffled
 from unet_pipeline.train.train import train_model
-from unet_pipeline.verify import verify
 
 PLANES = st.lists(st.lists(st.integers(0, 500), max_size=30, unique=True), min_size=1, max_size=5)
 

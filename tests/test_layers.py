@@ -26,15 +26,15 @@ images.readers.zarr_bounds images.readers.zarr_nodes images.readers.zarr_reader
 images.open
 images.shard_file images.plane_array images.ngff images.pyramid images.halo_blocks
 objects.compiled objects.distances objects.atoms objects.components objects.flood
-stacks.statistics stacks.labels stacks.stack model.normalise model.card stacks.demo predict.plan stacks.sizes stacks.reference stacks.ingest origin today
+stacks.statistics stacks.labels stacks.stack model.normalise model.card stacks.demo predict.plan stacks.sizes stacks.reference stacks.ingest audit.record audit.differs
 predict.empty_blocks predict.tile predict.journal stacks.weight_map stacks.weigh images.pictures images.overlays
 train.processes train.augment train.training_stack train.folds train.sources train.dataset
 train.feed
 model.networks.blocks model.networks.unet model.networks.encoders model.networks.pretrained model.averaging model.models
 train.losses train.optimisers train.validation
 train.checkpoint train.history train.observer train.learner train.guards train.loop train.train train.ensemble
-predict.forward predict.tile_size predict.predict coverage stitch.watershed stitch.stitch verify
-evaluate.overlaps evaluate.scores evaluate.pixels evaluate.warping evaluate.isbi evaluate.evaluate prove
+predict.forward predict.tile_size predict.predict audit.coverage stitch.watershed stitch.stitch audit.verify
+evaluate.overlaps evaluate.scores evaluate.pixels evaluate.warping evaluate.isbi evaluate.evaluate audit.prove
 model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
 model.summary
 page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing
@@ -52,11 +52,11 @@ WITHOUT_TORCH = (
     "predict.tile",
     "stitch.stitch",
     "evaluate.evaluate",
-    "verify",
+    "audit.verify",
     "report",
     "__main__",
 )
-WITH_TORCH = ("train.train", "train.ensemble", "predict.predict", "prove", "model.export.export", "model.summary")
+WITH_TORCH = ("train.train", "train.ensemble", "predict.predict", "audit.prove", "model.export.export", "model.summary")
 
 
 def imports(module: str) -> Iterator[str]:

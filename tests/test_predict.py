@@ -5,11 +5,11 @@ import pytest
 import tifffile
 from chain import make_model, make_plan, make_stack, run, settings
 
+from unet_pipeline.audit.prove import Crop, whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.predict import predict
-from unet_pipeline.prove import Crop, whole_pass
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh

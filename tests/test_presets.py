@@ -14,13 +14,13 @@ import torch
 import yaml
 from chain import make_stack
 
+from unet_pipeline.audit.prove import prove
 from unet_pipeline.config.files import load
 from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.model.card import ModelCard, architecture, geometry
 from unet_pipeline.model.models import NETWORKS, build, save_model
 from unet_pipeline.predict.forward import Forward
-from unet_pipeline.prove import prove
 
 FOLDER = Path(__file__).parents[1] / "workflow" / "presets"
 PATHS = sorted(FOLDER.glob("*.yaml"))

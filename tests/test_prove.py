@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
+from unet_pipeline.audit.prove import Crop, describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import Plan
-from unet_pipeline.prove import Crop, describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
 
 
 @pytest.fixture(scope="module")

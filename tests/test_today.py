@@ -15,8 +15,8 @@ import yaml
 from workspace import Workspace
 
 from unet_pipeline.__main__ import main
+from unet_pipeline.audit.differs import MISSES, NEWER, RUNS, UNSEEN, device_now
 from unet_pipeline.records.record import read_json, write_json
-from unet_pipeline.today import MISSES, NEWER, RUNS, UNSEEN, device_now
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
 RESULT = "results/unseen/metrics.json"

@@ -4,12 +4,12 @@ import pytest
 import torch
 from chain import make_plan, make_stack, run, settings
 
+from unet_pipeline.audit.verify import verify
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train.train import train_model
-from unet_pipeline.verify import verify
 
 CONFIG = settings(stitch={"tiff": True})
 

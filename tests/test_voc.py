@@ -15,14 +15,14 @@ import pytest
 from chain import make_plan, run, settings
 from PIL import Image, ImageDraw
 
+from unet_pipeline.audit.differs import differences
+from unet_pipeline.audit.record import trace
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
-from unet_pipeline.origin import trace
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.statistics import QUANTILES
-from unet_pipeline.today import differences
 
 CAT, PERSON, BORDER = 8, 15, 255
 VALUES = {0: "background", CAT: "cat", PERSON: "person"}

@@ -101,7 +101,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def prove(options: argparse.Namespace) -> None:
     """Show on your own model and image that tiling does not change the result; an error if it does."""
-    from unet_pipeline.prove import describe, prove
+    from unet_pipeline.audit.prove import describe, prove
     from unet_pipeline.stacks.stack import Stack
 
     found = prove(
@@ -139,14 +139,14 @@ def report(options: argparse.Namespace) -> None:
 
 def verify(options: argparse.Namespace) -> None:
     """Read all results again and name every file that is not what was written, and what mends it."""
-    from unet_pipeline.verify import verify
+    from unet_pipeline.audit.verify import verify
 
     verify(options.results, _say)
 
 
 def record(options: argparse.Namespace) -> None:
     """Show what made a result, back to the source files."""
-    from unet_pipeline.origin import describe, to_json, trace
+    from unet_pipeline.audit.record import describe, to_json, trace
 
     found = trace(options.result)
     _say(json.dumps(to_json(found), indent=1) if options.json else describe(found))
@@ -154,9 +154,9 @@ def record(options: argparse.Namespace) -> None:
 
 def differs(options: argparse.Namespace) -> int:
     """Say what of a result would come out otherwise today, and why; exit code 0: nothing, 1: something, 2: unusable."""
-    from unet_pipeline.origin import trace
+    from unet_pipeline.audit.differs import describe_differences, differences
+    from unet_pipeline.audit.record import trace
     from unet_pipeline.stacks.table import load_stacks
-    from unet_pipeline.today import describe_differences, differences
 
     config, found = load_merged(options.config), trace(options.result)
     table = Path(options.stacks or config.stacks)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.audit.verify import CONFUSION_FILE, check_stitched
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
@@ -19,7 +20,6 @@ from unet_pipeline.records.claim import claim
 from unet_pipeline.records.record import provenance, sha256_bytes, write_text
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
-from unet_pipeline.verify import CONFUSION_FILE, check_stitched
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from unet_pipeline.audit.coverage import check_coverage
 from unet_pipeline.config.sections import Config, Stitch
-from unet_pipeline.coverage import check_coverage
 from unet_pipeline.images import ngff
 from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
 from unet_pipeline.images.plane_array import PlaneArray

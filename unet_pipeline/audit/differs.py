@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unet_pipeline.audit.record import Origin
 from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
-from unet_pipeline.origin import Origin
 from unet_pipeline.records.record import provenance, untold
 from unet_pipeline.stacks.table import StackRow
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unet_pipeline.coverage import check_region
+from unet_pipeline.audit.coverage import check_region
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, read_card
 from unet_pipeline.predict.tile import SEGMENTATION, StackPlan
