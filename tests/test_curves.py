@@ -7,8 +7,8 @@ from made_results import make_history
 from PIL import Image
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.page import curves
-from unet_pipeline.page.curves import read_history
+from unet_pipeline.report import curves
+from unet_pipeline.report.curves import read_history
 from unet_pipeline.train.history import HISTORY_FILE, Row, history_text
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from unet_pipeline.page.differences import COLOURS, Verdict, as_verdicts, partners, shares, translated, verdicts
+from unet_pipeline.report.differences import COLOURS, Verdict, as_verdicts, partners, shares, translated, verdicts
 
 shapes = array_shapes(min_dims=2, max_dims=2, max_side=8)
 

@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from unet_pipeline.page.flow import BOX_HEIGHT, BOX_WIDTH, EDGES, Stage, flow
+from unet_pipeline.report.flow import BOX_HEIGHT, BOX_WIDTH, EDGES, Stage, flow
 
 STAGES = [
     Stage("stacks", ("6 stacks",), 0, 0.5), Stage("ingest", ("2 Mpx", "3 labelled"), 1, 0.5),

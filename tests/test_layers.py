@@ -37,9 +37,9 @@ predict.forward predict.tile_size predict.predict audit.coverage stitch.watershe
 evaluate.overlaps evaluate.scores evaluate.pixels evaluate.warping evaluate.isbi evaluate.evaluate audit.prove
 model.export.exported model.export.torch_files model.export.onnx_file model.export.sample model.export.bioimageio_package model.export.export
 model.summary
-page.page_style page.page page.differences page.curves page.views page.flow page.plan_drawing
-page.results page.panels page.score_tables page.training_section page.stack_section
-page.picture_files report
+report.style report.html report.differences report.curves report.views report.flow report.plan_drawing
+report.results report.panels report.score_tables report.training_section report.stack_section
+report.picture_files report.report
 __main__
 """
 """Every module, in the order imports may point: a module imports only what stands before it."""
@@ -53,7 +53,7 @@ WITHOUT_TORCH = (
     "stitch.stitch",
     "evaluate.evaluate",
     "audit.verify",
-    "report",
+    "report.report",
     "__main__",
 )
 WITH_TORCH = ("train.train", "train.ensemble", "predict.predict", "audit.prove", "model.export.export", "model.summary")

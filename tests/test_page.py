@@ -5,25 +5,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from read_page import read_page
 
-from unet_pipeline.page import page
-from unet_pipeline.page.page import Markup
+from unet_pipeline.report import html
+from unet_pipeline.report.html import Markup
 
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a & b", "'", "</table></style>", "&lt;b&gt;"]
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=30) | st.sampled_from(NASTY)
 
 
 def blocks(text):
-    yield page.paragraph(text, kind="lead")
-    yield page.section(2, "here", text, text)
-    yield page.table(text, [text, "b"], [[text, text], [None, 3]])
-    yield page.facts(text, [(text, text)])
-    yield page.figure(page.picture(b"png", (1, 2), text), text, text)
-    yield page.legend([("#123456", text)])
-    yield page.ramp(["#000", "#fff"], text, text)
-    yield page.details(text, text)
-    yield page.explained([(text, text)])
-    yield page.grid([text], "cards")
-    yield page.link("here", text)
+    yield html.paragraph(text, kind="lead")
+    yield html.section(2, "here", text, text)
+    yield html.table(text, [text, "b"], [[text, text], [None, 3]])
+    yield html.facts(text, [(text, text)])
+    yield html.figure(html.picture(b"png", (1, 2), text), text, text)
+    yield html.legend([("#123456", text)])
+    yield html.ramp(["#000", "#fff"], text, text)
+    yield html.details(text, text)
+    yield html.explained([(text, text)])
+    yield html.grid([text], "cards")
+    yield html.link("here", text)
 
 
 @given(words)
@@ -38,35 +38,35 @@ def test_text_stays_text(text):
 
 @given(words)
 def test_texts_in_attributes_come_back(text):
-    assert read_page(page.picture(b"", (1, 1), text)).one("img").attributes["alt"] == text
-    assert read_page(page.table(text, ["a"], [])).one("div").attributes["aria-label"] == text
+    assert read_page(html.picture(b"", (1, 1), text)).one("img").attributes["alt"] == text
+    assert read_page(html.table(text, ["a"], [])).one("div").attributes["aria-label"] == text
 
 
 def test_markup_is_not_escaped_twice():
-    assert page.paragraph(page.link("a", "b & c")) == '<p><a href="#a">b &amp; c</a></p>'
-    assert page.joined(["<", Markup("<b>")], " ") == "&lt; <b>"
+    assert html.paragraph(html.link("a", "b & c")) == '<p><a href="#a">b &amp; c</a></p>'
+    assert html.joined(["<", Markup("<b>")], " ") == "&lt; <b>"
 
 
 def test_adding_texts_is_no_way_around():
     # str + str is a plain str again, so it is escaped
-    assert page.safe(Markup("<b>") + "<i>") == html.escape("<b><i>")
+    assert html.safe(Markup("<b>") + "<i>") == html.escape("<b><i>")
 
 
 def test_none_is_a_dash():
-    assert page.safe(None) == page.number(None) == page.count(None) == page.NONE
-    assert page.tag("p", "x", {"class": None}) == "<p>x</p>"
+    assert html.safe(None) == html.number(None) == html.count(None) == html.NONE
+    assert html.tag("p", "x", {"class": None}) == "<p>x</p>"
 
 
 def test_numbers():
-    assert page.number(0.12345) == "0.123"
-    assert page.number(1, 1) == "1.0"
-    assert page.count(1234567) == "1,234,567"
-    assert page.plural(1, "plane") == "1 plane"
-    assert page.plural(2000, "plane") == "2,000 planes"
+    assert html.number(0.12345) == "0.123"
+    assert html.number(1, 1) == "1.0"
+    assert html.count(1234567) == "1,234,567"
+    assert html.plural(1, "plane") == "1 plane"
+    assert html.plural(2000, "plane") == "2,000 planes"
 
 
 def test_tables_name_their_rows_and_columns():
-    found = read_page(page.table("Scores", ["Stack", "Class", "Dice"], [["a", "cell", "0.9"]], names=2))
+    found = read_page(html.table("Scores", ["Stack", "Class", "Dice"], [["a", "cell", "0.9"]], names=2))
     assert found.one("caption").text == "Scores"
     scopes = [(e.text, e.attributes["scope"]) for e in found.all("th")]
     assert scopes == [("Stack", "col"), ("Class", "col"), ("Dice", "col"), ("a", "row"), ("cell", "row")]
@@ -75,17 +75,17 @@ def test_tables_name_their_rows_and_columns():
 
 
 def test_columns_of_text_are_not_set_like_numbers():
-    found = read_page(page.table("Files", ["File", "checksum"], [["a", "b"]], numbers=False))
+    found = read_page(html.table("Files", ["File", "checksum"], [["a", "b"]], numbers=False))
     assert not [e for e in found.elements if e.attributes.get("class") == "n"]
 
 
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(IndexError):
-        page.table("t", ["a"], [["b", "c"]])
+        html.table("t", ["a"], [["b", "c"]])
 
 
 def test_document():
-    found = read_page(page.document("A & B", page.paragraph("x")))
+    found = read_page(html.document("A & B", html.paragraph("x")))
     assert found.declarations == ["DOCTYPE html"]
     assert found.one("html").attributes == {"lang": "en"}
     assert found.one("title").text == "A & B"
@@ -97,4 +97,4 @@ def test_document():
 
 def test_flattened():
     value = {"a": {"b": 1, "c": {"d": None}}, "e": [1, 2], "f": {}, "g": ""}
-    assert page.flattened(value) == [("a.b", "1"), ("a.c.d", "–"), ("e", "1, 2"), ("f", "{}"), ("g", "–")]
+    assert html.flattened(value) == [("a.b", "1"), ("a.c.d", "–"), ("e", "1, 2"), ("f", "{}"), ("g", "–")]

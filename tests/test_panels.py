@@ -8,11 +8,11 @@ from unet_pipeline.config.sections import Report as Options
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.model.normalise import from_statistics
-from unet_pipeline.page import differences
-from unet_pipeline.page.differences import Verdict
-from unet_pipeline.page.panels import MEANINGS, Panels, views
-from unet_pipeline.page.results import ModelResult, open_result
-from unet_pipeline.page.views import View
+from unet_pipeline.report import differences
+from unet_pipeline.report.differences import Verdict
+from unet_pipeline.report.panels import MEANINGS, Panels, views
+from unet_pipeline.report.results import ModelResult, open_result
+from unet_pipeline.report.views import View
 
 OPTIONS = Options(panel_px=96, planes=1)
 

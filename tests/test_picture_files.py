@@ -11,13 +11,13 @@ from PIL import Image
 
 from unet_pipeline.images import pictures
 from unet_pipeline.images.overlays import beside, cut_out, overlay
-from unet_pipeline.page import picture_files
-from unet_pipeline.page.panels import shown_normaliser
-from unet_pipeline.page.picture_files import widened
-from unet_pipeline.page.views import View
 from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.record import read_json
-from unet_pipeline.report import report
+from unet_pipeline.report import picture_files
+from unet_pipeline.report.panels import shown_normaliser
+from unet_pipeline.report.picture_files import widened
+from unet_pipeline.report.report import report
+from unet_pipeline.report.views import View
 from unet_pipeline.stacks.stack import Stack
 
 NAMES = ("background", "nerve", "glia")

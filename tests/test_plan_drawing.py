@@ -11,9 +11,9 @@ from read_page import decoded
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.model.geometry import unpadded
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.page import plan_drawing
-from unet_pipeline.page.plan_drawing import READ, SHARD, TILE, detail, overview, sampled
 from unet_pipeline.predict.plan import plan, read_tile
+from unet_pipeline.report import plan_drawing
+from unet_pipeline.report.plan_drawing import READ, SHARD, TILE, detail, overview, sampled
 from unet_pipeline.stacks.stack import Stack
 
 SHADES = Normaliser((0.0,), (1 / 255,))

@@ -18,13 +18,13 @@ from made_results import (
 )
 from read_page import decoded, read_page
 
-from unet_pipeline import report as module
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
-from unet_pipeline.page import views
-from unet_pipeline.page.plan_drawing import STRIP_PX
 from unet_pipeline.records.record import read_json, write_json
-from unet_pipeline.report import report
+from unet_pipeline.report import report as module
+from unet_pipeline.report import views
+from unet_pipeline.report.plan_drawing import STRIP_PX
+from unet_pipeline.report.report import report
 from unet_pipeline.stacks.ingest import Source, ingest
 
 ISBI = settings(evaluate={"isbi": True})

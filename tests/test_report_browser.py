@@ -8,7 +8,7 @@ import shutil
 import pytest
 from made_results import make_run, settings
 
-from unet_pipeline.report import report
+from unet_pipeline.report.report import report
 
 pytestmark = pytest.mark.slow
 

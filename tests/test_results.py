@@ -7,9 +7,9 @@ from made_results import make_history, make_ingested, make_model, make_predicted
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import WEIGHTS_FILE, read_card, write_card
-from unet_pipeline.page.results import ModelResult, open_result
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.report.results import ModelResult, open_result
 
 
 @pytest.fixture(scope="module")

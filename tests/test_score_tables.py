@@ -9,8 +9,8 @@ from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import pixel_scores
 from unet_pipeline.evaluate.scores import confusion
-from unet_pipeline.page.page import section
-from unet_pipeline.page.score_tables import mean_average_precision, score_tables
+from unet_pipeline.report.html import section
+from unet_pipeline.report.score_tables import mean_average_precision, score_tables
 
 TRUTH = np.repeat([[0, 1, 1, 2, 2, 3, 3, 3, 0, 0]], 10, axis=0)
 FOUND = np.repeat([[0, 7, 7, 8, 0, 9, 9, 9, 5, 0]], 10, axis=0)

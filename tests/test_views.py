@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from unet_pipeline.config.sections import IGNORE, Store
 from unet_pipeline.images import ngff
-from unet_pipeline.page import views
+from unet_pipeline.report import views
 
 shapes = array_shapes(min_dims=2, max_dims=2, max_side=12)
 

@@ -132,7 +132,7 @@ def summary(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write one self-contained page: curves, scores, pictures, provenance."""
-    from unet_pipeline.report import report
+    from unet_pipeline.report.report import report
 
     report(options.model, options.stacks, _config(options), options.output)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from unet_pipeline.config.sections import Report as ReportOptions
-from unet_pipeline.page.page import (
+from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.report.html import (
     Markup,
     count,
     details,
@@ -23,11 +24,10 @@ from unet_pipeline.page.page import (
     section,
     table,
 )
-from unet_pipeline.page.panels import Panels, shown_normaliser, views
-from unet_pipeline.page.plan_drawing import KEEP, READ, SHARD, TILE, all_tiles_drawn, detail, overview
-from unet_pipeline.page.results import StackResult
-from unet_pipeline.page.views import View
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.report.panels import Panels, shown_normaliser, views
+from unet_pipeline.report.plan_drawing import KEEP, READ, SHARD, TILE, all_tiles_drawn, detail, overview
+from unet_pipeline.report.results import StackResult
+from unet_pipeline.report.views import View
 
 
 def stack_section(result: StackResult, anchor: str, options: ReportOptions, pictured: bool = True) -> Markup:

@@ -11,7 +11,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from unet_pipeline.page.page_style import STYLE
+from unet_pipeline.report.style import STYLE
 
 NONE = "–"
 """Shown where there is no value."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from unet_pipeline.page.page import Markup, count, explained, joined, link, number, paragraph, table, tag
-from unet_pipeline.page.results import CROSS, StackResult
+from unet_pipeline.report.html import Markup, count, explained, joined, link, number, paragraph, table, tag
+from unet_pipeline.report.results import CROSS, StackResult
 
 ISBI = {
     "v_rand": "V_rand, thinned",

@@ -15,12 +15,12 @@ from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics
-from unet_pipeline.page import differences
-from unet_pipeline.page.differences import Verdict
-from unet_pipeline.page.page import Markup, figure, legend, number, picture, ramp
-from unet_pipeline.page.results import WEIGHTS, StackResult
-from unet_pipeline.page.views import COARSE_PX, View, choose_views, coarse_level, interest
 from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.report import differences
+from unet_pipeline.report.differences import Verdict
+from unet_pipeline.report.html import Markup, figure, legend, number, picture, ramp
+from unet_pipeline.report.results import WEIGHTS, StackResult
+from unet_pipeline.report.views import COARSE_PX, View, choose_views, coarse_level, interest
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
 
 SHOWN_GREY = Normalise(method="percentile", low=0.3, high=99.8)

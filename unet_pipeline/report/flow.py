@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unet_pipeline.page.page import Markup, joined, safe, tag
+from unet_pipeline.report.html import Markup, joined, safe, tag
 
 BOX_WIDTH, BOX_HEIGHT = 128.0, 66.0
 GAP = 22.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from unet_pipeline.model.card import Architecture
-from unet_pipeline.page.curves import TRAINING, VALIDATION, colour, dice_curve, image_size, loss_curve, rate_curve
-from unet_pipeline.page.page import (
+from unet_pipeline.report.curves import TRAINING, VALIDATION, colour, dice_curve, image_size, loss_curve, rate_curve
+from unet_pipeline.report.html import (
     Markup,
     count,
     details,
@@ -21,7 +21,7 @@ from unet_pipeline.page.page import (
     picture,
     table,
 )
-from unet_pipeline.page.results import ModelResult
+from unet_pipeline.report.results import ModelResult
 
 NETWORKS = {
     "unet": "U-Net of Ronneberger et al. 2015",

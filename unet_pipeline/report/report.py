@@ -15,8 +15,10 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import CARD_FILE
-from unet_pipeline.page.flow import Stage, flow
-from unet_pipeline.page.page import (
+from unet_pipeline.records.claim import claim
+from unet_pipeline.records.record import provenance, sha256_file, write_text
+from unet_pipeline.report.flow import Stage, flow
+from unet_pipeline.report.html import (
     Markup,
     count,
     details,
@@ -32,13 +34,11 @@ from unet_pipeline.page.page import (
     section,
     tag,
 )
-from unet_pipeline.page.picture_files import FOLDER, write_pictures
-from unet_pipeline.page.results import ModelResult, StackResult, open_result
-from unet_pipeline.page.score_tables import named, score_tables
-from unet_pipeline.page.stack_section import stack_section, versions
-from unet_pipeline.page.training_section import training_section
-from unet_pipeline.records.claim import claim
-from unet_pipeline.records.record import provenance, sha256_file, write_text
+from unet_pipeline.report.picture_files import FOLDER, write_pictures
+from unet_pipeline.report.results import ModelResult, StackResult, open_result
+from unet_pipeline.report.score_tables import named, score_tables
+from unet_pipeline.report.stack_section import stack_section, versions
+from unet_pipeline.report.training_section import training_section
 
 PICTURED = 40
 """Stacks that get pictures; of more the page would be too large to open. The scores of all are shown."""

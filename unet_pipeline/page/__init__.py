@@ -1,1 +1,0 @@
-"""Parts of the report page: figures, tables, sections; no stage logic."""
