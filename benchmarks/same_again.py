@@ -151,7 +151,7 @@ def main() -> None:
         return work(given.work, given.reference, given.steps, given.threads, given.device)
     import torch
 
-    from unet_pipeline.records.record import machine
+    from unet_pipeline.records.provenance import machine
 
     print(f"{machine()}, Python {platform.python_version()}, torch {torch.__version__}, {given.steps} steps\n")
     columns = ("weight map", "logits", "probabilities", "equal labels", "weights", "probabilities", "equal labels")

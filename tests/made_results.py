@@ -16,7 +16,9 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.model.card import Architecture, ModelCard, write_card
 from unet_pipeline.predict.tile import StackPlan, tile
-from unet_pipeline.records.record import provenance, write_json, write_text
+from unet_pipeline.records.files import write_text
+from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.record import write_json
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import CLASSES, Stack

@@ -25,7 +25,8 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.files import load
 from unet_pipeline.errors import LONGEST, PipelineError
 from unet_pipeline.images.readers.axes import parse_planes
-from unet_pipeline.records.record import read_json, sha256_file, write_json
+from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.stacks.table import load_stacks
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -19,7 +19,7 @@ from unet_pipeline.images import ngff, pyramid
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.images.pyramid import build_pyramid
 from unet_pipeline.records.claim import replacing
-from unet_pipeline.records.record import unclaimed
+from unet_pipeline.records.files import unclaimed
 
 SMALL = Store(chunk_px=16, shard_px=48)
 

@@ -12,7 +12,8 @@ from workspace import Workspace
 from unet_pipeline.__main__ import main
 from unet_pipeline.audit.record import describe, trace, vouching
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.record import read_json, sha256_file, write_json
+from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.record import read_json, write_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
 RECORDS = {"ingest.json", "tiles.json", "stitch.json", "metrics.json"}

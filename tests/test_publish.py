@@ -4,7 +4,8 @@ import pytest
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.claim import Claim, claim, replacing, sweep
-from unet_pipeline.records.record import atomic_path, read_json, unclaimed
+from unet_pipeline.records.files import atomic_path, unclaimed
+from unet_pipeline.records.record import read_json
 from unet_pipeline.records.run_lock import RUN, lock
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.readers.axes import parse_planes
-from unet_pipeline.records.record import write_text
+from unet_pipeline.records.files import write_text
 
 SPLITS = Path(__file__).parents[1] / "splits"
 SEED = 0

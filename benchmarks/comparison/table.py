@@ -12,7 +12,7 @@ from figures import machine
 
 from comparison.datasets import DataSet
 from comparison.pipeline import SCORES
-from unet_pipeline.records.record import write_text
+from unet_pipeline.records.files import write_text
 
 Results = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 """(data set, row) → fold → record of the run."""

@@ -123,7 +123,8 @@ def read_model(folder: Path) -> None:
 
 def sign_model(folder: Path) -> None:
     """Write the checksums that a forger would: of the weights into the card, and of the card itself."""
-    from unet_pipeline.records.record import sha256_file, write_json
+    from unet_pipeline.records.files import sha256_file
+    from unet_pipeline.records.record import write_json
 
     card, weights = folder / "model.json", folder / "weights.safetensors"
     if card.is_symlink() or not card.is_file():
@@ -169,7 +170,8 @@ def sign(folder: Path) -> None:
 
 
 def _sign_record(path: Path, cells: Path) -> None:
-    from unet_pipeline.records.record import sha256_file, write_json
+    from unet_pipeline.records.files import sha256_file
+    from unet_pipeline.records.record import write_json
 
     facts = json.loads(path.read_bytes())
     with contextlib.suppress(KeyError, TypeError, AttributeError, OSError, ValueError):
@@ -187,7 +189,7 @@ def _sign_record(path: Path, cells: Path) -> None:
 
 
 def _sign_line(line: str, folder: Path) -> str:
-    from unet_pipeline.records.record import sha256_file
+    from unet_pipeline.records.files import sha256_file
 
     total, _, name = line.partition("  ")
     file = folder / name

@@ -19,7 +19,7 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
-from unet_pipeline.records.record import provenance, untold
+from unet_pipeline.records.provenance import provenance, untold
 from unet_pipeline.stacks.table import StackRow
 
 RUNS = "runs it again by itself"

@@ -23,7 +23,8 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import Plan, plan, read_tile, read_window
 from unet_pipeline.predict.predict import describe_compute
-from unet_pipeline.records.record import provenance, write_json
+from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.record import write_json
 from unet_pipeline.stacks.stack import Stack
 
 GPU_TOLERANCE = 1e-3

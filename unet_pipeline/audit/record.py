@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.record import again, read_json, sha256_file, told, untold
+from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.provenance import told, untold
+from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.record_shapes import SHAPES, misfit
 
 State = Literal["as recorded", "changed", "missing"]

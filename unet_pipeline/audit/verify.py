@@ -16,7 +16,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, read_card
 from unet_pipeline.predict.tile import SEGMENTATION, StackPlan
 from unet_pipeline.records.checksums import damaged, list_path, read_list
-from unet_pipeline.records.record import again, read_json, sha256_file
+from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.record import again, read_json
 from unet_pipeline.stacks.stack import IMAGE, WEIGHTS
 from unet_pipeline.train.folds import PLANES_FILE
 from unet_pipeline.train.history import HISTORY_FILE

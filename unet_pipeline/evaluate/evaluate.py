@@ -17,7 +17,8 @@ from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.record import provenance, sha256_bytes, write_text
+from unet_pipeline.records.files import sha256_bytes, write_text
+from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 

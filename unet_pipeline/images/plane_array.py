@@ -15,7 +15,7 @@ import zarr
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.shard_file import ShardFormat
-from unet_pipeline.records.record import PARTIAL, atomic_path, sha256_file
+from unet_pipeline.records.files import PARTIAL, atomic_path, sha256_file
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]

@@ -19,7 +19,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import receptive_field
 from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.model.normalise import Normaliser, from_statistics
-from unet_pipeline.records.record import Check, read_json, unclaimed, write_json
+from unet_pipeline.records.files import Check, unclaimed
+from unet_pipeline.records.record import read_json, write_json
 
 T = TypeVar("T")
 Activation = Literal["softmax", "sigmoid"]

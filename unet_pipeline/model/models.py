@@ -29,7 +29,7 @@ from unet_pipeline.model.card import (
 )
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.unet import UNet
-from unet_pipeline.records.record import Check, atomic_path, sha256_bytes, unclaimed
+from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclaimed
 
 LARGEST = 2**34
 """Bytes of a weights file: more than the largest network has."""

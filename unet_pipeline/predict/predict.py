@@ -35,7 +35,9 @@ from unet_pipeline.predict.plan import Plan, Shard, Tile, read_window
 from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.record import Check, digest, provenance
+from unet_pipeline.records.files import Check
+from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.record import digest
 from unet_pipeline.stacks.stack import CLASSES
 
 Array = npt.NDArray[Any]

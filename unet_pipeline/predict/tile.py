@@ -25,7 +25,9 @@ from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.records.checksums import files_below, list_path, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
-from unet_pipeline.records.record import Check, again, atomic_path, digest, provenance, sha256_file, unclaimed
+from unet_pipeline.records.files import Check, atomic_path, sha256_file, unclaimed
+from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.record import again, digest
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
 

@@ -23,7 +23,8 @@ from unet_pipeline.machine.memory import available_bytes
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.predict.tile import StackPlan
-from unet_pipeline.records.record import Check, read_json, write_json
+from unet_pipeline.records.files import Check
+from unet_pipeline.records.record import read_json, write_json
 
 SIZES_PX = (256, 384, 512, 768, 1024, 1536, 2048)
 LARGEST_ON_GPU_PX = 1024

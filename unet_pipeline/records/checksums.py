@@ -12,7 +12,8 @@ from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.parallel import ahead, cores
-from unet_pipeline.records.record import PARTIAL, Check, again, atomic_path, sha256_file, unclaimed
+from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, unclaimed
+from unet_pipeline.records.record import again
 
 
 def list_path(record: Path) -> Path:

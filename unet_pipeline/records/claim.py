@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.record import PARTIAL, Check, partial_name, write_json, write_text
+from unet_pipeline.records.files import PARTIAL, Check, partial_name, write_text
+from unet_pipeline.records.record import write_json
 from unet_pipeline.records.run_lock import check_run
 
 PATIENCE_S = 0.5

@@ -16,7 +16,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import CARD_FILE
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.record import provenance, sha256_file, write_text
+from unet_pipeline.records.files import sha256_file, write_text
+from unet_pipeline.records.provenance import provenance
 from unet_pipeline.report.flow import Stage, flow
 from unet_pipeline.report.html import (
     Markup,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tifffile
 from scipy import ndimage
 
-from unet_pipeline.records.record import atomic_path
+from unet_pipeline.records.files import atomic_path
 
 PIXEL_UM = 0.5
 

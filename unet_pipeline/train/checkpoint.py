@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.record import Check, atomic_path, unclaimed
+from unet_pipeline.records.files import Check, atomic_path, unclaimed
 
 FIX = "remove it: an unfinished training then starts over, a finished one does not need it"
 

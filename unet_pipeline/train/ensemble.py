@@ -20,7 +20,7 @@ from unet_pipeline.model.averaging import Ensemble
 from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.record import provenance, told
+from unet_pipeline.records.provenance import provenance, told
 from unet_pipeline.train.folds import PLANES_FILE
 from unet_pipeline.train.history import HISTORY_FILE
 

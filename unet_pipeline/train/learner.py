@@ -22,7 +22,7 @@ from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.models import build, choose_device, usable_precision
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
-from unet_pipeline.records.record import Check
+from unet_pipeline.records.files import Check
 from unet_pipeline.records.record import digest as digest_of
 from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from unet_pipeline.train.dataset import Sampler, ValidationTile, validation_tiles

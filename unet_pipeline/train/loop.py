@@ -27,7 +27,7 @@ from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.models import autocast, save_model
-from unet_pipeline.records.record import Check, sha256_bytes, unclaimed, write_text
+from unet_pipeline.records.files import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.train.guards import Termination, explain_memory, reproducible
 from unet_pipeline.train.history import HISTORY_FILE, Row, history_text
 from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, save

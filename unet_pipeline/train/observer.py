@@ -20,7 +20,7 @@ from unet_pipeline.config.sections import IGNORE, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.overlays import beside, rgb_png
 from unet_pipeline.images.pictures import Rgb, as_classes, as_grey
-from unet_pipeline.records.record import PARTIAL, Check, atomic_path, unclaimed
+from unet_pipeline.records.files import PARTIAL, Check, atomic_path, unclaimed
 from unet_pipeline.train.history import Row
 from unet_pipeline.train.validation import Sample
 

@@ -19,7 +19,9 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, ModelCard, architecture
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.record import Check, again, digest, provenance, sha256_bytes, sha256_file, write_text
+from unet_pipeline.records.files import Check, sha256_bytes, sha256_file, write_text
+from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.record import again, digest
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import WEIGHTS, Stack
 from unet_pipeline.stacks.weight_map import class_weights

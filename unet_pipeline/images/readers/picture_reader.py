@@ -18,7 +18,7 @@ from unet_pipeline.images.readers.axes import Layout, find_layout
 from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, refuse_transparency
 from unet_pipeline.images.readers.codestreams import declared_bytes
 from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, MAX_BLOCK_BYTES
-from unet_pipeline.records.record import sha256_file
+from unet_pipeline.records.files import sha256_file
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 JPEG_IN_TIFF = 7

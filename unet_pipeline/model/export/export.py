@@ -13,7 +13,7 @@ from unet_pipeline.model.export.exported import TOLERANCE, Exported
 from unet_pipeline.model.export.onnx_file import write_onnx
 from unet_pipeline.model.export.torch_files import write_program, write_torchscript
 from unet_pipeline.model.models import load_model
-from unet_pipeline.records.record import atomic_path
+from unet_pipeline.records.files import atomic_path
 
 Kind = Literal["onnx", "torchscript", "torch-export", "bioimageio"]
 UNSTATED = Credit()

@@ -1,0 +1,102 @@
+"""Provenance: what made a product."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from unet_pipeline import __version__
+from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.record import digest
+
+PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torch", "snakemake")
+
+
+def provenance(sections: Mapping[str, object], inputs: Iterable[Path] = ()) -> dict[str, Any]:
+    """Describe what made a product: configuration, inputs, code, packages and machine.
+
+    Args:
+        sections: the configuration sections the product depends on, as plain values.
+        inputs: small input files (records); each is listed with its SHA-256, under its path as `told` gives it.
+    """
+    return {
+        "unet_pipeline": __version__,
+        "commit": _commit(),
+        "config": dict(sections),
+        "config_digest": digest(sections),
+        "inputs": {told(path): sha256_file(path) for path in inputs},
+        "packages": _versions(),
+        "python": platform.python_version(),
+        "machine": machine(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:2]],
+    }
+
+
+def told(path: str | Path) -> str:
+    """Return a path as records say it, so that a project can be moved and two places give the same bytes.
+
+    Returns:
+        The path relative to the working directory if it lies below it, else the absolute path.
+    """
+    place, here = Path(os.path.normpath(Path.cwd() / path)), Path.cwd()
+    return (place.relative_to(here) if place.is_relative_to(here) else place).as_posix()
+
+
+def untold(name: str, record: Path) -> list[Path]:
+    """Return where a path that stands in a record may lie today, likeliest first.
+
+    Args:
+        name: what `told` gave when the record was written.
+        record: the record; the working directory of that time is taken to be one of the folders above it.
+    """
+    above = list(record.absolute().parents)
+    # The folder of the record comes late: its own stores must not be taken for an image of the same name elsewhere.
+    return [folder / name for folder in (*above[1:], above[0], Path.cwd())]
+
+
+@cache
+def machine() -> str:
+    """Return the kind of machine: system, processor family and widest vector instructions, e.g. "Linux x86_64 avx512f".
+
+    Kernels are chosen by these instructions, and another kernel may round float32 sums otherwise.
+    """
+    return " ".join((platform.system(), platform.machine(), *_vectors()))
+
+
+def _vectors() -> tuple[str, ...]:
+    with suppress(OSError):
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+        return tuple(name for name in ("avx512f", "avx2", "sve", "asimd") if name in flags)[:1]
+    return ()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def _commit() -> str:
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():  # installed: a repository further up is not of this code
+        return "unknown"
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
