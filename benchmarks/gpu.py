@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.model.card import Architecture, ModelCard
-from unet_pipeline.model.models import autocast, build, save_model
+from unet_pipeline.model.device import autocast
+from unet_pipeline.model.models import build, save_model
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.predict.tile import StackPlan, tile
 from unet_pipeline.stacks.ingest import Source, ingest

@@ -15,7 +15,8 @@ from torch import nn
 
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.model.card import Architecture, ModelCard
-from unet_pipeline.model.models import autocast, build
+from unet_pipeline.model.device import autocast
+from unet_pipeline.model.models import build
 from unet_pipeline.train.losses import Loss, pixel_weight
 from unet_pipeline.train.training_stack import TrainingStack
 

@@ -7,7 +7,7 @@ import pytest
 from chain import make_model, make_stack, settings
 
 from unet_pipeline.config.sections import Predict
-from unet_pipeline.model.models import Compiled
+from unet_pipeline.model.device import Compiled
 from unet_pipeline.predict import forward as forward_module
 from unet_pipeline.predict.forward import Forward
 

@@ -13,16 +13,8 @@ from unet_pipeline.config.sections import Compute
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import models
 from unet_pipeline.model.card import Architecture, ModelCard, read_card, write_card
-from unet_pipeline.model.models import (
-    Compiled,
-    autocast,
-    build,
-    choose_device,
-    has_bfloat16,
-    load_model,
-    save_model,
-    usable_precision,
-)
+from unet_pipeline.model.device import Compiled, autocast, choose_device, has_bfloat16, usable_precision
+from unet_pipeline.model.models import build, load_model, save_model
 from unet_pipeline.model.networks.blocks import centre_crop
 
 SMALL = Architecture("unet", 2, 4, 1, 2, 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from unet_pipeline.config.sections import Compute, Precision
 from unet_pipeline.errors import PipelineError, read_small
-from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.averaging import Ensemble
 from unet_pipeline.model.card import (
     CARD_FILE,
@@ -33,8 +30,6 @@ from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclai
 
 LARGEST = 2**34
 """Bytes of a weights file: more than the largest network has."""
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 NETWORKS: Mapping[str, Callable[[Architecture], nn.Module]] = {
@@ -137,67 +132,3 @@ def _check_tensors(wanted: Mapping[str, Any], found: Mapping[str, torch.Tensor],
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "nothing"
-
-
-class Compiled:
-    """A network that torch compiles at its first call for each shape, or the network itself where that fails."""
-
-    def __init__(self, network: nn.Module) -> None:
-        """Nothing is compiled yet."""
-        self._network = network
-        self._fast: Callable[[torch.Tensor], torch.Tensor] | None = torch.compile(network, dynamic=False)
-
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return what the network returns."""
-        if self._fast is not None:
-            try:
-                return self._fast(batch)
-            except (torch.cuda.OutOfMemoryError, PipelineError):
-                raise
-            except Exception as error:  # a compiler that is missing, or any mistake of it
-                first = str(error).strip().splitlines()[:1]
-                tell(f"compute.compile: failed, so the network runs as it is ({type(error).__name__}: {first})")
-                self._fast = None
-        result: torch.Tensor = self._network(batch)
-        return result
-
-
-def choose_device(compute: Compute) -> torch.device:
-    """Return the device of section `compute`: "auto" is CUDA where there is a GPU, else the CPU.
-
-    Raises:
-        PipelineError: if CUDA is asked for and absent.
-    """
-    available = torch.cuda.is_available()
-    if compute.device == "cuda" and not available:
-        raise PipelineError(
-            "compute.device", "a CUDA GPU that torch can use", f"none (torch {torch.__version__})", "cpu",
-            "set compute.device: auto, or run on a machine with a GPU and a CUDA build of torch",
-        )  # fmt: skip
-    return torch.device("cuda" if available and compute.device != "cpu" else "cpu")
-
-
-def usable_precision(device: torch.device, precision: Precision, where: str) -> Precision:
-    """Return the number format for a device: the one asked for, or float32 (told) where the device has no bfloat16.
-
-    Raises:
-        PipelineError: float16 on a CPU, whose kernels are slow or absent; `where` is the key, e.g. "train.precision".
-    """
-    if precision == "float16" and device.type == "cpu":
-        raise PipelineError(where, "float32 or bfloat16 on a CPU", precision, "bfloat16")
-    if precision == "bfloat16" and not has_bfloat16(device):
-        tell(f"{where}: this {device.type.upper()} does not compute in bfloat16, so float32 is used")
-        return "float32"
-    return precision
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16, so that convolutions in it are not emulated."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the context in which convolutions run in `precision` (see `usable_precision`); weights stay float32."""
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "float32")

@@ -17,7 +17,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.model.averaging import Ensemble, Network, check_mirror, mirrored_mean
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.model.models import PRECISIONS, Compiled, autocast, choose_device, load_model, usable_precision
+from unet_pipeline.model.device import PRECISIONS, Compiled, autocast, choose_device, usable_precision
+from unet_pipeline.model.models import load_model
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.stacks.stack import Stack
 

@@ -19,7 +19,8 @@ from unet_pipeline.config.sections import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.model.models import build, choose_device, usable_precision
+from unet_pipeline.model.device import choose_device, usable_precision
+from unet_pipeline.model.models import build
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.records.files import Check

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from unet_pipeline.config.sections import IGNORE
+from unet_pipeline.model.device import autocast
 from unet_pipeline.model.geometry import Geometry
-from unet_pipeline.model.models import autocast
 from unet_pipeline.train.dataset import ValidationTile, stack_tiles
 from unet_pipeline.train.feed import prefetch
 from unet_pipeline.train.losses import Loss, pixel_weight, total
