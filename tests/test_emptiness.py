@@ -10,11 +10,12 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from unet_pipeline.config.sections import Predict
+from unet_pipeline.images.mirrored import mirrored
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict import predict as module
 from unet_pipeline.predict.empty_blocks import empty_pixels
 from unet_pipeline.predict.forward import Forward
-from unet_pipeline.predict.plan import Shard, mirrored
+from unet_pipeline.predict.plan import Shard
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.record import read_json
 

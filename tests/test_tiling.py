@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.mirrored import mirrored, read_window
 from unet_pipeline.model.geometry import unpadded
-from unet_pipeline.predict.plan import Shard, Tile, mirrored, plan, read_tile, read_window
+from unet_pipeline.predict.plan import Shard, Tile, plan, read_tile
 
 
 class Memory:

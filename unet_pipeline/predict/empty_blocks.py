@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.plane_array import Planes
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.predict.plan import Shard, read_window
+from unet_pipeline.predict.plan import Shard
 
 BLOCK_PX = 64
 """Edge of a block, px."""

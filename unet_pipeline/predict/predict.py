@@ -25,13 +25,14 @@ import torch
 from unet_pipeline import __version__
 from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.plane_array import PlaneArray, Planes
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.empty_blocks import empty_pixels
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.journal import Journal, journal_path
-from unet_pipeline.predict.plan import Plan, Shard, Tile, read_window
+from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.tile import StackPlan
 from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim

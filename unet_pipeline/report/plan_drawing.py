@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.images.mirrored import mirrored, read_window
 from unet_pipeline.images.pictures import as_grey, css, png
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.predict.plan import Plan, Tile, mirrored, read_window
+from unet_pipeline.predict.plan import Plan, Tile
 from unet_pipeline.report.html import Markup, data_uri, joined, tag
 from unet_pipeline.report.views import coarse_level
 from unet_pipeline.stacks.stack import Stack

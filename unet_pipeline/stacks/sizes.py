@@ -28,8 +28,8 @@ from PIL import Image
 
 from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.open import Planes
-from unet_pipeline.predict.plan import read_window
 
 Array = npt.NDArray[Any]
 
