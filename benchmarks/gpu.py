@@ -24,7 +24,8 @@ from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.device import autocast
 from unet_pipeline.model.models import build, save_model
 from unet_pipeline.predict.predict import predict
-from unet_pipeline.predict.tile import StackPlan, tile
+from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.predict.tile import tile
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 

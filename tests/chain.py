@@ -7,7 +7,8 @@ import tifffile
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.predict.predict import predict
-from unet_pipeline.predict.tile import StackPlan, tile
+from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.predict.tile import tile
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack

@@ -15,7 +15,8 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
 from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.model.card import Architecture, ModelCard, write_card
-from unet_pipeline.predict.tile import StackPlan, tile
+from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.predict.tile import tile
 from unet_pipeline.records.files import write_text
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_json

@@ -32,7 +32,7 @@ from unet_pipeline.evaluate.evaluate import evaluate  # noqa: E402
 from unet_pipeline.images.readers.axes import parse_planes  # noqa: E402
 from unet_pipeline.model.card import Architecture  # noqa: E402
 from unet_pipeline.model.models import build  # noqa: E402
-from unet_pipeline.predict.tile import StackPlan  # noqa: E402
+from unet_pipeline.predict.stack_plan import StackPlan
 
 PRESET = {
     "model": {"depth": 2, "base_channels": 6},

@@ -18,7 +18,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.predict.forward import Forward
-from unet_pipeline.predict.tile import StackPlan, tile
+from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.predict.tile import tile
 from unet_pipeline.report.results import ModelResult
 from unet_pipeline.report.training_section import training_section
 from unet_pipeline.stacks.weigh import weigh

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unet_pipeline.images import pictures
 from unet_pipeline.images.overlays import beside, cut_out, overlay
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.record import read_json
 from unet_pipeline.report import picture_files
 from unet_pipeline.report.panels import shown_normaliser

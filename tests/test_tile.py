@@ -9,7 +9,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.geometry import unpadded
-from unet_pipeline.predict.tile import StackPlan, tile
+from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.predict.tile import tile
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def tile(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Run the network over one region."""
     from unet_pipeline.predict.predict import predict
-    from unet_pipeline.predict.tile import StackPlan
+    from unet_pipeline.predict.stack_plan import StackPlan
 
     predict(StackPlan.open(options.tiles), options.region, options.model, _config(options), options.output)
 
@@ -85,7 +85,7 @@ def predict(options: argparse.Namespace) -> None:
 def stitch(options: argparse.Namespace) -> None:
     """Prove the coverage, then make objects and pyramids."""
     from unet_pipeline.model.card import read_card
-    from unet_pipeline.predict.tile import StackPlan
+    from unet_pipeline.predict.stack_plan import StackPlan
     from unet_pipeline.stitch.stitch import stitch
 
     card = read_card(options.model) if options.model else None

@@ -21,9 +21,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.plane_array import Planes
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import Plan, plan, read_tile
-from unet_pipeline.predict.predict import describe_compute
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_json
 from unet_pipeline.stacks.stack import Stack

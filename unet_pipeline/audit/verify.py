@@ -14,7 +14,8 @@ from typing import Any
 from unet_pipeline.audit.coverage import check_region
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, read_card
-from unet_pipeline.predict.tile import SEGMENTATION, StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.predict.tile import SEGMENTATION
 from unet_pipeline.records.checksums import damaged, list_path, read_list
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import again, read_json

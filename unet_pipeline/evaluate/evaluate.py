@@ -15,7 +15,7 @@ from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
 from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_bytes, write_text
 from unet_pipeline.records.provenance import provenance

@@ -144,3 +144,10 @@ def _told_out_of_memory() -> Iterator[None]:
     except torch.cuda.OutOfMemoryError as error:
         fix = "lower tile.tile_px or predict.batch in config.yaml"
         raise PipelineError("tile.tile_px", "tiles that fit the GPU's memory", error, fix=fix) from error
+
+
+def describe_compute(forward: Forward, compute: Compute) -> dict[str, Any]:
+    """Return what the machine did: device, threads, precision, torch."""
+    cuda = forward.device.type == "cuda"
+    name = torch.cuda.get_device_name(forward.device) if cuda else "cpu"
+    return {"device": name, "threads": compute.threads, "precision": forward.precision, "torch": str(torch.__version__)}

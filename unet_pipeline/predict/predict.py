@@ -23,17 +23,17 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline import __version__
-from unet_pipeline.config.sections import Compute, Config
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.plane_array import PlaneArray, Planes
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.empty_blocks import empty_pixels
-from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.journal import Journal, journal_path
 from unet_pipeline.predict.plan import Plan, Shard, Tile
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check
@@ -232,13 +232,6 @@ def decided(shares: torch.Tensor, threshold: float | None) -> torch.Tensor:
         return shares.argmax(dim=0).to(torch.uint8)
     highest, which = shares[1:].max(dim=0)
     return torch.where(highest >= threshold, which + 1, 0).to(torch.uint8)
-
-
-def describe_compute(forward: Forward, compute: Compute) -> dict[str, Any]:
-    """Return what the machine did: device, threads, precision, torch."""
-    cuda = forward.device.type == "cuda"
-    name = torch.cuda.get_device_name(forward.device) if cuda else "cpu"
-    return {"device": name, "threads": compute.threads, "precision": forward.precision, "torch": str(torch.__version__)}
 
 
 def _groups(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:

@@ -22,7 +22,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.memory import available_bytes
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check
 from unet_pipeline.records.record import read_json, write_json
 

@@ -15,7 +15,7 @@ from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.report import differences
 from unet_pipeline.report.differences import Verdict
 from unet_pipeline.report.html import Markup, figure, legend, number, picture, ramp

@@ -20,7 +20,7 @@ from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.images import pictures
 from unet_pipeline.images.overlays import beside, cut_out, mask_png, overlay, rgb_png
 from unet_pipeline.images.plane_array import PlaneArray
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check, atomic_path
 from unet_pipeline.report.curves import dice_curve, loss_curve, rate_curve
 from unet_pipeline.report.panels import shown_normaliser, views

@@ -15,7 +15,7 @@ from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import WEIGHTS_FILE, ModelCard, read_card
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.record_shapes import open_record

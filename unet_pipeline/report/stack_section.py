@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unet_pipeline.config.sections import Report as ReportOptions
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.report.html import (
     Markup,
     count,

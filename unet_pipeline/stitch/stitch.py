@@ -25,7 +25,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, atomic_path, partial_name, unclaimed

@@ -31,7 +31,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
-from unet_pipeline.predict.tile import StackPlan
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check, unclaimed
 from unet_pipeline.stacks.stack import CLASSES
 

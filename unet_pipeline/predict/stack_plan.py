@@ -1,0 +1,106 @@
+"""The plan of a stack, read from its record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from unet_pipeline.config.sections import Predict
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.images import ngff
+from unet_pipeline.images.plane_array import PlaneArray, Repair, open_array
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.predict.plan import Plan
+from unet_pipeline.predict.tile import SEGMENTATION
+from unet_pipeline.records.files import Check, unclaimed
+from unet_pipeline.records.record import again, digest
+from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.stacks.stack import CLASSES, Stack
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """The plan of one stack, as `tiles.json` says it.
+
+    Attributes:
+        record: path of `tiles.json`.
+        stack: the stack it belongs to.
+        plan: regions, shards and tiles.
+        classes: class names; the channels of the probabilities.
+        digest: names the plan; every region record repeats it.
+        auto: whether each job chooses its tile size (see `tile_size`); the plan's is then only a first guess.
+        out_of_fold: whether each plane is predicted by the member of a cross-validation that has not seen it.
+    """
+
+    record: Path
+    stack: Stack
+    plan: Plan
+    classes: tuple[str, ...]
+    digest: str
+    auto: bool = False
+    out_of_fold: bool = False
+
+    @classmethod
+    def open(cls, record: Path) -> StackPlan:
+        """Open a plan by the record that `tile` wrote.
+
+        Raises:
+            PipelineError: if the record is missing or is not one of tile's.
+        """
+        facts = open_record(record, "tile")
+        stack, stored = Stack.open(record.parent / facts["ingest"]), facts["plan"]
+        shape, keep, shard = (tuple(stored[name]) for name in ("shape", "keep", "shard"))
+        if shape != stack.grid.shape:
+            expected = f"a plan of {stack.grid.shape} planes, rows and columns, as {stack.record} has"
+            raise PipelineError(record, expected, shape, fix=again(record))
+        geometry = Geometry(**{field.name: stored["geometry"][field.name] for field in fields(Geometry)})
+        planned = Plan(shape, geometry, keep, shard, stored["regions"])
+        return cls(
+            record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"], facts["out_of_fold"]
+        )
+
+    @property
+    def store(self) -> Path:
+        """The store the prediction jobs fill."""
+        return self.record.parent / SEGMENTATION
+
+    def work(self, card: ModelCard, options: Predict) -> str:
+        """Name what a region is made from: plan, model and the section `predict`; `stitch` accepts no other."""
+        return digest([self.digest, card.weights_sha256, asdict(options)])
+
+    def region_record(self, region: int) -> Path:
+        """Return the place of a region's record."""
+        return self.record.parent / "regions" / f"{region}.json"
+
+    def owner(self, file: Path) -> Path | None:
+        """Return the record of the step that makes a file of the store; None for a file that none makes alone."""
+        if file.name == "zarr.json":
+            return self.record
+        arrays = self.probabilities(), self.labels(CLASSES)
+        for number in range(self.plan.shard_count):
+            shard = self.plan.shard_at(number)
+            place = shard.plane, shard.rows.start, shard.columns.start
+            if file in [array.shard_file(*place) for array in arrays]:
+                return self.region_record(self.plan.region_of(number))
+        return None
+
+    def probabilities(self, writable: bool = False, check: Check = unclaimed) -> PlaneArray:
+        """Open the probabilities at full size, one channel per class."""
+        return self._open("0", writable, check, self._repair_region)
+
+    def labels(self, name: str, writable: bool = False, check: Check = unclaimed) -> PlaneArray:
+        """Open "classes" (uint8) or "instances" (uint32) at full size."""
+        repair = self._repair_region if name == CLASSES else self._repair_stitch
+        return self._open(f"labels/{name}/0", writable, check, repair)
+
+    def _open(self, name: str, writable: bool, check: Check, repair: Repair) -> PlaneArray:
+        if not ngff.belongs(self.store, self.digest):
+            raise PipelineError(self.store, f"the store of {self.record}", "another or none", fix=again(self.record))
+        return open_array(self.store, name, writable, check, repair, again(self.record))
+
+    def _repair_region(self, plane: int, row: int, column: int) -> str:
+        return again(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))
+
+    def _repair_stitch(self, plane: int, row: int, column: int) -> str:
+        return again(self.record.with_name("stitch.json"))
