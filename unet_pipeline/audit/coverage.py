@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unet_pipeline.audit.verify import STORES
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.records.checksums import damaged, read_list
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import CLASSES
@@ -123,3 +125,23 @@ def _check_whole(stack_plan: StackPlan, seen: dict[int, Path], models: set[str])
     if len(models) > 1:
         expected, got = "regions predicted by one model", f"{len(models)} models"
         raise PipelineError(stack_plan.store, expected, got, fix="rerun predict")
+
+
+def check_stitched(record: Path, facts: Mapping[str, Any], stack_plan: StackPlan) -> None:
+    """Stop where a file of a stitched volume is not what its record vouches for.
+
+    Args:
+        record: `stitch.json`.
+        facts: its content.
+        stack_plan: the plan it belongs to.
+
+    Raises:
+        PipelineError: naming the file, and the record that makes it again.
+    """
+    listed = read_list(record, facts, again(record))
+    for file, got in damaged(listed, [record.parent / name for name in STORES["stitch.json"]]):
+        raise _fault(file, got, record, stack_plan.owner(file) or record)
+
+
+def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
+    return PipelineError(file, f"the file that {record} vouches for", got, fix=again(remade))

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from unet_pipeline.audit.coverage import check_region
+from unet_pipeline.audit.coverage import _fault, check_region
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, read_card
 from unet_pipeline.predict.stack_plan import StackPlan
@@ -88,22 +87,6 @@ def verify(results: Path, tell: Tell) -> Tally:
         fix = "what each line above says"
         raise PipelineError(results, "files as they were written", f"{tally.faults} damaged", fix=fix)
     return tally
-
-
-def check_stitched(record: Path, facts: Mapping[str, Any], stack_plan: StackPlan) -> None:
-    """Stop where a file of a stitched volume is not what its record vouches for.
-
-    Args:
-        record: `stitch.json`.
-        facts: its content.
-        stack_plan: the plan it belongs to.
-
-    Raises:
-        PipelineError: naming the file, and the record that makes it again.
-    """
-    listed = read_list(record, facts, again(record))
-    for file, got in damaged(listed, [record.parent / name for name in STORES["stitch.json"]]):
-        raise _fault(file, got, record, stack_plan.owner(file) or record)
 
 
 def _known(folder: Path) -> bool:
@@ -185,10 +168,6 @@ def _check_training(folder: Path, tally: Tally) -> None:
     if (folder / CHECKPOINT).exists():
         tally.files.add(folder / CHECKPOINT)
         read_checkpoint(folder / CHECKPOINT)
-
-
-def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
-    return PipelineError(file, f"the file that {record} vouches for", got, fix=again(remade))
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.audit.verify import CONFUSION_FILE, check_stitched
+from unet_pipeline.audit.coverage import check_stitched
+from unet_pipeline.audit.verify import CONFUSION_FILE
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
