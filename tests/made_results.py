@@ -18,11 +18,12 @@ from unet_pipeline.model.card import Architecture, ModelCard, write_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
 from unet_pipeline.records.files import write_text
+from unet_pipeline.records.layout import CLASSES
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_json
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
-from unet_pipeline.stacks.stack import CLASSES, Stack
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.stitch.stitch import stitch
 

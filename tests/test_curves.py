@@ -7,9 +7,10 @@ from made_results import make_history
 from PIL import Image
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.records.layout import HISTORY_FILE
 from unet_pipeline.report import curves
 from unet_pipeline.report.curves import read_history
-from unet_pipeline.train.history import HISTORY_FILE, Row, history_text
+from unet_pipeline.train.history import Row, history_text
 
 
 def written(tmp_path, text):

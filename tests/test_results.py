@@ -6,7 +6,8 @@ import pytest
 from made_results import make_history, make_ingested, make_model, make_predicted, make_run, make_scored, settings
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.card import WEIGHTS_FILE, read_card, write_card
+from unet_pipeline.model.card import read_card, write_card
+from unet_pipeline.records.layout import WEIGHTS_FILE
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.report.results import ModelResult, open_result

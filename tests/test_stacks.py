@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.stacks.table import TAKEN, StackRow, check_names, check_roles, load_stacks, row_schema, source_files
+from unet_pipeline.records.layout import TAKEN
+from unet_pipeline.stacks.table import StackRow, check_names, check_roles, load_stacks, row_schema, source_files
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,8 +7,9 @@ from chain import make_model
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.card import WEIGHTS_FILE, Architecture
+from unet_pipeline.model.card import Architecture
 from unet_pipeline.model.summary import describe, of_architecture, summarise
+from unet_pipeline.records.layout import WEIGHTS_FILE
 
 TINY = Architecture("unet", 1, 2, 1, 3, 0.0)
 

@@ -35,7 +35,8 @@ from comparison.variants import VALIDATIONS, merged, steps_for
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.images.plane_array import open_array
-from unet_pipeline.stacks.stack import WEIGHTS, Stack
+from unet_pipeline.records.layout import WEIGHTS
+from unet_pipeline.stacks.stack import Stack
 
 BATCH = 4
 RATE = 1e-3

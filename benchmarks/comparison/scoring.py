@@ -13,7 +13,8 @@ from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.scores import average_precision, seg_score, v_info, v_rand
 from unet_pipeline.objects.components import ComponentOptions, label_components
 from unet_pipeline.objects.distances import grow
-from unet_pipeline.stacks.stack import CLASSES, INSTANCES, Stack
+from unet_pipeline.records.layout import CLASSES, INSTANCES
+from unet_pipeline.stacks.stack import Stack
 
 
 def metrics_of(probabilities: npt.NDArray[np.uint8], stack: Stack, config: Config) -> dict[str, Any]:

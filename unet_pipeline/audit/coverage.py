@@ -8,16 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unet_pipeline.audit.verify import STORES
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import damaged, read_list
+from unet_pipeline.records.layout import CLASSES, STORES
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.stacks.stack import CLASSES
 
 
 def check_coverage(

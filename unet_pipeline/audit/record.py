@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.layout import BESIDE, LAST
 from unet_pipeline.records.provenance import told, untold
 from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.record_shapes import SHAPES, misfit
@@ -36,17 +37,6 @@ VERBS = {
 STORES = {"segmentation.ome.zarr": "stitch.json", "image.ome.zarr": "ingest.json", "weights.zarr": "weigh.json"}
 """Stores, and the record that vouches for each."""
 
-LAST = ("metrics.json", "prove.json", "stitch.json", "tiles.json", "weigh.json", "ingest.json")
-"""Records of a stack's folder, those first that stand at the end of the flow."""
-
-BESIDE = {
-    "weights.safetensors": "model.json",
-    "history.tsv": "model.json",
-    "classes.tif": "stitch.json",
-    "instances.tif": "stitch.json",
-    "confusion.csv": "metrics.json",
-}
-"""Other products, and the record that vouches for each."""
 
 KNOWN = "a record (JSON), a store, a stack's folder, a model folder, results/, or a file that lies in them"
 

@@ -5,37 +5,28 @@ Every stage checks what it reads; this looks at all of it at once, before a volu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unet_pipeline.audit.coverage import _fault, check_region
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, read_card
+from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.predict.tile import SEGMENTATION
 from unet_pipeline.records.checksums import damaged, list_path, read_list
 from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.layout import (
+    CARD_FILE,
+    CONFUSION_FILE,
+    FOLDS,
+    HISTORY_FILE,
+    PLAIN,
+    PLANES_FILE,
+    STORES,
+    WEIGHTS_FILE,
+)
 from unet_pipeline.records.record import again, read_json
-from unet_pipeline.stacks.stack import IMAGE, WEIGHTS
-from unet_pipeline.train.folds import PLANES_FILE
-from unet_pipeline.train.history import HISTORY_FILE
-
-STORES: Mapping[str, tuple[str, ...]] = {
-    "ingest.json": (IMAGE,),
-    "weigh.json": (WEIGHTS,),
-    "tiles.json": (),
-    "stitch.json": (SEGMENTATION, "classes.tif", "instances.tif"),
-}
-"""Records that come with a list of files, and what lies beside them that must hold no other file."""
-
-PLAIN = ("metrics.json", "prove.json")
-CONFUSION_FILE = "confusion.csv"  # beside metrics.json, which holds its checksum
-"""Records that vouch for themselves alone."""
-
-FOLDS = "folds"
-"""Folder of the models of a cross-validation."""
 
 Tell = Callable[[str], None]
 Sums = dict[Path, str]

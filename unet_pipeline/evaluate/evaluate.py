@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.audit.coverage import check_stitched
-from unet_pipeline.audit.verify import CONFUSION_FILE
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
@@ -19,9 +18,9 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_bytes, write_text
+from unet_pipeline.records.layout import CLASSES, CONFUSION_FILE, INSTANCES
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record_shapes import open_record
-from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""

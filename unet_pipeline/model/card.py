@@ -20,13 +20,12 @@ from unet_pipeline.model import receptive_field
 from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.records.files import Check, unclaimed
+from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.record import read_json, write_json
 
 T = TypeVar("T")
 Activation = Literal["softmax", "sigmoid"]
 
-CARD_FILE = "model.json"
-WEIGHTS_FILE = "weights.safetensors"
 FORMAT = "unet_pipeline model 2"
 FIX = "restore the model folder, or train again: run the workflow with `--forcerun results/model/model.json`"
 

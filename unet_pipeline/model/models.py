@@ -15,18 +15,11 @@ from torch import nn
 
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.model.averaging import Ensemble
-from unet_pipeline.model.card import (
-    CARD_FILE,
-    FIX,
-    WEIGHTS_FILE,
-    Architecture,
-    ModelCard,
-    read_card,
-    write_card,
-)
+from unet_pipeline.model.card import FIX, Architecture, ModelCard, read_card, write_card
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.unet import UNet
 from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclaimed
+from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
 
 LARGEST = 2**34
 """Bytes of a weights file: more than the largest network has."""

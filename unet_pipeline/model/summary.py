@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet_pipeline.model.card import WEIGHTS_FILE, Architecture, geometry, read_card
+from unet_pipeline.model.card import Architecture, geometry, read_card
 from unet_pipeline.model.models import NETWORKS
+from unet_pipeline.records.layout import WEIGHTS_FILE
 
 
 def summarise(model: Path, tile_px: int | None = None) -> dict[str, Any]:

@@ -37,9 +37,9 @@ from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check
+from unet_pipeline.records.layout import CLASSES
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import digest
-from unet_pipeline.stacks.stack import CLASSES
 
 Array = npt.NDArray[Any]
 STORED = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}

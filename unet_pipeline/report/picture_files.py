@@ -22,12 +22,12 @@ from unet_pipeline.images.overlays import beside, cut_out, mask_png, overlay, rg
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check, atomic_path
+from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.report.curves import dice_curve, loss_curve, rate_curve
 from unet_pipeline.report.panels import shown_normaliser, views
 from unet_pipeline.report.results import ModelResult, StackResult
 from unet_pipeline.report.training_section import kept_step
 from unet_pipeline.report.views import View
-from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 
 FOLDER = "pictures"
 

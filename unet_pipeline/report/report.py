@@ -14,9 +14,9 @@ from unet_pipeline import __version__
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.model.card import CARD_FILE
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_file, write_text
+from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.report.flow import Stage, flow
 from unet_pipeline.report.html import (

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.card import WEIGHTS_FILE, ModelCard, read_card
+from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.layout import HISTORY_FILE, WEIGHTS_FILE
 from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.report.curves import History, read_history
 from unet_pipeline.stacks.stack import Stack
-from unet_pipeline.train.history import HISTORY_FILE
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit. A safetensors file begins with the length of its header, then the header as JSON."""

@@ -27,11 +27,11 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check
+from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.records.provenance import provenance, told
 from unet_pipeline.records.record import digest
 from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
-from unet_pipeline.stacks.stack import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.stacks.statistics import Histogram, Moments, as_record
 
 

@@ -15,9 +15,9 @@ from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.files import Check
+from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.stacks.labels import LabelReader
 from unet_pipeline.stacks.sizes import Fitted
-from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 
 Block = tuple[int, slice, slice]
 """Plane, rows, columns."""

@@ -17,14 +17,10 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, Planes, open_array
+from unet_pipeline.records.layout import IMAGE
 from unet_pipeline.records.provenance import untold
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
-
-IMAGE = "image.ome.zarr"
-WEIGHTS = "weights.zarr"
-INSTANCES = "instances"
-CLASSES = "classes"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from unet_pipeline.config.keys import build, json_schema, key
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.images.name_list import listed, read_names
+from unet_pipeline.records.layout import TAKEN
 
 Row = Mapping[str | None, Any]
 Rows = Iterable[Row]
@@ -45,9 +46,6 @@ class StackRow:
     series: str = key("", "which series of an image file that holds several, from 0; empty: there is one")
     regions: str = key("", "prediction jobs of this stack; empty: tile.regions of the configuration")
 
-
-TAKEN = ("model", "folds", "logs", "benchmarks", "pictures", "report.html")
-"""Names under `results/` that the workflow itself uses."""
 
 ZARR_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 

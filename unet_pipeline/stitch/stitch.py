@@ -29,8 +29,8 @@ from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, atomic_path, partial_name, unclaimed
+from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.stacks.stack import CLASSES, INSTANCES
 from unet_pipeline.stitch.watershed import divide, label_blocks
 
 BLOCK_PX = 2048

@@ -33,7 +33,7 @@ from unet_pipeline.objects.components import ComponentOptions, ComponentTable, R
 from unet_pipeline.objects.flood import OUTSIDE, flood
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check, unclaimed
-from unet_pipeline.stacks.stack import CLASSES
+from unet_pipeline.records.layout import CLASSES
 
 IN_MEMORY_PX = 2**24
 """Largest box that is flooded in memory, px: 14 bytes each."""

@@ -17,12 +17,11 @@ from torch import nn
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.averaging import Ensemble
-from unet_pipeline.model.card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.records.claim import claim
+from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, PLANES_FILE, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance, told
-from unet_pipeline.train.folds import PLANES_FILE
-from unet_pipeline.train.history import HISTORY_FILE
 
 MOST = 64
 """Members of an ensemble; see `modelcard.Architecture`."""

@@ -15,9 +15,6 @@ from unet_pipeline.config.sections import IGNORE, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.train.training_stack import TrainingStack
 
-PLANES_FILE = "planes.tsv"
-"""Beside a model: which plane was in which part."""
-
 STRIP_PX = 512
 """Rows read at a time when a plane is searched for annotated pixels."""
 

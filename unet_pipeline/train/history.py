@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-HISTORY_FILE = "history.tsv"
-
 
 @dataclass(frozen=True)
 class Row:
