@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
 
-from unet_pipeline.images.open import Planes, open_planes
+from unet_pipeline.images.open import open_planes
+from unet_pipeline.images.planes import SourcePlanes
 
 # The machines that run tests are shared, so a slow example is no failure.
 calm = settings(deadline=None)
@@ -26,7 +27,7 @@ def noise(shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8, seed: int = 0
     return rng.integers(info.min, info.max, shape, dtype=kind.newbyteorder("="), endpoint=True).astype(kind)
 
 
-def assert_reads(planes: Planes, expected: npt.NDArray[np.generic], count: int = 12) -> None:
+def assert_reads(planes: SourcePlanes, expected: npt.NDArray[np.generic], count: int = 12) -> None:
     """Compare shape, dtype, whole planes and random windows with `expected`, (planes, channels, height, width)."""
     wanted = expected.astype(np.uint8) if expected.dtype.kind == "b" else expected
     assert planes.shape == expected.shape
@@ -44,7 +45,7 @@ def assert_reads(planes: Planes, expected: npt.NDArray[np.generic], count: int =
         np.testing.assert_array_equal(window, wanted[plane][:, rows, columns])
 
 
-def check(path: Path | str, expected: npt.NDArray[np.generic], axes: str | None = None) -> Planes:
+def check(path: Path | str, expected: npt.NDArray[np.generic], axes: str | None = None) -> SourcePlanes:
     """Open `path` and compare everything with `expected`."""
     planes = open_planes(str(path), axes)
     assert_reads(planes, expected)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 LIGHT = (
     *("__init__", "errors", "schema", "namelist", "config", "configcheck"),
     *("stacks", "lock", "cluster", "environments"),

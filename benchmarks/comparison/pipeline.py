@@ -24,8 +24,8 @@ from unet_pipeline import __version__
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.record import digest, read_json, write_json
+from unet_pipeline.records.files import digest, sha256_file
+from unet_pipeline.records.record import read_json, write_json
 
 RUN = "run.json"
 ROLES = ("train", "val", "test")

@@ -14,10 +14,10 @@ import numpy as np
 import tifffile
 import zarr
 from PIL import Image
+from places import ROOT
 
 from fuzz.tree import Tree, read
 
-ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests")]
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 40, 48), dtype=np.uint8)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
-from unet_pipeline.images.plane_array import Planes
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import Plan, plan, read_tile

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.images.plane_array import Planes
+from unet_pipeline.images.planes import Planes
 
 
 def mirrored(start: int, size: int, length: int) -> npt.NDArray[np.intp]:

@@ -1,6 +1,6 @@
 """Open stacks of any format: TIFF, PNG, JPEG, folders and globs of those, and Zarr.
 
-source ─► reader of its format ─► Planes: (planes, channels, height, width), read window by window
+source ─► reader of its format ─► SourcePlanes: (planes, channels, height, width), read window by window
 
 Readers are imported when a source needs one: their libraries are a part of the start of every stage.
 """
@@ -12,11 +12,12 @@ import operator
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 
 import numpy as np
 
 from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.images.planes import SourcePlanes
 from unet_pipeline.images.readers.axes import natural_key, parse_planes
 from unet_pipeline.images.readers.blocks import Array, Reader, Window
 from unet_pipeline.images.readers.files_reader import CHECK_DISK, SUFFIXES, Files, FilesReader, is_image, open_file
@@ -25,74 +26,6 @@ from unet_pipeline.images.readers.zarr_nodes import is_zarr
 MAX_CHANNELS = 1024
 """As many as a network takes."""
 MAX_PLANES = 10**6
-
-
-class Planes(Protocol):
-    """A stack: planes of images, all alike. May be shared by threads and by forked processes."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(planes, channels, height, width)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Data type of the file in native byte order; bool reads as uint8."""
-
-    @property
-    def plane_axis(self) -> str:
-        """What the planes are: "z" or "t"."""
-
-    @property
-    def pixel_um(self) -> tuple[float, float] | None:
-        """(y, x) size of a pixel in micrometres, None if unknown."""
-
-    @property
-    def step(self) -> float | None:
-        """Distance between planes: micrometres for z, seconds for t; None if unknown."""
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """One per channel, or empty."""
-
-    @property
-    def block_px(self) -> tuple[int, int]:
-        """(height, width) of the tiles, strips or chunks: windows on multiples of it are read without waste."""
-
-    def size(self, plane: int) -> tuple[int, int]:
-        """Return (height, width) of a plane: less than those of `shape` where pictures differ (`mixed`)."""
-
-    def name(self, plane: int) -> str:
-        """Return the file that a plane is or, of a file or store of several, its number, for messages."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files; of a Zarr store the metadata files only."""
-
-    def read(self, plane: int, rows: slice, columns: slice) -> Array:
-        """Return a window of a plane, (channels, rows, columns), as a new array.
-
-        Slices are clipped to the plane's size as NumPy does; their step must be 1.
-
-        Raises:
-            PipelineError: naming file and plane, if the pixels cannot be read.
-        """
-
-    def fingerprint(self) -> str:
-        """Return a digest of the content of the whole source, whatever planes are selected; reads every byte.
-
-        A copy elsewhere has the same fingerprint. Takes about a second per GB.
-        """
-
-    def close(self) -> None:
-        """Forget what is kept in memory."""
-
-    def __enter__(self) -> Self:
-        """Return self."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Close."""
 
 
 def open_planes(
@@ -105,7 +38,7 @@ def open_planes(
     names: str | None = None,
     mixed: bool = False,
     colours: bool = False,
-) -> Planes:
+) -> SourcePlanes:
     """Open a stack and check what it says about itself; pixels are read later, window by window.
 
     Args:
@@ -117,7 +50,7 @@ def open_planes(
         planes: planes to use, in this order, such as "0-17,20"; None or blank means all.
         series: which image of a TIFF that holds several; None means the only one.
         names: list of the files of a folder or glob that are meant, see `namelist`; None means all.
-        mixed: whether the files of a folder, glob or list may differ in height and width; `Planes.size` tells.
+        mixed: whether the files of a folder, glob or list may differ in height and width; `SourcePlanes.size` tells.
         colours: whether palette PNGs give the colours of their pixels instead of the indices.
 
     Raises:
@@ -145,7 +78,7 @@ def _check_counts(source: str, shape: tuple[int, int, int, int]) -> None:
 
 
 class _View:
-    """The planes of a reader that are wanted, with the user's scale; see `Planes`."""
+    """The planes of a reader that are wanted, with the user's scale; see `SourcePlanes`."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +25,6 @@ Repair = Callable[[int, int, int], str]
 def rerun_step(plane: int, row: int, column: int) -> str:
     """Say what helps any store."""
     return "rerun the step that writes it"
-
-
-class Planes(Protocol):
-    """Anything that is read plane by plane, `(channels, rows, columns)` at a time."""
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(planes, channels, height, width)."""
-        ...
-
-    def read(self, plane: int, rows: slice, columns: slice) -> Array:
-        """Return `(channels, rows, columns)`."""
-        ...
 
 
 class PlaneArray:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.images.mirrored import read_window
-from unet_pipeline.images.plane_array import Planes
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict.plan import Shard
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
-from unet_pipeline.images.plane_array import Planes
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.model.geometry import Geometry
 
 PLANNED_PX = 1024

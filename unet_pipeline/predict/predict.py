@@ -26,7 +26,8 @@ from unet_pipeline import __version__
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
-from unet_pipeline.images.plane_array import PlaneArray, Planes
+from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.empty_blocks import empty_pixels
@@ -36,10 +37,9 @@ from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import Check
+from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record import digest
 
 Array = npt.NDArray[Any]
 STORED = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}

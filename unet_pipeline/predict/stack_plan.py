@@ -12,9 +12,9 @@ from unet_pipeline.images.plane_array import PlaneArray, Repair, open_array
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.plan import Plan
-from unet_pipeline.records.files import Check, unclaimed
+from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import CLASSES, SEGMENTATION
-from unet_pipeline.records.record import again, digest
+from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import Stack
 

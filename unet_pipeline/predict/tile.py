@@ -23,10 +23,9 @@ from unet_pipeline.model.card import geometry as geometry_of
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.records.checksums import files_below, list_path, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
-from unet_pipeline.records.files import Check, atomic_path, sha256_file
+from unet_pipeline.records.files import Check, atomic_path, digest, sha256_file
 from unet_pipeline.records.layout import CLASSES, INSTANCES, SEGMENTATION
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record import digest
 from unet_pipeline.stacks.stack import Stack
 
 LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -71,3 +72,8 @@ def sha256_file(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: object) -> str:
+    """Return a short digest of anything JSON can say, independent of key order."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())[:16]

@@ -1,40 +1,31 @@
-"""What lies where in results/."""
+"""What lies where in `results/`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 IMAGE = "image.ome.zarr"
-
-
 WEIGHTS = "weights.zarr"
-
-
-INSTANCES = "instances"
-
-
-CLASSES = "classes"
-
-
 SEGMENTATION = "segmentation.ome.zarr"
 
+INSTANCES = "instances"
+CLASSES = "classes"
+"""Names of labels, in a store and of their TIFF files."""
 
 CARD_FILE = "model.json"
-
-
 WEIGHTS_FILE = "weights.safetensors"
-
-
 HISTORY_FILE = "history.tsv"
-
-
 PLANES_FILE = "planes.tsv"
 """Beside a model: which plane was in which part."""
 
+CONFUSION_FILE = "confusion.csv"
+"""Beside metrics.json, which holds its checksum."""
+
+FOLDS = "folds"
+"""Folder of the models of a cross-validation."""
 
 TAKEN = ("model", "folds", "logs", "benchmarks", "pictures", "report.html")
 """Names under `results/` that the workflow itself uses."""
-
 
 STORES: Mapping[str, tuple[str, ...]] = {
     "ingest.json": (IMAGE,),
@@ -44,27 +35,17 @@ STORES: Mapping[str, tuple[str, ...]] = {
 }
 """Records that come with a list of files, and what lies beside them that must hold no other file."""
 
-
 PLAIN = ("metrics.json", "prove.json")
-
-
-CONFUSION_FILE = "confusion.csv"  # beside metrics.json, which holds its checksum
 """Records that vouch for themselves alone."""
-
-
-FOLDS = "folds"
-"""Folder of the models of a cross-validation."""
-
 
 LAST = ("metrics.json", "prove.json", "stitch.json", "tiles.json", "weigh.json", "ingest.json")
 """Records of a stack's folder, those first that stand at the end of the flow."""
 
-
 BESIDE = {
-    "weights.safetensors": "model.json",
-    "history.tsv": "model.json",
+    WEIGHTS_FILE: CARD_FILE,
+    HISTORY_FILE: CARD_FILE,
     "classes.tif": "stitch.json",
     "instances.tif": "stitch.json",
-    "confusion.csv": "metrics.json",
+    CONFUSION_FILE: "metrics.json",
 }
 """Other products, and the record that vouches for each."""

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline import __version__
-from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.record import digest
+from unet_pipeline.records.files import digest, sha256_file
 
 PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torch", "snakemake")
 
@@ -92,7 +91,7 @@ def _version(name: str) -> str | None:
 
 @cache
 def _commit() -> str:
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     if not (here / ".git").exists():  # installed: a repository further up is not of this code
         return "unknown"
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]

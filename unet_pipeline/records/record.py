@@ -66,8 +66,3 @@ def _sealed_again(value: Mapping[str, Any]) -> str | None:
 def again(record: Path) -> str:
     """Say how a damaged product is made again, by the record that vouches for it."""
     return f"run the workflow again with `--forcerun {record}`: that is made again, and what follows from it"
-
-
-def digest(value: object) -> str:
-    """Return a short digest of anything JSON can say, independent of key order."""
-    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())[:16]

@@ -18,18 +18,18 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
-from unet_pipeline.images.open import Planes, open_planes
+from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
+from unet_pipeline.images.planes import SourcePlanes
 from unet_pipeline.images.pyramid import build_pyramid
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.checksums import list_path, write_list
 from unet_pipeline.records.claim import claim, replacing
-from unet_pipeline.records.files import Check
+from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES
 from unet_pipeline.records.provenance import provenance, told
-from unet_pipeline.records.record import digest
 from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
 from unet_pipeline.stacks.statistics import Histogram, Moments, as_record
@@ -170,7 +170,7 @@ def _open_labels(source: Source, options: Ingest, image: Fitted) -> Fitted:
     return Fitted(labels, options, labels=True)
 
 
-def _check_sizes(source: Source, image: Planes, labels: Planes) -> None:
+def _check_sizes(source: Source, image: SourcePlanes, labels: SourcePlanes) -> None:
     """Hold every label plane against its image plane, as they are in the files."""
     expected, got = _size(image.shape), _size(labels.shape)
     fix = "check that labels and image belong together; columns planes and label_planes select matching planes"

@@ -29,7 +29,7 @@ from PIL import Image
 from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
-from unet_pipeline.images.open import Planes
+from unet_pipeline.images.planes import SourcePlanes
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ class Fitted:
         shape: (planes, channels, height, width) after fitting.
     """
 
-    def __init__(self, planes: Planes, options: Ingest, labels: bool = False) -> None:
+    def __init__(self, planes: SourcePlanes, options: Ingest, labels: bool = False) -> None:
         """Decide the size; pixels are read later.
 
         Args:
@@ -201,7 +201,7 @@ class Fitted:
 class _Part:
     """One picture of a stack, as a stack of one plane."""
 
-    def __init__(self, planes: Planes, plane: int) -> None:
+    def __init__(self, planes: SourcePlanes, plane: int) -> None:
         self._planes, self._plane = planes, plane
         self.shape = (1, planes.shape[1], *planes.size(plane))
 

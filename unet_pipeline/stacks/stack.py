@@ -16,7 +16,8 @@ import numpy as np
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.open import open_planes
-from unet_pipeline.images.plane_array import PlaneArray, Planes, open_array
+from unet_pipeline.images.plane_array import PlaneArray, open_array
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.records.layout import IMAGE
 from unet_pipeline.records.provenance import untold
 from unet_pipeline.records.record import again

@@ -24,7 +24,7 @@ from unet_pipeline.model.models import build
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.records.files import Check
-from unet_pipeline.records.record import digest as digest_of
+from unet_pipeline.records.files import digest as digest_of
 from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from unet_pipeline.train.dataset import Sampler, ValidationTile, validation_tiles
 from unet_pipeline.train.feed import Batch, batches, readers

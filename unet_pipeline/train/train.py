@@ -19,10 +19,10 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import Check, sha256_bytes, sha256_file, write_text
+from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file, write_text
 from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record import again, digest
+from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import class_weights

@@ -10,7 +10,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.name_list import pick, read_names
 from unet_pipeline.images.readers.axes import check_axes
 from unet_pipeline.images.readers.blocks import Array, Reader, StackInfo, Window
-from unet_pipeline.records.record import digest
+from unet_pipeline.records.files import digest
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
 SUFFIXES = {

@@ -26,8 +26,7 @@ from unet_pipeline.images.readers.blocks import (
 from unet_pipeline.images.readers.codestreams import declared_bytes
 from unet_pipeline.images.readers.tiff_series import open_series
 from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, FREE_BYTES, PageData
-from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.record import digest
+from unet_pipeline.records.files import digest, sha256_file
 
 # Uncompressed pixels read in one go.
 READ_BYTES = 2**20

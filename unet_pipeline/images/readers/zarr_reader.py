@@ -17,8 +17,7 @@ from unet_pipeline.images.readers.axes import UNKNOWN, find_layout
 from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, pixel_dtype
 from unet_pipeline.images.readers.zarr_bounds import check_codecs, open_bounded
 from unet_pipeline.images.readers.zarr_nodes import Node, channel_names, find_array, guess, meaning
-from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.record import digest
+from unet_pipeline.records.files import digest, sha256_file
 
 
 class ZarrReader:

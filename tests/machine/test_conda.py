@@ -63,7 +63,7 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def conda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stand_in_conda.install(tmp_path_factory.mktemp("stand-in") / "conda")
 
 
@@ -75,9 +75,9 @@ def test_rules_find_the_package_and_nothing_foreign(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_workflow_runs_in_environments_that_hold_what_their_files_say(conda: Path, tmp_path: Path) -> None:
+def test_the_whole_workflow_runs_in_environments_that_hold_what_their_files_say(client: Path, tmp_path: Path) -> None:
     space = project(tmp_path)
-    ran = run(space, "--use-conda", path=conda, PYTHONPATH=str(hostile(tmp_path / "python path")))
+    ran = run(space, "--use-conda", path=client, PYTHONPATH=str(hostile(tmp_path / "python path")))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert (space.folder / "results" / "report.html").exists()
     made = {}
@@ -92,9 +92,9 @@ def test_the_whole_workflow_runs_in_environments_that_hold_what_their_files_say(
     }
 
 
-def test_the_stand_in_refuses_what_an_environment_lacks(conda: Path, tmp_path: Path) -> None:
+def test_the_stand_in_refuses_what_an_environment_lacks(client: Path, tmp_path: Path) -> None:
     """Or the test above would show nothing."""
-    subprocess.run([conda / "conda", "env", "create", "--file", ROOT / "envs" / "pipeline.yaml", "--prefix",
+    subprocess.run([client / "conda", "env", "create", "--file", ROOT / "envs" / "pipeline.yaml", "--prefix",
                     tmp_path / "e"], check=True)  # fmt: skip
     for module, code in (("torch", 1), ("snakemake", 1), ("numpy", 0)):
         ran = subprocess.run(
@@ -104,14 +104,14 @@ def test_the_stand_in_refuses_what_an_environment_lacks(conda: Path, tmp_path: P
 
 
 def test_environments_are_made_for_nodes_with_a_gpu(
-    conda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = project(tmp_path)
     for given, expected in ((None, None if conda.has_driver() else conda.CUDA), ("12.8", "12.8")):
         variables = {conda.OVERRIDE: given} if given else {}
         monkeypatch.delenv(conda.OVERRIDE, raising=False)
         shutil.rmtree(space.folder / ".snakemake", ignore_errors=True)
-        ran = run(space, "--use-conda", "--conda-create-envs-only", path=conda, **variables)
+        ran = run(space, "--use-conda", "--conda-create-envs-only", path=client, **variables)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         made = [
             json.loads(path.read_text())["cuda"] for path in (space.folder / ".snakemake").glob("conda/*/made.json")
@@ -123,11 +123,11 @@ def test_environments_are_made_for_nodes_with_a_gpu(
     ("Linux", False, conda.CUDA), ("Linux", True, None), ("Darwin", False, None)
 ])  # fmt: skip
 def test_conda_is_told_of_cuda_where_it_sees_no_driver(
-    system: str, driver: bool, expected: str | None, conda: Path, monkeypatch: pytest.MonkeyPatch
+    system: str, driver: bool, expected: str | None, client: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: system)
     monkeypatch.setattr(conda, "has_driver", lambda: driver)
-    variables = {"PATH": str(conda)}
+    variables = {"PATH": str(client)}
     conda.prepare(variables)
     assert variables.get(conda.OVERRIDE) == expected
 

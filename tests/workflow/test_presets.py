@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from chain import make_stack
+from places import ROOT
 
 from unet_pipeline.audit.prove import prove
 from unet_pipeline.config.files import load
@@ -22,7 +23,7 @@ from unet_pipeline.model.card import ModelCard, architecture, geometry
 from unet_pipeline.model.models import NETWORKS, build, save_model
 from unet_pipeline.predict.forward import Forward
 
-FOLDER = Path(__file__).parents[1] / "workflow" / "presets"
+FOLDER = ROOT / "workflow" / "presets"
 PATHS = sorted(FOLDER.glob("*.yaml"))
 SEEDS = ("paper", "release2015", "kamiyin", "strided", "jermainn", "vgg16", "resnet50", "tgs")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,23 +14,23 @@ import yaml
 from chain import draw, make_model, make_plan, make_stack, run, settings
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # as Python does for a script; last, so that nothing is hidden
 
-import compare  # noqa: E402
-from comparison import datasets, pipeline, variants  # noqa: E402
-from comparison.datasets import CELLS, DATA_SETS, DataSet  # noqa: E402
-from comparison.scoring import metrics_of  # noqa: E402
-from comparison.splits import make_splits, planes_text, read_splits, write_splits  # noqa: E402
-from comparison.table import spread  # noqa: E402
+import compare
+from comparison import datasets, pipeline, variants
+from comparison.datasets import CELLS, DATA_SETS, DataSet
+from comparison.scoring import metrics_of
+from comparison.splits import make_splits, planes_text, read_splits, write_splits
+from comparison.table import spread
 
-from unet_pipeline.errors import PipelineError  # noqa: E402
-from unet_pipeline.evaluate.evaluate import evaluate  # noqa: E402
-from unet_pipeline.images.readers.axes import parse_planes  # noqa: E402
-from unet_pipeline.model.card import Architecture  # noqa: E402
-from unet_pipeline.model.models import build  # noqa: E402
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.evaluate.evaluate import evaluate
+from unet_pipeline.images.readers.axes import parse_planes
+from unet_pipeline.model.card import Architecture
+from unet_pipeline.model.models import build
 from unet_pipeline.predict.stack_plan import StackPlan
 
 PRESET = {

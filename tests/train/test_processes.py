@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 import torch
 from chain import make_stack, settings
+from places import ROOT
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
@@ -52,7 +53,7 @@ def run(folder: Path, processes: int, steps: int = 24, every: int = 6) -> subpro
     script.write_text(WORK)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*(launcher if processes > 1 else [sys.executable]), str(script), str(folder), str(steps), str(every)]
-    env = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -112,7 +113,7 @@ def test_the_verb_starts_its_processes(tmp_path: Path) -> None:
     config = {"model": {"depth": 2, "base_channels": 4}, "train": {"tile_px": 32, "steps": 4, "batch": 2, "warmup": 0}}
     command = [sys.executable, "-m", "unet_pipeline", "train", "--config", json.dumps(config), "--processes", "2"]
     command += ["--train", str(stack.record.with_name("weigh.json")), "--output", str(tmp_path / "model")]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("train: 4/4 (100%)") == 1, "one process speaks for all"

@@ -264,7 +264,7 @@ def forged(model: Path, folder: Path, weights: bytes | None = None, **changes: o
     )
     facts["weights_sha256"] = sha256_file(folder / "weights.safetensors")
     if "card_digest" in facts:
-        from unet_pipeline.records.record import digest
+        from unet_pipeline.records.files import digest
 
         facts["card_digest"] = digest({name: part for name, part in facts.items() if name != "card_digest"})
     write_json(folder / "model.json", facts)

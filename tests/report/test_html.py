@@ -1,4 +1,4 @@
-import html
+import html as standard
 
 import pytest
 from hypothesis import given
@@ -49,7 +49,7 @@ def test_markup_is_not_escaped_twice():
 
 def test_adding_texts_is_no_way_around():
     # str + str is a plain str again, so it is escaped
-    assert html.safe(Markup("<b>") + "<i>") == html.escape("<b><i>")
+    assert html.safe(Markup("<b>") + "<i>") == standard.escape("<b><i>")
 
 
 def test_none_is_a_dash():

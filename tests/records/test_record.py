@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.records import record
+from unet_pipeline.records import files, provenance, record
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a" / "file.json"
     record.write_json(path, {"old": 1})
-    with pytest.raises(RuntimeError), record.atomic_path(path) as partial:
+    with pytest.raises(RuntimeError), files.atomic_path(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert record.read_json(path) == {"old": 1}
@@ -53,16 +53,16 @@ def test_nan_is_refused(tmp_path):
 
 
 def test_a_digest_does_not_depend_on_order():
-    assert record.digest({"a": 1, "b": [2]}) == record.digest({"b": [2], "a": 1}) != record.digest({"a": 1, "b": [3]})
+    assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1}) != files.digest({"a": 1, "b": [3]})
 
 
 def test_provenance_names_what_made_a_product(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         record.write_json(tmp_path / name / "in.json", {"stack": name})
-    made = record.provenance({"train": {"steps": 1}}, [tmp_path / "a" / "in.json", Path("b/in.json")])
+    made = provenance.provenance({"train": {"steps": 1}}, [tmp_path / "a" / "in.json", Path("b/in.json")])
     assert made["config"] == {"train": {"steps": 1}}
-    assert made["inputs"] == {f"{name}/in.json": record.sha256_file(Path(name, "in.json")) for name in ("a", "b")}
+    assert made["inputs"] == {f"{name}/in.json": files.sha256_file(Path(name, "in.json")) for name in ("a", "b")}
     assert made["packages"]["numpy"]
     json.dumps(made, allow_nan=False)
 
@@ -71,8 +71,8 @@ def test_the_commit_is_of_this_code_and_of_no_repository_around_it(tmp_path, mon
     for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "x", "--allow-empty"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     for place, known in (("unet_pipeline", True), ("lib/unet_pipeline", False)):
-        monkeypatch.setattr(record, "__file__", str(tmp_path / place / "record.py"))
-        assert (record._commit.__wrapped__() != "unknown") is known
+        monkeypatch.setattr(provenance, "__file__", str(tmp_path / place / "records" / "provenance.py"))
+        assert (provenance._commit.__wrapped__() != "unknown") is known
 
 
 def test_a_path_is_told_from_the_working_directory_and_found_again_after_a_move(tmp_path, monkeypatch):
@@ -80,12 +80,12 @@ def test_a_path_is_told_from_the_working_directory_and_found_again_after_a_move(
     image = home / "data" / "image.zarr"
     image.mkdir(parents=True)
     monkeypatch.chdir(home)
-    assert record.told("data/../data/image.zarr") == record.told(image) == "data/image.zarr"
-    assert record.told(tmp_path / "elsewhere.zarr") == str(tmp_path / "elsewhere.zarr")
+    assert provenance.told("data/../data/image.zarr") == provenance.told(image) == "data/image.zarr"
+    assert provenance.told(tmp_path / "elsewhere.zarr") == str(tmp_path / "elsewhere.zarr")
     shutil.copytree(home, moved)
     written = moved / "results" / "a" / "ingest.json"
     (written.parent / "data" / "image.zarr").mkdir(parents=True)  # what the step wrote itself is not meant
-    found = [path for path in record.untold("data/image.zarr", written) if path.exists()]
+    found = [path for path in provenance.untold("data/image.zarr", written) if path.exists()]
     assert found[0] == moved / "data" / "image.zarr"
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import DATA
 from scipy import ndimage
 from skimage.morphology import disk
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.stacks.weight_map import boundary_term, class_weights, cutoff_px, halo_px, open_gaps, vanished_ids
 
-DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FORMULAS = ("paper", "release")
 
 

@@ -2,11 +2,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tifffile
 from chain import SETTINGS, draw, make_model
+from places import ROOT
 
 from unet_pipeline.__main__ import _config, main, parser
 
@@ -91,7 +91,7 @@ def test_a_mistake_is_one_message_and_exit_code_1(tmp_path):
         "o.json",
     ]
     (tmp_path / "image.tif").write_bytes(b"")
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 1
     assert done.stderr.startswith("error: imag.tif: expected")

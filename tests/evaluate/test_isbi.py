@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +9,13 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from places import DATA
 from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.isbi import THRESHOLDS, combine_planes, isbi_scores, segments, thin_borders
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.scores import v_info, v_rand
-
-DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def filled_by_maximum_filter(labels, foreground) -> np.ndarray:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import DATA
 from scipy import ndimage
 from skimage.measure import label as skimage_label
 
@@ -19,7 +18,6 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects import atoms
 from unet_pipeline.objects.components import ComponentOptions, label_components
 
-DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IGNORE = 255
 
 

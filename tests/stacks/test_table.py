@@ -7,12 +7,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from places import ROOT
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.layout import TAKEN
 from unet_pipeline.stacks.table import StackRow, check_names, check_roles, load_stacks, row_schema, source_files
-
-ROOT = Path(__file__).parents[1]
 
 
 def table(folder: Path, *rows: str, header: str = "stack image labels role") -> Path:

@@ -1,5 +1,4 @@
 import ast
-import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from places import DATA
 from reading import assert_reads, calm, check, noise
 
+import unet_pipeline.images
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images import open
 from unet_pipeline.images.open import open_planes
 
 
@@ -299,8 +299,8 @@ def test_all_readers_agree(tmp_path):
 
 def test_readers_do_without_torch_and_pickle():
     """Nothing here may load pickled data, and the stages that only read must start fast."""
-    package = Path(open.__file__).parent
-    files = [package / "inputs.py", *sorted((package / "readers").glob("*.py"))]
+    package = Path(unet_pipeline.images.__file__).parent
+    files = [package / "open.py", *sorted((package / "readers").glob("*.py"))]
     assert len(files) > 8
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -311,9 +311,6 @@ def test_readers_do_without_torch_and_pickle():
             assert not (
                 isinstance(node, ast.Attribute) and node.attr in ("load", "loads") and ast.unparse(node) != "json.loads"
             )
-
-
-DATA = Path(os.environ.get("UNET_PIPELINE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.mark.skipif(not (DATA / "isbi2012_em").is_dir(), reason="real data not here; set UNET_PIPELINE_DATA")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 CASES = """
 import pytest
@@ -29,7 +30,7 @@ AT_IMPORT = "import pytest\npytest.skip({reason!r}, allow_module_level=True)\n"
 
 def outcome(folder: Path, reason: str, ci: str) -> str:
     """The closing line of pytest on two small files, one of which skips while it is imported."""
-    shutil.copy(Path(__file__).with_name("conftest.py"), folder / "conftest.py")
+    shutil.copy(ROOT / "tests" / "conftest.py", folder / "conftest.py")
     (folder / "test_cases.py").write_text(CASES.format(reason=reason))
     (folder / "test_import.py").write_text(AT_IMPORT.format(reason=reason))
     plugins = [word for name in ("napari", "napari-plugin-engine", "npe2", "zarr") for word in ("-p", f"no:{name}")]

@@ -15,10 +15,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from places import ROOT
 
 import unet_pipeline
 
-ROOT = Path(__file__).parents[1]
 ENVS = ROOT / "envs"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}

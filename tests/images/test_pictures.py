@@ -12,7 +12,7 @@ from unet_pipeline.images import pictures
 from unet_pipeline.images.pictures import INK, PAPER, ScaleBar, scale_bar
 
 UNITS_UM = {"nm": 1e-3, "µm": 1.0, "mm": 1e3}
-pictures = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=20).map(lambda shape: (*shape, 3)))
+greys = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=20).map(lambda shape: (*shape, 3)))
 
 
 @given(st.integers(4, 20_000), st.floats(1e-3, 50))
@@ -125,7 +125,7 @@ def test_classes():
     assert all(pictures.class_colour(index) != INK for index in range(1, 32))
 
 
-@given(pictures)
+@given(greys)
 def test_enlarging_repeats_pixels(rgb):
     large, factor = pictures.enlarged(rgb)
     np.testing.assert_array_equal(large, np.kron(rgb, np.ones((factor, factor, 1), np.uint8)))
@@ -143,7 +143,7 @@ def test_lines_part_touching_objects_alone():
     assert set(changed[:, 1]) == {300}
 
 
-@given(pictures)
+@given(greys)
 def test_png_comes_back_equal(rgb):
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(pictures.png(rgb))).convert("RGB")), rgb)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model import models
+from unet_pipeline.model import device
 from unet_pipeline.model.card import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.model.device import Compiled, autocast, choose_device, has_bfloat16, usable_precision
 from unet_pipeline.model.models import build, load_model, save_model
@@ -250,7 +250,7 @@ def test_a_compiled_network_gives_the_same_bits():
     network = build(SMALL).eval().to(memory_format=torch.channels_last)
     fast, said = Compiled(network), []
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "tell", said.append)
+        patch.setattr(device, "tell", said.append)
         for size in (44, 60):
             image = torch.rand(2, 1, size, size).contiguous(memory_format=torch.channels_last)
             assert torch.equal(fast(image), network(image))

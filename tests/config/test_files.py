@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from places import ROOT
 
 from unet_pipeline.config import sections as module
 from unet_pipeline.config.checks import from_dict
@@ -19,7 +20,6 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.stacks.table import load_stacks
 
-ROOT = Path(__file__).parents[1]
 SECTIONS = [field.name for field in fields(Config) if field.name != "stacks"]
 KEYS = [(section, field) for section in SECTIONS for field in fields(getattr(Config(), section))]
 RANGED = [(section, field) for section, field in KEYS if field.metadata["low"] is not None]

@@ -1,0 +1,135 @@
+"""Rooms import only rooms below them, files never in a circle; stages without a network start without torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+
+import pytest
+from places import ROOT
+
+ROOMS = "errors machine config records objects images stacks model train predict audit stitch evaluate report __main__"
+ORDER = ROOMS.split()
+WITHOUT_TORCH = (
+    "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch evaluate.evaluate audit.verify report.report "
+    "__main__"
+)
+WITH_TORCH = "train.train train.ensemble predict.predict audit.prove model.export.export model.summary"
+
+
+def modules(top: str) -> dict[str, ast.Module]:
+    """Every module below a folder of the project, by its dotted name as it is imported."""
+    found = {}
+    for path in (ROOT / top).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+PACKAGE = modules("unet_pipeline")
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """What a module imports, also within functions, `from a import b` as a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the whole path"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def arrows(house: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """The modules of a house that each of them imports."""
+    named = {name: list(imports(tree)) for name, tree in house.items()}
+    place = {name: {one if one in house else one.rpartition(".")[0] for one in found} for name, found in named.items()}
+    return {name: (found & set(house)) - {name} for name, found in place.items()}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "unet_pipeline"
+
+
+def test_rooms_import_only_what_stands_below_them() -> None:
+    assert {room(name) for name in PACKAGE} == {*ORDER, "unet_pipeline"}
+    upward = {
+        (name, other)
+        for name, found in arrows(PACKAGE).items()
+        for other in found - {"unet_pipeline"}
+        if name != "unet_pipeline" and ORDER.index(room(other)) > ORDER.index(room(name))
+    }
+    assert not upward
+
+
+@pytest.mark.parametrize("house", [PACKAGE], ids=["unet_pipeline"])
+def test_no_files_import_each_other_in_a_circle(house: dict[str, ast.Module]) -> None:
+    known = arrows(house)
+    known.pop("unet_pipeline", None)  # the face: what it shows, it imports when it is asked for
+    TopologicalSorter({name: found - {"unet_pipeline"} for name, found in known.items()}).prepare()
+
+
+def test_the_test_above_would_notice() -> None:
+    house = {"a.b": ast.parse("from a import c"), "a.c": ast.parse("def f():\n    import a.b")}
+    with pytest.raises(ValueError, match="cycle"):
+        TopologicalSorter(arrows(house)).prepare()
+
+
+def modules_after(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def test_stages_without_a_network_start_without_torch() -> None:
+    names = ", ".join(f"unet_pipeline.{name}" for name in WITHOUT_TORCH.split())
+    block = "import sys; sys.modules.update({'torch': None, 'torchvision': None, 'safetensors': None})"
+    found = modules_after(f"{block}; import {names}")
+    assert found.returncode == 0, found.stderr
+    heavy = [f"unet_pipeline.{name}" for name in WITH_TORCH.split()]
+    code = f"import sys, importlib; sys.modules['torch'] = None\nfor name in {heavy}:\n"
+    code += "    try: importlib.import_module(name)\n    except ImportError: print(name)"
+    assert modules_after(code).stdout.split() == heavy, "the test above would notice"
+
+
+def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
+    heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
+    block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"
+    names = ("config.sections", "config.checks", "stacks.table", "machine.cluster", "machine.conda")
+    found = modules_after(f"{block}; import {', '.join(f'unet_pipeline.{name}' for name in names)}")
+    assert found.returncode == 0, found.stderr
+
+
+def test_only_ngff_writes_ome_metadata() -> None:
+    """Readers of other people's stores must know the key; what we write is made in one place."""
+    for name, tree in PACKAGE.items():
+        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        if name != "unet_pipeline.images.ngff" and ".readers.zarr_" not in name:
+            assert not strings & {"multiscales", "image-label", "coordinateTransformations"}, name
+
+
+def test_no_pickle() -> None:
+    for name, tree in PACKAGE.items():
+        outside = {one.split(".")[0] for one in imports(tree)}
+        assert not outside & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+                assert node.attr != "save", name
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":  # of others' .pth: runs no code
+                assert name == "unet_pipeline.model.networks.pretrained"
+                assert "weights_only=True" in map(ast.unparse, node.keywords)
+            if isinstance(node, ast.keyword):
+                assert node.arg != "allow_pickle", name
+                assert ast.unparse(node) in ("weights_only=True",) or node.arg != "weights_only", name
+
+
+def test_modules_and_functions_stay_small() -> None:
+    """350 lines a module; 40 lines of code besides the docstring a function, but for the list of verbs."""
+    for name, tree in PACKAGE.items():
+        assert max((getattr(node, "end_lineno", 0) for node in tree.body), default=0) <= 350, name
+        for node in ast.walk(tree) if name != "unet_pipeline.__main__" else ():
+            if isinstance(node, ast.FunctionDef):
+                code = node.body[1:] if ast.get_docstring(node) else node.body
+                first = code[0].lineno if code else node.lineno
+                head = node.body[0].lineno - node.lineno
+                assert (node.end_lineno or 0) - first + head <= 40, f"{name}.{node.name}"
