@@ -75,7 +75,7 @@ class Trial:
 
     def run(self) -> str:
         """Begin a run, as a Snakemake that starts does; its jobs need what this returns."""
-        return lock(self.folder / ".snakemake" / "unet_pipeline.records.run_lock")
+        return lock(self.folder / ".snakemake" / "unet_pipeline.lock")
 
     def workflow(self, *arguments: str) -> None:
         """Run Snakemake to its end; it must succeed."""

@@ -30,7 +30,7 @@ def test_the_last_job_that_starts_writes_and_the_earlier_one_stops(tmp_path):
 
 def test_a_job_of_an_earlier_run_stops_even_if_it_starts_last(tmp_path, monkeypatch):
     """It waited in the queue of a cluster while its Snakemake was killed and another one started."""
-    output, path = tmp_path / "results" / "a.json", tmp_path / ".snakemake" / "unet_pipeline.records.run_lock"
+    output, path = tmp_path / "results" / "a.json", tmp_path / ".snakemake" / "unet_pipeline.lock"
     former, last = lock(path), lock(path)
     monkeypatch.setenv(RUN, last)
     with claim(output) as rerun:
@@ -47,7 +47,7 @@ def test_a_job_of_an_earlier_run_stops_even_if_it_starts_last(tmp_path, monkeypa
 
 
 def test_an_orphan_stops_when_another_run_begins_before_its_successor_does(tmp_path, monkeypatch):
-    path = tmp_path / ".snakemake" / "unet_pipeline.records.run_lock"
+    path = tmp_path / ".snakemake" / "unet_pipeline.lock"
     monkeypatch.setenv(RUN, lock(path))
     with claim(tmp_path / "a.json") as orphan:
         orphan.check()

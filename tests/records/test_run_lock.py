@@ -21,7 +21,7 @@ sys.stdin.read()
 @pytest.fixture
 def held(tmp_path):
     """A process that holds the lock and has started a child."""
-    path = tmp_path / "my project" / ".snakemake" / "unet_pipeline.records.run_lock"
+    path = tmp_path / "my project" / ".snakemake" / "unet_pipeline.lock"
     command = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         child = process.stdout.readline().strip()
@@ -72,7 +72,7 @@ def test_a_full_disk_is_told_before_any_work(tmp_path, monkeypatch):
 
 
 def test_a_job_is_left_over_once_another_run_has_begun(tmp_path, monkeypatch):
-    path, output = tmp_path / "a:b project" / ".snakemake" / "unet_pipeline.records.run_lock", tmp_path / "out.json"
+    path, output = tmp_path / "a:b project" / ".snakemake" / "unet_pipeline.lock", tmp_path / "out.json"
     first = lock(path)
     monkeypatch.setenv(RUN, first)
     check_run(output)
@@ -89,5 +89,5 @@ def test_a_job_is_left_over_once_another_run_has_begun(tmp_path, monkeypatch):
 
 def test_a_job_started_by_hand_belongs_to_no_run(tmp_path, monkeypatch):
     monkeypatch.delenv(RUN, raising=False)
-    lock(tmp_path / ".snakemake" / "unet_pipeline.records.run_lock")
+    lock(tmp_path / ".snakemake" / "unet_pipeline.lock")
     check_run(tmp_path / "out.json")

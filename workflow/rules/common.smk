@@ -14,7 +14,7 @@ sys.path.insert(0, str(workflow.basedir))
 
 from unet_pipeline import __version__ as VERSION
 from unet_pipeline.machine import cluster
-from unet_pipeline.machine import conda
+from unet_pipeline.machine.conda import prepare as prepare_conda
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
@@ -76,7 +76,7 @@ def check_conda():
     """With --use-conda: find conda, and let it choose builds for machines with a GPU."""
     if "conda" in {str(method) for method in workflow.deployment_settings.deployment_method}:
         try:
-            conda.prepare(os.environ)
+            prepare_conda(os.environ)
         except PipelineError as error:
             raise WorkflowError(str(error)) from None
 
@@ -94,9 +94,9 @@ def check_cluster():
 
 
 def alone():
-    """Let no other Snakemake work here until this one ends, and end what a killed one left; see unet_pipeline.records.run_lock."""
+    """Let no other Snakemake work here until this one ends, and end what a killed one left; see records/run_lock.py."""
     try:
-        os.environ[RUN] = lock(Path(".snakemake", "unet_pipeline.records.run_lock"))
+        os.environ[RUN] = lock(Path(".snakemake", "unet_pipeline.lock"))
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
 
