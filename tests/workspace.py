@@ -17,12 +17,6 @@ from typing import Any
 import yaml
 from places import ROOT
 
-LIGHT = (
-    *("__init__", "errors", "schema", "namelist", "config", "configcheck"),
-    *("stacks", "lock", "cluster", "environments"),
-)
-"""Modules the Snakefile imports; a faked checkout has them as they are."""
-
 FAKE_MAIN = '''
 """Stands in for the real stages: writes each output with what it was made from, so that its content changes with it."""
 import hashlib, json, sys
@@ -150,9 +144,7 @@ def fake_checkout(folder: Path) -> Path:
     for name in ("workflow", "profiles", "envs"):
         shutil.copytree(ROOT / name, folder / name)
     package = folder / "unet_pipeline"
-    package.mkdir()
-    for name in LIGHT:
-        shutil.copy(ROOT / "unet_pipeline" / f"{name}.py", package / f"{name}.py")
+    shutil.copytree(ROOT / "unet_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
     names = re.findall(r'"demo/([^"]+)"', (ROOT / "workflow" / "rules" / "demo.smk").read_text(encoding="utf-8"))
     (package / "demo_names.py").write_text(f"NAMES = {names!r}\n", encoding="utf-8")
     (package / "__main__.py").write_text(FAKE_MAIN, encoding="utf-8")
