@@ -83,7 +83,8 @@ schema: environment ## write workflow/schemas/*.yaml from the dataclasses
 
 lock: $(UV) ## resolve the newest versions that pyproject.toml allows into envs/requirements*.txt
 	@$(COMPILE) pyproject.toml --all-extras --group dev --output-file envs/requirements-dev.txt
-	@$(COMPILE) pyproject.toml --extra slurm --constraint envs/requirements-dev.txt --output-file envs/requirements.txt
+	@$(COMPILE) pyproject.toml --extra workflow --extra slurm --constraint envs/requirements-dev.txt \
+		--output-file envs/requirements.txt
 	@echo uv | $(COMPILE) - --output-file envs/requirements-uv.txt
 	@echo 'Now bring envs/*.yaml to the versions in envs/requirements.txt; make test says which differ.'
 

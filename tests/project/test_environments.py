@@ -38,6 +38,12 @@ def environment(name: str) -> dict[str, str]:
     return {CONDA_NAMES.get(package, package): version.removeprefix("=") for package, version in pairs}
 
 
+def module_of(rule: str) -> str:
+    """The module that a rule's verb leads to, such as "stacks.weigh"."""
+    (path,) = (ROOT / "unet_pipeline").rglob(f"{rule}.py")
+    return ".".join(path.relative_to(ROOT / "unet_pipeline").with_suffix("").parts)
+
+
 def imported(module: str, whole: bool = True) -> set[str]:
     """Third-party packages a module imports, with all it imports from this package; `whole`: also within functions."""
     found, seen, waiting = set(), set(), [module]
@@ -91,8 +97,9 @@ def test_environments_pin_the_versions_of_the_lock(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["pipeline.yaml", "torch.yaml"])
 def test_environments_take_conda_forge_alone_and_nothing_from_pip(name: str) -> None:
+    """Not `nodefaults`: conda 26.7 and newer look for a channel of that name, and fail before the first job."""
     content: dict[str, Any] = yaml.safe_load((ENVS / name).read_text(encoding="utf-8"))
-    assert content["channels"] == ["conda-forge", "nodefaults"]
+    assert content["channels"] == ["conda-forge"]
     assert all(isinstance(dependency, str) for dependency in content["dependencies"])
 
 
@@ -105,12 +112,8 @@ def test_the_environment_with_a_network_takes_the_cuda_build_or_none() -> None:
 def test_each_rule_runs_in_an_environment_that_holds_what_it_imports() -> None:
     for rule, name in rules().items():
         assert name == ("torch.yaml" if rule in WITH_NETWORK else "pipeline.yaml")
-        modules = imported("training" if rule == "train" and _exists("training") else rule) | imported(
-            "__main__", False
-        )
-        if (
-            rule not in WITH_NETWORK
-        ):  # some share a module with `verify` of models; test_layers starts them without these
+        modules = imported(module_of(rule)) | imported("__main__", False)
+        if rule not in WITH_NETWORK:  # some share a module with those that are; test_layers starts them without these
             modules -= {"torch", "torchvision", "safetensors"}
         assert "zarr" in environment(name)
         assert modules <= set(environment(name)) | brought_by("zarr"), f"{name} lacks what {rule} imports"
@@ -120,10 +123,6 @@ def brought_by(package: str) -> set[str]:
     """What a package always requires: it is installed with it, in a version that fits it."""
     asked = [Requirement(text) for text in importlib.metadata.requires(package) or []]
     return {canonicalize_name(each.name) for each in asked if not each.marker}
-
-
-def _exists(module: str) -> bool:
-    return (ROOT / "unet_pipeline" / f"{module}.py").exists()
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-uv.txt"])
@@ -137,7 +136,8 @@ def test_every_locked_package_has_hashes_and_no_line_names_a_place(name: str) ->
 def test_the_lock_is_within_what_pyproject_asks_for() -> None:
     runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
     extras = PYPROJECT["project"]["optional-dependencies"]
-    asked = [(runtime, text) for text in PYPROJECT["project"]["dependencies"] + extras["slurm"]]
+    workflow = PYPROJECT["project"]["dependencies"] + extras["workflow"] + extras["slurm"]
+    asked = [(runtime, text) for text in workflow]
     asked += [(dev, text) for text in PYPROJECT["dependency-groups"]["dev"] + PYPROJECT["project"]["dependencies"]]
     asked += [(dev, text) for extra in extras.values() for text in extra]
     for pins, text in asked:
@@ -150,11 +150,18 @@ def test_both_locks_agree() -> None:
     assert {name: dev.get(name) for name in runtime} == runtime
 
 
-def test_pyproject_asks_for_all_that_is_imported() -> None:
-    modules = {path.stem for path in (ROOT / "unet_pipeline").glob("*.py")}
-    wanted = set().union(*(imported(module) for module in modules))
+def test_pyproject_asks_for_what_is_imported_and_no_more() -> None:
+    """Who imports the package in a notebook needs neither Snakemake nor what only tests compare with."""
+    package = ROOT / "unet_pipeline"
+    modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
+    wanted = set().union(*(imported(module) for module in modules)) - {"tensorboardX"}
     asked = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
-    assert wanted - {"onnx", "onnxruntime", "onnxscript", "bioimageio"} <= asked  # those of the extra export, see below
+    export = {"onnx", "onnxruntime", "onnxscript", "bioimageio"}  # see below
+    assert wanted - export == asked
+    assert not {"snakemake", "scikit-image"} & asked
+    assert {Requirement(text).name for text in PYPROJECT["project"]["optional-dependencies"]["workflow"]} == {
+        "snakemake"
+    }
 
 
 def test_the_extra_export_holds_what_it_alone_imports() -> None:
@@ -169,7 +176,7 @@ def test_the_extra_export_holds_what_it_alone_imports() -> None:
         targets = {each for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for each in _targets(node)}
         tops = {target.split(".")[0] for target in targets} - {"unet_pipeline", ""} - set(sys.stdlib_module_names)
         wanted = {names.get(top, IMPORT_NAMES.get(top, top)) for top in tops}
-        allowed = asked | extra if path.parent.name == "exporting" else asked
+        allowed = asked | extra if path.parent.name == "export" else asked
         assert wanted <= allowed | {"tensorboardx"}, path
 
 
