@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fuzz.worker import Worker
 
 INSTRUMENTED = ("unet_pipeline", "tifffile", "zarr", "numcodecs", "PIL", "yaml")
-COMPILED = ("objects.atoms", "objects.distances", "evaluate.isbi", "evaluate.warping")
+COMPILED = ("objects.fragments", "objects.distances", "evaluate.isbi", "evaluate.warping")
 """Modules that Numba compiles: it knows nothing of counters."""
 
 

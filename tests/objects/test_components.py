@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.measure import label as skimage_label
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.objects import atoms
+from unet_pipeline.objects import fragments
 from unet_pipeline.objects.components import ComponentOptions, label_components
 
 IGNORE = 255
@@ -316,7 +316,7 @@ def test_classes_of_another_shape_or_type(wrong):
 
 
 def test_too_many_components(monkeypatch):
-    monkeypatch.setattr(atoms, "MAX_ATOMS", 7)
+    monkeypatch.setattr(fragments, "MAX_FRAGMENTS", 7)
     plane = np.zeros((1, 4, 8), np.uint8)
     plane[0, ::2, ::2] = 1
     with pytest.raises(PipelineError, match="rows 0:4, columns 4:8: expected at most 7 components"):

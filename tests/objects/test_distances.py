@@ -14,12 +14,12 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.objects.distances import BEYOND_REACH, grow, near_another, two_nearest
+from unet_pipeline.objects.distances import BEYOND_RADIUS, grow, near_another, two_nearest
 
 
-def by_definition(labels, reach_px):
+def by_definition(labels, radius_px):
     """(nearest id, d1², d2²) from whole-plane distance transforms, ties to the smallest label."""
-    far = np.int64(BEYOND_REACH)
+    far = np.int64(BEYOND_RADIUS)
     nearest, d1, d2 = np.zeros(labels.shape, np.int64), np.full(labels.shape, far), np.full(labels.shape, far)
     for label in np.unique(labels[labels > 0]):  # ascending, so that < keeps the smallest of equals
         away = ndimage.distance_transform_edt(labels != label, return_distances=False, return_indices=True)
@@ -28,14 +28,14 @@ def by_definition(labels, reach_px):
         closer = square < d1
         d2 = np.minimum(d2, np.where(closer, d1, square))
         nearest[closer], d1 = label, np.minimum(d1, square)
-    near1, near2 = np.sqrt(d1) <= reach_px, np.sqrt(d2) <= reach_px
+    near1, near2 = np.sqrt(d1) <= radius_px, np.sqrt(d2) <= radius_px
     return np.where(near1, nearest, 0), np.where(near1, d1, far), np.where(near2, d2, far)
 
 
-def check(labels, reach_px):
-    found = two_nearest(labels, reach_px)
+def check(labels, radius_px):
+    found = two_nearest(labels, radius_px)
     assert [part.dtype for part in found] == [np.uint32, np.int32, np.int32]
-    for part, expected in zip(found, by_definition(labels, reach_px), strict=True):
+    for part, expected in zip(found, by_definition(labels, radius_px), strict=True):
         np.testing.assert_array_equal(part, expected)
 
 
@@ -51,22 +51,22 @@ def planes(draw, largest=40, labels=6):
 
 @settings(max_examples=150, deadline=None)
 @given(planes(), st.sampled_from([np.uint8, np.uint16, np.uint32, np.int8, np.int64]), st.floats(0, 45))
-def test_equals_the_definition(plane, kind, reach_px):
-    check(plane.astype(kind), reach_px)
+def test_equals_the_definition(plane, kind, radius_px):
+    check(plane.astype(kind), radius_px)
 
 
-@pytest.mark.parametrize("reach_px", [0, 0.5, 1, 1.5, 29, 100, 1e300, math.inf])
-def test_any_reach(reach_px):
+@pytest.mark.parametrize("radius_px", [0, 0.5, 1, 1.5, 29, 100, 1e300, math.inf])
+def test_any_radius(radius_px):
     plane = np.zeros((50, 70), np.uint16)
     plane[3:9, 5:20], plane[30:44, 30:33], plane[12:14, 60:] = 4, 2, 9
-    check(plane, reach_px)
+    check(plane, radius_px)
 
 
-@pytest.mark.parametrize("reach_px", [math.sqrt(5), math.sqrt(10), math.sqrt(13), math.nextafter(math.sqrt(13), 0)])
-def test_reach_is_inclusive(reach_px):
+@pytest.mark.parametrize("radius_px", [math.sqrt(5), math.sqrt(10), math.sqrt(13), math.nextafter(math.sqrt(13), 0)])
+def test_the_radius_is_inclusive(radius_px):
     plane = np.zeros((9, 9), np.uint8)
     plane[4, 4] = 1
-    check(plane, reach_px)
+    check(plane, radius_px)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 60), (60, 1), (2, 60)])
@@ -83,10 +83,10 @@ def test_no_label_and_one_label():
     plane = np.zeros((40, 40), np.uint32)
     nothing = two_nearest(plane, 29)
     assert not nothing.nearest_id.any()
-    assert (nothing.d1_squared == BEYOND_REACH).all()
+    assert (nothing.d1_squared == BEYOND_RADIUS).all()
     plane[10:13, 10:13] = plane[30, 30] = 7  # one label in two pieces is still one label
     alone = two_nearest(plane, 29)
-    assert (alone.d2_squared == BEYOND_REACH).all()
+    assert (alone.d2_squared == BEYOND_RADIUS).all()
     check(plane, 29)
 
 
@@ -109,7 +109,7 @@ def test_long_planes_do_not_overflow(shape):
     plane[0, 0] = 5
     found = two_nearest(plane, 29)
     square = (np.indices(shape) ** 2).sum(axis=0)
-    np.testing.assert_array_equal(found.d1_squared, np.where(square <= 29**2, square, BEYOND_REACH))
+    np.testing.assert_array_equal(found.d1_squared, np.where(square <= 29**2, square, BEYOND_RADIUS))
     np.testing.assert_array_equal(found.nearest_id > 0, square <= 29**2)
 
 
@@ -118,7 +118,7 @@ def test_largest_reach_and_distance():
     plane[0, 0], plane[1, 0] = 1, 2
     found = two_nearest(plane, 32_000)
     assert found.d1_squared[0, 32_000] == 32_000**2
-    assert found.d2_squared[0, 32_000] == BEYOND_REACH  # √(32000² + 1) is out of reach
+    assert found.d2_squared[0, 32_000] == BEYOND_RADIUS  # √(32000² + 1) is beyond the radius
     assert found.d2_squared[0, 31_999] == 31_999**2 + 1
     with pytest.raises(PipelineError, match="at most 32000"):
         two_nearest(plane, math.inf)
@@ -159,22 +159,22 @@ def test_what_is_no_label_image(labels):
         two_nearest(labels, 5)
 
 
-@pytest.mark.parametrize("reach_px", [-1, math.nan])
-def test_illegal_reach(reach_px):
+@pytest.mark.parametrize("radius_px", [-1, math.nan])
+def test_illegal_radius(radius_px):
     with pytest.raises(PipelineError, match="at least 0 px"):
-        two_nearest(np.zeros((4, 4), np.uint8), reach_px)
+        two_nearest(np.zeros((4, 4), np.uint8), radius_px)
 
 
 @settings(max_examples=40, deadline=None)
 @given(planes(largest=90, labels=30), st.integers(0, 20), st.data())
-def test_a_block_with_its_halo_equals_the_whole(plane, reach_px, data):
+def test_a_block_with_its_halo_equals_the_whole(plane, radius_px, data):
     height, width = plane.shape
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
-    rows = slice(max(0, top - reach_px), bottom + reach_px)
-    columns = slice(max(0, left - reach_px), right + reach_px)
+    rows = slice(max(0, top - radius_px), bottom + radius_px)
+    columns = slice(max(0, left - radius_px), right + radius_px)
     inner = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
-    whole, part = two_nearest(plane, reach_px), two_nearest(plane[rows, columns], reach_px)
+    whole, part = two_nearest(plane, radius_px), two_nearest(plane[rows, columns], radius_px)
     for one, other in zip(whole, part, strict=True):
         np.testing.assert_array_equal(one[top:bottom, left:right], other[inner])
 
@@ -211,11 +211,11 @@ def test_working_memory():
     assert peak < sum(part.nbytes for part in result) + 4.5 * points.size
 
 
-@pytest.mark.parametrize("reach", [0, 0.9, 1, 1.4, 1.5, 2, 2.3, 3, 3.5, 6])
+@pytest.mark.parametrize("radius", [0, 0.9, 1, 1.4, 1.5, 2, 2.3, 3, 3.5, 6])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 1), (40, 53)])
-def test_pixels_near_another_label_are_those_the_distances_say(reach, shape):
+def test_pixels_near_another_label_are_those_the_distances_say(radius, shape):
     labels = np.random.default_rng(4).integers(0, 4, shape).astype(np.uint16)
     labels[np.random.default_rng(5).random(shape) < 0.7] = 0
-    near = two_nearest(labels, reach)
-    expected = (near.d1_squared == 0) & (near.d2_squared < BEYOND_REACH)
-    np.testing.assert_array_equal(near_another(labels, reach), expected)
+    near = two_nearest(labels, radius)
+    expected = (near.d1_squared == 0) & (near.d2_squared < BEYOND_RADIUS)
+    np.testing.assert_array_equal(near_another(labels, radius), expected)

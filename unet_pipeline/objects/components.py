@@ -2,14 +2,14 @@
 
 Two passes over the blocks, so that no label of the volume stays in memory between them:
 
-    pass 1  read a block, number its atoms (4-connected pixels of one class), note which atoms touch,
+    pass 1  read a block, number its fragments (4-connected pixels of one class), note which fragments touch,
             inside the block and across its borders
-    middle  a graph of atoms: join them to instances, drop the small ones, fill holes, number what is left
-    pass 2  read the block again, number its atoms again (the same), write the instance of each
+    middle  a graph of fragments: join them to instances, drop the small ones, fill holes, number what is left
+    pass 2  read the block again, number its fragments again (the same), write the instance of each
 
 Memory: one block, two rows of pixels of the plane (of every plane, where components go across planes), and up to
-200 bytes an atom. Order: the area is checked first, then holes are filled. So a speck inside a cell does not keep its
-hole open, and a thin ring is judged by its own pixels, not by the hole that it surrounds.
+200 bytes a fragment. Order: the area is checked first, then holes are filled. So a speck inside a cell does not keep
+its hole open, and a thin ring is judged by its own pixels, not by the hole that it surrounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.parallel import ahead
-from unet_pipeline.objects.atoms import MAX_ATOMS, Atoms, Block, Classes, Keys, Survey, ends, join, number
+from unet_pipeline.objects.fragments import MAX_FRAGMENTS, Block, Classes, Fragments, Keys, Survey, ends, join, number
 
 Read = Callable[[int, slice, slice], Classes]
 """read(plane, rows, columns) → (y, x) class indices: 0 background, 255 ignored, all others foreground; always uint8, or
@@ -120,14 +120,14 @@ def label_components(
         for done, (block, classes) in enumerate(zip(blocks, surveyed, strict=True), 1):
             survey.add(block, classes)
             tell(done, 2 * len(blocks))
-    atoms = survey.atoms()
-    ids, table = _instances(atoms, shape, options)
+    fragments = survey.fragments()
+    ids, table = _instances(fragments, shape, options)
 
     def numbered(index: int) -> NDArray[np.uint32]:
         classes = _classes(read, blocks[index])
-        if zlib.crc32(classes.data) != atoms.checksums[index]:
+        if zlib.crc32(classes.data) != fragments.checksums[index]:
             raise PipelineError(blocks[index], "the classes read before", "others", fix="run again, undisturbed")
-        made: NDArray[np.uint32] = ids[number(classes, options.fill_holes, atoms.offsets[index])[0]]
+        made: NDArray[np.uint32] = ids[number(classes, options.fill_holes, fragments.offsets[index])[0]]
         return made
 
     with closing(ahead(numbered, range(len(blocks)))) as made:
@@ -146,45 +146,46 @@ def _classes(read: Read, block: Block) -> Classes:
 
 
 def _instances(
-    atoms: Atoms, shape: tuple[int, int, int], options: ComponentOptions
+    fragments: Fragments, shape: tuple[int, int, int], options: ComponentOptions
 ) -> tuple[NDArray[np.uint32], ComponentTable]:
-    """Return the instance of every atom (0 for background) and the table of the instances."""
-    both = np.concatenate([atoms.straight, atoms.diagonal])
-    foreground, background = (atoms.straight, both) if options.connectivity == 4 else (both, atoms.straight)
+    """Return the instance of every fragment (0 for background) and the table of the instances."""
+    both = np.concatenate([fragments.straight, fragments.diagonal])
+    foreground, background = (fragments.straight, both) if options.connectivity == 4 else (both, fragments.straight)
     a, b = ends(foreground)
-    root = join(len(atoms.area), foreground[atoms.class_index[a] == atoms.class_index[b]])
-    area, first = np.zeros_like(atoms.area), atoms.first.copy()
-    np.add.at(area, root, atoms.area)
-    np.minimum.at(first, root, atoms.first)
-    kept = (atoms.class_index > 0) & (area[root] >= options.min_area_px)
+    root = join(len(fragments.area), foreground[fragments.class_index[a] == fragments.class_index[b]])
+    area, first = np.zeros_like(fragments.area), fragments.first.copy()
+    np.add.at(area, root, fragments.area)
+    np.minimum.at(first, root, fragments.first)
+    kept = (fragments.class_index > 0) & (area[root] >= options.min_area_px)
     owner = np.where(kept, root, 0)
     if options.fill_holes:
-        owner = _fill_holes(atoms, owner, background)
+        owner = _fill_holes(fragments, owner, background)
     heads = np.unique(owner[kept])
     heads = heads[np.argsort(first[heads])]
     number = np.zeros(len(owner), np.uint32)
     number[heads] = np.arange(1, len(heads) + 1, dtype=np.uint32)
     ids = number[owner]
     total = np.zeros(len(heads) + 1, np.int64)
-    np.add.at(total, ids, atoms.area)
+    np.add.at(total, ids, fragments.area)
     places = np.stack(np.unravel_index(first[heads], shape), axis=1).astype(np.int64)
-    filled_px = int(atoms.area[(ids > 0) & ~kept].sum())
-    return ids, ComponentTable(number[heads], total[1:], atoms.class_index[heads], places, filled_px)
+    filled_px = int(fragments.area[(ids > 0) & ~kept].sum())
+    return ids, ComponentTable(number[heads], total[1:], fragments.class_index[heads], places, filled_px)
 
 
-def _fill_holes(atoms: Atoms, owner: NDArray[Any], contacts: Keys) -> NDArray[Any]:
-    """Return `owner` with the atoms of every hole given to the one instance that the hole touches.
+def _fill_holes(fragments: Fragments, owner: NDArray[Any], contacts: Keys) -> NDArray[Any]:
+    """Return `owner` with the fragments of every hole given to the one instance that the hole touches.
 
-    owner: (atoms,) instance of each atom, 0 for background; contacts: pairs adjacent in the background's connectivity.
+    owner: (fragments,) instance of each fragment, 0 for background; contacts: pairs that touch in the connectivity of
+    the background.
     """
     a, b = ends(contacts)
     back = owner == 0
     hole = join(len(owner), contacts[back[a] & back[b]])
     is_open = np.zeros(len(owner), np.bool_)
-    is_open[hole[atoms.is_open & back]] = True
+    is_open[hole[fragments.is_open & back]] = True
     rim = back[a] != back[b]
     inside, around = hole[np.where(back[a], a, b)[rim]], owner[np.where(back[a], b, a)[rim]]
-    lowest, highest = np.full_like(owner, MAX_ATOMS), np.zeros_like(owner)
+    lowest, highest = np.full_like(owner, MAX_FRAGMENTS), np.zeros_like(owner)
     np.minimum.at(lowest, inside, around)
     np.maximum.at(highest, inside, around)
     fills = ~is_open & (lowest == highest)

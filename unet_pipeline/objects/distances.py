@@ -3,8 +3,8 @@
 The squared Euclidean distance separates into columns and rows. Of the labels in one column, only the two nearest
 ones can be among the two nearest of any pixel of a row, so it is enough to carry two candidates a column:
 pass 1 finds them for every column, pass 2 takes the minimum of (column distance)² + (x − x')² over the columns x'
-in reach, nearest column first, and ends as soon as no further column can matter. (The idea for one label is that of
-Felzenszwalb & Huttenlocher, Theory of Computing 8 (2012), 415-428; the pair of distinct labels is ours.)
+within the radius, nearest column first, and ends as soon as no further column can matter. (The idea for one label is
+that of Felzenszwalb & Huttenlocher, Theory of Computing 8 (2012), 415-428; the pair of distinct labels is ours.)
 The compiled code releases the interpreter lock and runs on one core: callers thread over blocks.
 """
 
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.compiled import compiled
 
-BEYOND_REACH = np.int32(2**31 - 1)
-"""Squared distance of pixels with no such label within reach."""
-MAX_REACH_PX = 32_000  # twice its square is an int32: no sum of two squares overflows
+BEYOND_RADIUS = np.int32(2**31 - 1)
+"""Squared distance of pixels with no such label within the radius."""
+MAX_RADIUS_PX = 32_000  # twice its square is an int32: no sum of two squares overflows
 
 FEW_PX = 3.0
-"""Up to this reach, at most 28 pixels, looking at each neighbour is faster than distances."""
+"""Up to this radius, at most 28 pixels, looking at each neighbour is faster than distances."""
 
-_NONE = np.uint16(2**16 - 1)  # no labelled pixel within reach in this column
+_NONE = np.uint16(2**16 - 1)  # no labelled pixel within the radius in this column
 _RUN = 32  # pixels of a row that end their search together
 
 
@@ -34,9 +34,9 @@ class TwoNearest(NamedTuple):
     """The nearest label of every pixel, and the distances to it and to the nearest of another label.
 
     Attributes:
-        nearest_id: (y, x) uint32, the nearest label, the smallest of those equally near; 0 beyond reach.
-        d1_squared: (y, x) int32, px², to the nearest pixel of that label, 0 on it; `BEYOND_REACH` beyond reach.
-        d2_squared: (y, x) int32, px², to the nearest pixel of any other label; `BEYOND_REACH` beyond reach.
+        nearest_id: (y, x) uint32, the nearest label, the smallest of those equally near; 0 beyond the radius.
+        d1_squared: (y, x) int32, px², to the nearest pixel of that label, 0 on it; `BEYOND_RADIUS` beyond the radius.
+        d2_squared: (y, x) int32, px², to the nearest pixel of any other label; `BEYOND_RADIUS` beyond the radius.
     """
 
     nearest_id: NDArray[np.uint32]
@@ -44,53 +44,53 @@ class TwoNearest(NamedTuple):
     d2_squared: NDArray[np.int32]
 
 
-def two_nearest(labels: NDArray[Any], reach_px: float) -> TwoNearest:
-    """Return, for every pixel, the two nearest distinct labels within reach.
+def two_nearest(labels: NDArray[Any], radius_px: float) -> TwoNearest:
+    """Return, for every pixel, the two nearest distinct labels within `radius_px`.
 
     Args:
         labels: (y, x) of any integer type, 0 background, values at most 2³²−1; a label need not be connected.
-        reach_px: distances up to and including this count, in [0, 32000] px (larger: cut to the diagonal).
+        radius_px: distances up to and including this count, in [0, 32000] px (larger: cut to the diagonal).
 
-    Distances run from pixel centre to pixel centre. The result depends on nothing beyond `reach_px` of a pixel, so a
+    Distances run from pixel centre to pixel centre. The result depends on nothing beyond `radius_px` of a pixel, so a
     block with a halo of that width gives the same values as the whole plane. Working memory is 4 bytes/px beside
     the result (12 bytes/px), and 4 more if `labels` is not uint32.
 
     Raises:
-        PipelineError: labels that are not whole numbers from 0 to 2³²−1, or a reach beyond int32.
+        PipelineError: labels that are not whole numbers from 0 to 2³²−1, or a radius beyond int32.
     """
     ids = as_ids(labels)
-    return _nearest(ids, reach_px, np.empty(ids.shape, np.uint32))
+    return _nearest(ids, radius_px, np.empty(ids.shape, np.uint32))
 
 
-def two_distances(labels: NDArray[Any], reach_px: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def two_distances(labels: NDArray[Any], radius_px: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return d1_squared and d2_squared of `two_nearest`, (y, x) each, in 4 bytes/px less."""
-    return _nearest(as_ids(labels), reach_px, np.empty((0, 0), np.uint32))[1:]
+    return _nearest(as_ids(labels), radius_px, np.empty((0, 0), np.uint32))[1:]
 
 
-def _nearest(ids: NDArray[np.uint32], reach_px: float, nearest_id: NDArray[np.uint32]) -> TwoNearest:
+def _nearest(ids: NDArray[np.uint32], radius_px: float, nearest_id: NDArray[np.uint32]) -> TwoNearest:
     """Fill the distances, and the labels unless `nearest_id` is empty."""
-    reach = _whole_reach(ids, reach_px)
+    radius = _whole_radius(ids, radius_px)
     result = TwoNearest(nearest_id, np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32))
     if ids.size:
         near, far = np.empty(ids.shape, np.uint16), np.empty(ids.shape, np.uint16)
-        _scan_below(ids, reach, near, far)
-        _scan_rows(ids, reach, _largest_square(min(reach_px, reach + 1)), near, far, *result)
+        _scan_below(ids, radius, near, far)
+        _scan_rows(ids, radius, _largest_square(min(radius_px, radius + 1)), near, far, *result)
     return result
 
 
-def near_another(labels: NDArray[Any], reach_px: float) -> NDArray[np.bool_]:
-    """Return the labelled pixels that another label is within reach of, (y, x) bool.
+def near_another(labels: NDArray[Any], radius_px: float) -> NDArray[np.bool_]:
+    """Return which labelled pixels have another label within the radius, (y, x) bool.
 
     Args:
         labels: (y, x) of any integer type, 0 background, values at most 2³²−1.
-        reach_px: distances up to and including this count, at least 0 px.
+        radius_px: distances up to and including this count, at least 0 px.
     """
-    if reach_px > FEW_PX:
-        d1_squared, d2_squared = two_distances(labels, reach_px)
-        return np.asarray((d1_squared == 0) & (d2_squared < BEYOND_REACH))
-    ids, reach = as_ids(labels), math.floor(reach_px)
-    span = range(-reach, reach + 1)
-    around = [(y, x) for y in span for x in span if 0 < y * y + x * x <= reach_px**2]
+    if radius_px > FEW_PX:
+        d1_squared, d2_squared = two_distances(labels, radius_px)
+        return np.asarray((d1_squared == 0) & (d2_squared < BEYOND_RADIUS))
+    ids, radius = as_ids(labels), math.floor(radius_px)
+    span = range(-radius, radius + 1)
+    around = [(y, x) for y in span for x in span if 0 < y * y + x * x <= radius_px**2]
     offsets = np.array(around, np.int64).reshape(-1, 2)
     found = np.zeros(ids.shape, np.bool_)
     _look_around(ids, offsets, found)
@@ -120,20 +120,20 @@ def as_ids(labels: NDArray[Any]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(labels, np.uint32)
 
 
-def _whole_reach(ids: NDArray[np.uint32], reach_px: float) -> int:
+def _whole_radius(ids: NDArray[np.uint32], radius_px: float) -> int:
     """Return the largest whole offset in rows or columns that counts, px."""
-    if not reach_px >= 0:
-        raise PipelineError("reach_px", "a distance of at least 0 px", reach_px, nearest=0)
-    reach = math.floor(min(reach_px, math.hypot(*ids.shape) + 1))
-    if reach > MAX_REACH_PX:
-        raise PipelineError("reach_px", f"at most {MAX_REACH_PX} px", reach_px, nearest=MAX_REACH_PX)
-    return reach
+    if not radius_px >= 0:
+        raise PipelineError("radius_px", "a distance of at least 0 px", radius_px, nearest=0)
+    radius = math.floor(min(radius_px, math.hypot(*ids.shape) + 1))
+    if radius > MAX_RADIUS_PX:
+        raise PipelineError("radius_px", f"at most {MAX_RADIUS_PX} px", radius_px, nearest=MAX_RADIUS_PX)
+    return radius
 
 
-def _largest_square(reach_px: float) -> int:
-    """Return the largest whole number whose square root, as a float, is at most `reach_px`."""
-    square = math.floor(reach_px**2)
-    return square + 1 if math.sqrt(square + 1) <= reach_px else square
+def _largest_square(radius_px: float) -> int:
+    """Return the largest whole number whose square root, as a float, is at most `radius_px`."""
+    square = math.floor(radius_px**2)
+    return square + 1 if math.sqrt(square + 1) <= radius_px else square
 
 
 @compiled
@@ -153,10 +153,10 @@ def _look_around(ids: Any, offsets: Any, found: Any) -> None:
 
 
 @compiled
-def _scan_below(ids: Any, reach: int, near: Any, far: Any) -> None:
+def _scan_below(ids: Any, radius: int, near: Any, far: Any) -> None:
     """Count the rows down to the nearest labelled pixel in the column, and to the nearest of another label.
 
-    near, far: (y, x) uint16, filled here; 0 on a label itself; `_NONE` further than `reach` rows away.
+    near, far: (y, x) uint16, filled here; 0 on a label itself; `_NONE` further than `radius` rows away.
     """
     height, width = ids.shape
     near[height - 1] = np.where(ids[height - 1] != 0, np.uint16(0), _NONE)
@@ -165,12 +165,12 @@ def _scan_below(ids: Any, reach: int, near: Any, far: Any) -> None:
         for x in range(width):
             below, beyond = near[y + 1, x], far[y + 1, x]
             if ids[y, x] == 0:
-                near[y, x] = below + 1 if below < reach else _NONE
+                near[y, x] = below + 1 if below < radius else _NONE
             else:
                 near[y, x] = 0
                 if below != _NONE and ids[y + 1 + below, x] != ids[y, x]:
                     beyond = below
-            far[y, x] = beyond + 1 if beyond < reach else _NONE
+            far[y, x] = beyond + 1 if beyond < radius else _NONE
 
 
 @compiled
@@ -202,14 +202,14 @@ def _step_above(row: Any, y: int, rows: Any, labels: Any) -> None:
 
 @compiled
 def _merge_columns(
-    ids: Any, y: int, reach: int, near: Any, far: Any, rows: Any, labels: Any, none: Any, columns: Any
+    ids: Any, y: int, radius: int, near: Any, far: Any, rows: Any, labels: Any, none: Any, columns: Any
 ) -> None:
     """Write the keys of the two nearest distinct labels of every column, at row y, to columns (2, x) int64."""
     for x in range(ids.shape[1]):
         first = second = none
         for k in range(2):
             up = y - rows[k, x]
-            found = labels[k, x] != 0 and up <= reach
+            found = labels[k, x] != 0 and up <= radius
             first, second = _insert(up * up << 32 | labels[k, x] if found else none, first, second)
         if near[y, x] != _NONE:
             down = np.int64(near[y, x])
@@ -234,16 +234,16 @@ def _only_label(near: Any, far: Any, none: Any) -> int:
 
 
 @compiled
-def _search(near: Any, far: Any, reach: int, none: Any, first: Any, second: Any) -> None:
-    """Find the two smallest keys of distinct labels for a run of x pixels, over the columns within reach.
+def _search(near: Any, far: Any, radius: int, none: Any, first: Any, second: Any) -> None:
+    """Find the two smallest keys of distinct labels for a run of x pixels, over the columns within the radius.
 
-    near, far: (reach + x + reach) int64, the two keys of each column; first, second: (x) int64, filled here, holding
+    near, far: (radius + x + radius) int64, the two keys of each column; first, second: (x) int64, filled here, holding
     the key of "none" at first.
     """
     only = _only_label(near, far, none)
-    for k in range(reach + 1 if only != 0 else 0):
-        near_left, near_right = near[reach - k :], near[reach + k :]
-        far_left, far_right = far[reach - k :], far[reach + k :]
+    for k in range(radius + 1 if only != 0 else 0):
+        near_left, near_right = near[radius - k :], near[radius + k :]
+        far_left, far_right = far[radius - k :], far[radius + k :]
         square, worst = np.int64(k * k << 32), np.int64(0)
         for x in range(first.size):
             a, b = _insert(near_left[x] + square, first[x], second[x])
@@ -258,24 +258,24 @@ def _search(near: Any, far: Any, reach: int, none: Any, first: Any, second: Any)
 
 @compiled
 def _scan_rows(
-    ids: Any, reach: int, limit: int, near: Any, far: Any, nearest_id: Any, d1_squared: Any, d2_squared: Any
+    ids: Any, radius: int, limit: int, near: Any, far: Any, nearest_id: Any, d1_squared: Any, d2_squared: Any
 ) -> None:
     """Fill the three results, row after row, from the two nearest labels of every column."""
     height, width = ids.shape
     none = np.int64(limit + 1) << 32
     rows, labels = np.zeros((2, width), np.int64), np.zeros((2, width), np.int64)
-    columns = np.full((2, width + 2 * reach), none)
+    columns = np.full((2, width + 2 * radius), none)
     first, second = np.empty(width, np.int64), np.empty(width, np.int64)
     for y in range(height):
         _step_above(ids[y], y, rows, labels)
-        _merge_columns(ids, y, reach, near, far, rows, labels, none, columns[:, reach : reach + width])
+        _merge_columns(ids, y, radius, near, far, rows, labels, none, columns[:, radius : radius + width])
         first[:], second[:] = none, none
         for start in range(0, width, _RUN):
-            run, seen = slice(start, start + _RUN), slice(start, start + _RUN + 2 * reach)
-            _search(columns[0, seen], columns[1, seen], reach, none, first[run], second[run])
+            run, seen = slice(start, start + _RUN), slice(start, start + _RUN + 2 * radius)
+            _search(columns[0, seen], columns[1, seen], radius, none, first[run], second[run])
         if nearest_id.size != 0:
             for x in range(width):
                 nearest_id[y, x] = first[x] & 0xFFFFFFFF
         for x in range(width):
-            d1_squared[y, x] = first[x] >> 32 if first[x] < none else BEYOND_REACH
-            d2_squared[y, x] = second[x] >> 32 if second[x] < none else BEYOND_REACH
+            d1_squared[y, x] = first[x] >> 32 if first[x] < none else BEYOND_RADIUS
+            d2_squared[y, x] = second[x] >> 32 if second[x] < none else BEYOND_RADIUS

@@ -4,9 +4,9 @@
 
 w_c balances the frequencies of the classes over the training set; d1 and d2 are the distances to the nearest and
 second-nearest instance. The boundary term is given to background pixels, whose separation it is to teach, as both
-official implementations do. It is exactly 0 inside instances, where fewer than two are in reach, and where it would
-be below 1e-6: that makes the reach of a pixel finite, and a block with a halo of `halo_px` equal to the whole plane,
-bit for bit.
+official implementations do. It is exactly 0 inside instances, where fewer than two are near, and where it would
+be below 1e-6. A pixel therefore depends on its surroundings alone: a block with a halo of `halo_px` gives the values of
+the whole plane, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.objects.distances import BEYOND_REACH, near_another, two_distances
+from unet_pipeline.objects.distances import BEYOND_RADIUS, near_another, two_distances
 
 Formula = Literal["paper", "release"]
 """`paper`: exp(−(d1+d2)²/(2σ²)); `release`: exp(−(d1+d2)²/σ²), as createGapWeights.m of the official release."""
@@ -49,7 +49,7 @@ def boundary_term(labels: NDArray[Any], w0: float, sigma_px: float, formula: For
     for top in range(0, len(term), BAND):  # in bands, because float64 values of a whole block would fill the memory
         rows = slice(top, top + BAND)
         d1_squared, d2_squared = squared[0][rows], squared[1][rows]
-        between = (d1_squared > 0) & (d2_squared < BEYOND_REACH)
+        between = (d1_squared > 0) & (d2_squared < BEYOND_RADIUS)
         # the pixels between instances only, as one run: the same numbers wherever the block lies
         both = np.sqrt(d1_squared[between], dtype=np.float64) + np.sqrt(d2_squared[between], dtype=np.float64)
         weight = w0 * np.exp(-(both**2) / (2 * _gaussian_sigma(sigma_px, formula) ** 2))

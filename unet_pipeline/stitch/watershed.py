@@ -22,7 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from unet_pipeline.config.sections import IGNORE, Stitch
+from unet_pipeline.config.sections import Stitch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.halo_blocks import halo_blocks
@@ -31,6 +31,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
+from unet_pipeline.objects.fragments import LARGEST_CLASS
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check, unclaimed
 from unet_pipeline.records.layout import CLASSES
@@ -114,7 +115,7 @@ def divide(
 
     found = label_blocks(sure, seeds, ComponentOptions(4, deep, options.seed_min_area_px), f"seeds {name}")
     whole = label_blocks(classes.read_label, pieces, ComponentOptions(4, deep), f"pieces {name}")
-    if IGNORE + len(found.id) + len(whole.id) >= 2**32:
+    if LARGEST_CLASS + len(found.id) + len(whole.id) >= 2**32:
         raise PipelineError(stack_plan.store, "less than 4294967040 objects and seeds", "more", fix="use components")
     boxes, several = _survey(pieces, seeds, len(whole.id))
     floods = Floods(Layers(pieces, seeds, probabilities), boxes, several, len(found.id), scratch_folder(scratch))
@@ -216,12 +217,12 @@ class Floods:
         """Return the parts of a shard, (y, x) uint32; call it for the shards in raster order."""
         here = self.layers.read(*place)
         ids = here[0]
-        parts = np.where(ids > 0, ids + np.uint32(IGNORE + self.seed_count), np.uint32(0))
+        parts = np.where(ids > 0, ids + np.uint32(LARGEST_CLASS + self.seed_count), np.uint32(0))
         for piece in np.unique(ids[self.several[ids]]).tolist():
             box = self._box(piece)
             inside, own = box.shared(place)
             flooded = self._flooded(piece, box, place, here)[place[0] - box.planes.start, *own]
-            parts[inside] = np.where(flooded > 0, flooded + np.uint32(IGNORE), parts[inside])
+            parts[inside] = np.where(flooded > 0, flooded + np.uint32(LARGEST_CLASS), parts[inside])
         return parts
 
     def _box(self, piece: int) -> Box:

@@ -1,8 +1,8 @@
-"""Atoms of a class volume: what one pass over its blocks finds out, for `components` to join.
+"""Fragments of a class volume: found in one pass over its blocks, for `components` to join to instances.
 
-An atom is a set of 4-connected pixels of one class within one block. The first pass numbers the atoms of block after
-block, measures them, and notes which ones touch, also across the borders of the blocks; of the pixels themselves it
-keeps only the rows and columns that blocks to come will touch.
+A fragment is a set of 4-connected pixels of one class in one block. The pass numbers the fragments of one block after
+the other, measures them, and notes which ones touch, also across the borders of the blocks. Of the pixels themselves
+it keeps only the rows and columns that later blocks will touch.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.compiled import compiled
 
-IGNORE = 255
-"""Class of pixels nobody judged."""
-MAX_ATOMS = 2**32 - 1
+LARGEST_CLASS = 255
+"""Labels of parts that touch without being connected start above it, so that none is read as a class or as `IGNORE`."""
+MAX_FRAGMENTS = 2**32 - 1
 
 Classes = NDArray[np.unsignedinteger[Any]]
-"""(y, x) class indices of a block; or, as uint32, labels from 256 on of parts that touch without being connected."""
+"""(y, x) class indices of a block; or, as uint32, labels above `LARGEST_CLASS` of parts that touch."""
 
 Keys = NDArray[np.int64]
-"""Pairs of atoms that touch, the smaller one in the high half."""
+"""Pairs of fragments that touch, the smaller one in the high half."""
 
 _STRIP = 256  # rows searched for contacts at a time: bounds the memory of noisy blocks
 
@@ -44,17 +45,17 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Atoms:
-    """Everything the first pass finds, indexed by atom; entry 0 stands for pixels of no atom.
+class Fragments:
+    """All that the pass finds, indexed by fragment; entry 0 stands for pixels of no fragment.
 
     Attributes:
-        area: (atoms,) int64, px.
-        first: (atoms,) int64, index of the first pixel in the volume in raster order.
-        class_index: (atoms,) uint8 or uint32, as the classes are; 0 for ignored pixels.
-        is_open: (atoms,) bool, reaches the border of the volume or holds an ignored pixel (when holes are filled).
+        area: (fragments,) int64, px.
+        first: (fragments,) int64, index of the first pixel in the volume in raster order.
+        class_index: (fragments,) uint8 or uint32, as the classes are; 0 for ignored pixels.
+        is_open: (fragments,) bool, reaches the border of the volume or holds an ignored pixel (when holes are filled).
         straight: pairs that share an edge, or lie over each other.
         diagonal: pairs that share a corner.
-        offsets: for each block, the number of atoms before it.
+        offsets: for each block, the number of fragments before it.
         checksums: for each block, CRC-32 of its classes.
     """
 
@@ -69,7 +70,7 @@ class Atoms:
 
 
 class Survey:
-    """Pass 1: numbers the atoms of block after block and keeps what their neighbours need."""
+    """Pass 1: it numbers the fragments of each block and keeps what the neighbouring blocks need."""
 
     def __init__(
         self, shape: tuple[int, int, int], block_px: tuple[int, int], deep: bool, corners: bool, whole: bool
@@ -81,7 +82,7 @@ class Survey:
             block_px: height and width of the blocks.
             deep: note the contacts between planes.
             corners: note the contacts at corners.
-            whole: background has atoms too.
+            whole: background has fragments too.
         """
         self.shape, self.block_px, self.deep, self.corners, self.whole = shape, block_px, deep, corners, whole
         kept = shape[0] if self.deep else 1
@@ -109,10 +110,10 @@ class Survey:
         return (Block(plane, *place) for plane in range(planes) for place in places)
 
     def add(self, block: Block, classes: Classes) -> None:
-        """Take the classes (y, x) of the next block; raises PipelineError beyond MAX_ATOMS components."""
+        """Take the classes (y, x) of the next block; raises PipelineError beyond MAX_FRAGMENTS components."""
         labels, count = number(classes, self.whole, self.count)
-        if self.count + count > MAX_ATOMS:
-            raise PipelineError(block, f"at most {MAX_ATOMS} components", "more", fix="label the stack in parts")
+        if self.count + count > MAX_FRAGMENTS:
+            raise PipelineError(block, f"at most {MAX_FRAGMENTS} components", "more", fix="label the stack in parts")
         _, height, width = self.shape
         start = (block.plane * height + block.y.start) * width + block.x.start
         area, first, class_index = _measure(classes, labels, self.count, count, start, width)
@@ -123,7 +124,7 @@ class Survey:
         self._touch(block, labels)
 
     def _open(self, block: Block, classes: Any, labels: Any, count: int) -> NDArray[np.bool_]:
-        """Return which atoms reach the border of the volume or hold an ignored pixel."""
+        """Return which fragments reach the border of the volume or hold an ignored pixel."""
         planes, height, width = self.shape
         is_open = np.zeros(count, np.bool_)
         if not self.whole:
@@ -137,7 +138,7 @@ class Survey:
         return is_open
 
     def _touch(self, block: Block, labels: NDArray[np.uint32]) -> None:
-        """Note which atoms touch, in the block and towards its neighbours above, left and one plane before."""
+        """Note which fragments touch, in the block and towards its neighbours above, left and one plane before."""
         kept, turn = (block.plane if self.deep else 0), block.y.start // self.block_px[0] % 2
         columns = self.columns[kept, : labels.shape[0]]
         self._note(labels)
@@ -157,34 +158,34 @@ class Survey:
         if self.corners:
             self.diagonal += [_contacts(labels, labels, 1, 1), _contacts(labels, labels, 1, -1)]
 
-    def atoms(self) -> Atoms:
-        """Return what was found, atoms counted from 1."""
+    def fragments(self) -> Fragments:
+        """Return all fragments, counted from 1."""
         area, first, class_index, is_open = (
             np.concatenate([np.zeros(1, column[0].dtype), *column]) for column in zip(*self.parts, strict=True)
         )
         straight, diagonal = (np.concatenate([np.zeros(0, np.int64), *keys]) for keys in (self.straight, self.diagonal))
-        return Atoms(area, first, class_index, is_open, straight, diagonal, self.offsets, self.checksums)
+        return Fragments(area, first, class_index, is_open, straight, diagonal, self.offsets, self.checksums)
 
 
 def _contacts(labels: NDArray[np.uint32], others: NDArray[np.uint32], down: int, right: int) -> Keys:
-    """Return the different pairs of atoms labels[y, x], others[y + down, x + right]."""
+    """Return the different pairs of fragments labels[y, x], others[y + down, x + right]."""
     strips = range(0, labels.shape[0], _STRIP)
     found = [_pairs(labels[y : y + _STRIP + down], others[y : y + _STRIP + down], down, right) for y in strips]
     return np.concatenate([np.unique(keys) for keys in found])
 
 
 def ends(keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the two atoms of each pair of keys (n,): two arrays (n,)."""
+    """Return the two fragments of each pair of keys (n,): two arrays (n,)."""
     return keys >> 32 & 0xFFFFFFFF, keys & 0xFFFFFFFF
 
 
 @compiled
-def _find(parent: Any, atom: Any) -> Any:
-    """Return the smallest atom joined with this one."""
-    while parent[atom] != atom:
-        parent[atom] = parent[parent[atom]]
-        atom = parent[atom]
-    return atom
+def _find(parent: Any, fragment: Any) -> Any:
+    """Return the smallest fragment joined with this one."""
+    while parent[fragment] != fragment:
+        parent[fragment] = parent[parent[fragment]]
+        fragment = parent[fragment]
+    return fragment
 
 
 @compiled
@@ -195,18 +196,18 @@ def _unite(parent: Any, a: Any, b: Any) -> None:
 
 @compiled
 def join(count: int, keys: Any) -> Any:
-    """Return, for each of `count` atoms, the smallest atom that the pairs join it with: (count,) int64."""
+    """Return, for each of `count` fragments, the smallest fragment that the pairs join it with: (count,) int64."""
     parent = np.arange(count)
     for key in keys:
         _unite(parent, key >> 32 & 0xFFFFFFFF, key & 0xFFFFFFFF)
-    for atom in range(count):
-        parent[atom] = parent[parent[atom]]
+    for fragment in range(count):
+        parent[fragment] = parent[parent[fragment]]
     return parent
 
 
 @compiled
 def _kind(class_index: int) -> int:
-    """Return the class as far as atoms are concerned: ignored pixels are background."""
+    """Return the class that a fragment counts as: ignored pixels are background."""
     return class_index if class_index != IGNORE else 0
 
 
@@ -239,12 +240,12 @@ def _link(classes: Any, whole: bool, labels: Any, parent: Any) -> int:
 
 @compiled
 def number(classes: Any, whole: bool, offset: int) -> Any:
-    """Return the atoms of a block, (y, x) uint32, numbered from offset + 1 in raster order, and how many they are.
+    """Return the fragments of a block, (y, x) uint32, numbered from offset + 1 in raster order, and how many they are.
 
     Args:
         classes: (y, x) uint8 or uint32.
-        whole: whether background has atoms too; else it is 0.
-        offset: the number of atoms before this block.
+        whole: whether background has fragments too; else it is 0.
+        offset: the number of fragments before this block.
     """
     height, width = classes.shape
     labels = np.zeros((height, width), np.uint32)
@@ -264,23 +265,23 @@ def number(classes: Any, whole: bool, offset: int) -> Any:
 
 @compiled
 def _measure(classes: Any, labels: Any, offset: int, count: int, start: int, width: int) -> Any:
-    """Return area, first pixel and class of a block's atoms; `start` and `width` place the block in the volume."""
+    """Return area, first pixel and class of a block's fragments; `start` and `width` place the block in the volume."""
     area, first = np.zeros(count, np.int64), np.zeros(count, np.int64)
     class_index = np.zeros(count, classes.dtype)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             if labels[y, x] != 0:
-                atom = np.int64(labels[y, x]) - offset - 1
-                if area[atom] == 0:
-                    first[atom] = start + y * width + x
-                    class_index[atom] = _kind(classes[y, x])
-                area[atom] += 1
+                fragment = np.int64(labels[y, x]) - offset - 1
+                if area[fragment] == 0:
+                    first[fragment] = start + y * width + x
+                    class_index[fragment] = _kind(classes[y, x])
+                area[fragment] += 1
     return area, first, class_index
 
 
 @compiled
 def _pairs(labels: Any, others: Any, down: int, right: int) -> Any:
-    """Return the pairs of different atoms labels[y, x], others[y + down, x + right] as keys, some more than once."""
+    """Return the keys of the different fragments labels[y, x], others[y + down, x + right], some more than once."""
     height, width = labels.shape
     start, stop = max(0, -right), min(width, width - right)
     bound = 0
