@@ -23,7 +23,7 @@ def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
     found = prove(model, stack, settings(), tmp_path / "prove.json", plane=1)
     assert found["seamless"]
     assert len(found["rows"]) >= 6
-    assert all(row["largest_difference_std"] == 0 for row in found["rows"])
+    assert all(row["largest_difference_std"] < 1e-4 and row["flipped_labels"] == 0 for row in found["rows"])
     assert json.loads((tmp_path / "prove.json").read_text())["crop"] == [100, 130]
     assert "seamless" in describe(found)
 

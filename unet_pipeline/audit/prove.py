@@ -1,8 +1,8 @@
 """Prove: show on the user's own model and image that tiling does not change the result.
 
 The reference is one pass of the network over the whole mirrored plane. Tile sizes, shards and regions must give
-the same logits: bit-equal in float32 on the CPU at the same thread count, within a stated tolerance on a GPU, which
-picks algorithms by shape. The paper's own step, the full output of a tile, is measured beside them.
+the same logits within a stated tolerance: kernels are chosen by the shape of a pass and by the processor, and each adds
+up in its own order. The paper's own step, the full output of a tile, is measured beside them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_json
 from unet_pipeline.stacks.stack import Stack
 
-GPU_TOLERANCE = 1e-3
-"""Largest difference on a GPU in float32, in standard deviations of the logits; labels may flip only within it."""
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}
+"""Largest difference in float32 by the kind of device, in standard deviations of the logits."""
+HALF_TOLERANCE = 0.1
+"""The same in bfloat16 and float16, whose rounding alone moves logits by 0.05."""
 
 Logits = npt.NDArray[np.float32]
 
@@ -80,7 +82,7 @@ def prove(
             progress.advance()
         paper = {"tiling": _paper_name(forward)} | difference(paper_pass(crop, forward), whole)
         progress.advance()
-    tolerance = 0.0 if forward.device.type == "cpu" else GPU_TOLERANCE
+    tolerance = TOLERANCE[forward.device.type] if forward.precision == "float32" else HALF_TOLERANCE
     record = {
         "stack": stack.name,
         "crop": list(crop.shape[2:]),
@@ -177,5 +179,5 @@ def describe(found: dict[str, Any]) -> str:
     lines = [f"{'difference (std)':>17} {'flips per Mpx':>14}  tiling"]
     for row in [*found["rows"], found["paper_step"]]:
         lines.append(f"{row['largest_difference_std']:>17.3g} {row['flipped_per_mpx']:>14,.1f}  {row['tiling']}")
-    words = "seamless: every tiling equals one whole pass" if found["seamless"] else "NOT seamless"
+    words = "seamless: every tiling equals one whole pass within the tolerance" if found["seamless"] else "NOT seamless"
     return "\n".join([*lines, f"{words} (tolerance {found['tolerance_std']:g} std, {found['compute']['device']})"])
