@@ -11,10 +11,10 @@ include: "workflow/rules/common.smk"
 configfile: nearby("config.yaml")
 
 
-SETTINGS, STACKS = checked(config)
+GRAPH = checked(config)
+SETTINGS = GRAPH.config
 
-check_conda()
-shell.prefix(job_prefix())
+prepare_jobs()
 
 
 onstart:
@@ -26,7 +26,7 @@ report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
-    stack="|".join(map(re.escape, STACKS)),
+    stack="|".join(map(re.escape, GRAPH.stacks)),
     region=r"\d+",
     fold=r"\d+",
 
@@ -41,7 +41,7 @@ if not SETTINGS.model.folder:
     include: "workflow/rules/train.smk"
 
 
-if folds():
+if GRAPH.folds:
 
     include: "workflow/rules/ensemble.smk"
 
@@ -59,8 +59,8 @@ rule all:
     default_target: True
     input:
         "results/report.html",
-        expand(["results/{stack}/stitch.json", *label_tiffs()], stack=predicted()),
-        expand("results/{stack}/metrics.json", stack=scored()),
+        expand(["results/{stack}/stitch.json", *GRAPH.label_tiffs], stack=GRAPH.predicted),
+        expand("results/{stack}/metrics.json", stack=GRAPH.scored),
     localrule: True
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
@@ -91,7 +92,7 @@ def prove(
         "rows": rows,
         "paper_step": paper,
         "compute": describe_compute(forward, config.compute),
-        "provenance": provenance(config.section("predict"), [stack.record, model / "model.json"]),
+        "provenance": provenance(sections_of(config, "prove"), [stack.record, model / "model.json"]),
     }
     if output:
         write_json(output, record)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.audit.coverage import check_stitched
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
@@ -65,7 +66,7 @@ def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config
         | pixel_scores(counts).as_dict(),
         "confusion": counts.tolist(),
         "isbi": _isbi(stack_plan) if config.evaluate.isbi else None,
-        "provenance": provenance(config.section("labels", "evaluate"), [stitched]),
+        "provenance": provenance(sections_of(config, "evaluate"), [stitched]),
     }
 
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from unet_pipeline import __version__
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
@@ -78,7 +79,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
             "tiles": plan.tile_count(numbers),
             "tiles_skipped": sum(entry.get("tiles_skipped", 0) for entry in written),
             "compute": compute,
-            "provenance": provenance(config.section("predict"), [stack_plan.record, model / "model.json"]),
+            "provenance": provenance(sections_of(config, "predict"), [stack_plan.record, model / "model.json"]),
         }
         mine.write(record)
     return record

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -72,7 +73,6 @@ def tile(
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
     facts |= {"out_of_fold": True} if out_of_fold else {}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
-    sections = config.section("labels", "store", "model", "tile", "predict")
     record = {
         "stack": stack.name,
         "ingest": stack.record.name,
@@ -82,7 +82,7 @@ def tile(
         "classes": list(config.labels.classes),
         "digest": key,
         "tiles": planned.tile_count(range(planned.shard_count)),
-        "provenance": provenance(sections, [stack.record]),
+        "provenance": provenance(sections_of(config, "tile"), [stack.record]),
     }
     store = output.parent / SEGMENTATION
     with claim(output, store, list_path(output)) as mine:

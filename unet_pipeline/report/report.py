@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline import __version__
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
@@ -207,9 +208,7 @@ def _seg(values: Sequence[float]) -> str:
 
 
 def _provenance(model: ModelResult, config: Config) -> Iterator[Markup]:
-    everything = {
-        name: value for name, value in config.section(*_sections(config)).items() if name not in ("compute", "watch")
-    }
+    everything = sections_of(config, "report")
     yield facts(
         "Model",
         [
@@ -225,7 +224,3 @@ def _provenance(model: ModelResult, config: Config) -> Iterator[Markup]:
         versions({"report": made} | ({"train": trained} if isinstance(trained, dict) else {})),
         facts("Configuration", flattened(everything)),
     )
-
-
-def _sections(config: Config) -> list[str]:
-    return [name for name, value in vars(config).items() if hasattr(value, "__dataclass_fields__")]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -100,7 +101,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
                 ngff.mark(partial, digest(found))
             else:
                 shutil.rmtree(store, ignore_errors=True)  # of a time when the stack was no Zarr, or had labels
-        made_by = provenance(config.section("labels", "ingest", "store") | {"source": asdict(source)})
+        made_by = provenance(sections_of(config, "ingest") | {"source": asdict(source)})
         record = {
             **found,
             "id": digest(found),

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -66,7 +67,7 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
                 "sigma_px": sigma_px,
             }
             ngff.mark(half_made, digest(found))
-        made_by = provenance(config.section("labels", "store", "weigh"), [stack.record])
+        made_by = provenance(sections_of(config, "weigh"), [stack.record])
         record = {
             **found,
             "id": digest(found),

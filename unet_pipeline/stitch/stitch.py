@@ -16,6 +16,7 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline.audit.coverage import check_coverage
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config, Stitch
 from unet_pipeline.images import ngff
 from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
@@ -75,7 +76,7 @@ def stitch(
             "filled_px": int(table.filled_px),
             "files": write_list(output, [stack_plan.store, *tiffs], sums, mine.check),
             "tiffs": [path.name for path in tiffs],
-            "provenance": provenance(config.section("labels", "stitch"), [stack_plan.record, *sorted(records)]),
+            "provenance": provenance(sections_of(config, "stitch"), [stack_plan.record, *sorted(records)]),
         }
         mine.write(record)
     return record

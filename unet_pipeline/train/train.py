@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -32,8 +33,6 @@ from unet_pipeline.train.loop import TrainResult, train
 from unet_pipeline.train.losses import Loss
 from unet_pipeline.train.processes import present_group
 from unet_pipeline.train.training_stack import TrainingStack
-
-SECTIONS = ("labels", "normalise", "model", "augment", "train")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def train_model(
     )
     divided = divide(stacks, config.train, fold)
     balance = _class_weights(weighed, config)
-    sections = config.section(*SECTIONS)
+    sections = sections_of(config, "train")
     records = [*training, *validation]
     encoder_weights = _encoder_weights(config)
     made_by = {

@@ -1,8 +1,8 @@
 rule ensemble:
     """Make one model of those of a cross-validation: it answers with the mean of their probabilities."""
     input:
-        expand("results/folds/{fold}/model.json", fold=folds()),
-        expand("results/folds/{fold}/weights.safetensors", fold=folds()),
+        cards=expand("results/folds/{fold}/model.json", fold=GRAPH.folds),
+        weights=expand("results/folds/{fold}/weights.safetensors", fold=GRAPH.folds),
     output:
         "results/model/model.json",
         "results/model/weights.safetensors",
@@ -14,7 +14,7 @@ rule ensemble:
         "../../envs/torch.yaml"
     params:
         version=VERSION,
-        models=expand("results/folds/{fold}", fold=folds()),
+        models=lambda wildcards, input: [str(Path(card).parent) for card in input.cards],
         folder=folder_of_output,
     shell:
         r"""

@@ -18,7 +18,7 @@ rule evaluate:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section("labels", "evaluate"),
+        config=section("evaluate"),
     shell:
         r"""
         python -m unet_pipeline evaluate \

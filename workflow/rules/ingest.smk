@@ -4,7 +4,7 @@ rule ingest:
     The store `image.ome.zarr` lies beside the record; a stack that is Zarr already is used in place.
     """
     input:
-        sources,
+        of_stack(GRAPH.sources),
     output:
         "results/{stack}/ingest.json",
     log:
@@ -15,8 +15,8 @@ rule ingest:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section("labels", "ingest", "store"),
-        source=source_options,
+        config=section("ingest"),
+        source=of_stack(GRAPH.source_options),
     shell:
         r"""
         python -m unet_pipeline ingest \

@@ -13,13 +13,13 @@ rule predict:
         "../../envs/torch.yaml"
     threads: SETTINGS.compute.threads
     resources:
-        gpu=gpus(),
+        gpu=gpus(SETTINGS.compute.device),
         torch_threads=SETTINGS.compute.threads,
         torch_device=SETTINGS.compute.device,
     params:
         version=VERSION,
         config=section("predict"),
-        model=model_folder,
+        model=folder_of_model,
     shell:
         r"""
         python -m unet_pipeline predict \

@@ -1,8 +1,9 @@
 rule report:
     """Put the flow, the curves, the scores and pictures of every stack on one page."""
     input:
-        stacks=shown_stacks,
-        more=shown_files,
+        stacks=GRAPH.shown_stacks,
+        model=model_files,
+        more=GRAPH.shown_files,
     output:
         report("results/report.html", caption="../report/page.rst", category="Page", labels={"page": "all stacks"}),
     log:
@@ -13,8 +14,8 @@ rule report:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section(*RESULT_SECTIONS),
-        model=model_folder,
+        config=section("report"),
+        model=folder_of_model,
     shell:
         r"""
         python -m unet_pipeline report \

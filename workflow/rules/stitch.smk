@@ -2,11 +2,11 @@ rule stitch:
     """Prove that all regions together cover the stack once, then make its objects, pyramids and TIFF files."""
     input:
         tiles="results/{stack}/tiles.json",
-        regions=region_records,
+        regions=of_stack(GRAPH.region_records),
         model=model_files,
     output:
         record="results/{stack}/stitch.json",
-        tiffs=label_tiffs(),
+        tiffs=GRAPH.label_tiffs,
     log:
         "results/logs/stitch/{stack}.log",
     benchmark:
@@ -15,8 +15,8 @@ rule stitch:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section("labels", "predict", "stitch"),
-        model=model_folder,
+        config=section("stitch"),
+        model=folder_of_model,
     shell:
         r"""
         python -m unet_pipeline stitch \

@@ -2,7 +2,7 @@ rule tile:
     """Plan a stack: regions, shards and tiles; and create the empty store that prediction jobs fill."""
     input:
         ingest="results/{stack}/ingest.json",
-        model=plan_model_files,
+        model=plan_model,
     output:
         "results/{stack}/tiles.json",
     log:
@@ -13,10 +13,10 @@ rule tile:
         "../../envs/pipeline.yaml"
     params:
         version=VERSION,
-        config=section("labels", "store", "model", "tile", "predict"),
-        model=plan_model_options,
-        regions=region_count,
-        out_of_fold=out_of_fold_options,
+        config=section("tile"),
+        model=lambda wildcards, input: ["--model", folder_of_model(wildcards, input)] if input.model else [],
+        regions=of_stack(GRAPH.region_count),
+        out_of_fold=of_stack(GRAPH.out_of_fold_options),
     shell:
         r"""
         python -m unet_pipeline tile \

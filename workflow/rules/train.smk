@@ -5,9 +5,9 @@ rule train:
     model folder, so an interrupted training goes on where it was.
     """
     input:
-        train=expand("results/{stack}/weigh.json", stack=with_role("train")),
-        validate=expand("results/{stack}/weigh.json", stack=with_role("val")),
-        encoder=encoder_weights(),
+        train=expand("results/{stack}/weigh.json", stack=GRAPH.with_role("train")),
+        validate=expand("results/{stack}/weigh.json", stack=GRAPH.with_role("val")),
+        encoder=SETTINGS.model.encoder_weights or [],
     output:
         of_fold("results/model/model.json", "results/folds/{fold}/model.json"),
         of_fold("results/model/weights.safetensors", "results/folds/{fold}/weights.safetensors"),
@@ -20,17 +20,17 @@ rule train:
         "../../envs/torch.yaml"
     threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
-        gpu=gpus() * SETTINGS.compute.processes,
+        gpu=gpus(SETTINGS.compute.device) * SETTINGS.compute.processes,
         torch_threads=SETTINGS.compute.threads,
         torch_device=SETTINGS.compute.device,
         torch_processes=SETTINGS.compute.processes,
-        torch_watch=watched(),
+        torch_watch=GRAPH.watched,
     params:
         version=VERSION,
-        config=section("labels", "normalise", "model", "augment", "train"),
+        config=section("train"),
         folder=folder_of_output,
-        validate=validate_options,
-        fold=fold_options,
+        validate=lambda wildcards, input: ["--validate", *input.validate] if input.validate else [],
+        fold=lambda wildcards: ["--fold", wildcards.fold] if GRAPH.folds else [],
     shell:
         r"""
         python -m unet_pipeline train \

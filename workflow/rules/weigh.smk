@@ -13,7 +13,7 @@ rule weigh:
     threads: 1  # a large stack gains from more: --set-threads weigh=8
     params:
         version=VERSION,
-        config=section("labels", "store", "weigh"),
+        config=section("weigh"),
     shell:
         r"""
         python -m unet_pipeline weigh \

@@ -1,0 +1,117 @@
+"""The graph of the workflow: which stacks take which steps, and what each step is told and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import Config
+from unet_pipeline.stacks.table import StackRow, check_names, check_roles, load_stacks, source_files
+
+READ_BY = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")
+"""Columns of the table that say how a stack is read."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A configuration and a table of stacks, and what the workflow makes of them.
+
+    Paths of results are relative to the working directory, as the rules write them.
+
+    Attributes:
+        config: of the whole workflow.
+        stacks: the rows of the table, by name.
+    """
+
+    config: Config
+    stacks: Mapping[str, StackRow]
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], find: Callable[[str], str]) -> Graph:
+        """Check a configuration and the table that it names.
+
+        Args:
+            values: sections of the configuration, as plain values.
+            find: returns where the table of this name lies.
+
+        Raises:
+            PipelineError: for what is wrong with either, or with both together.
+        """
+        config = from_dict(values)
+        table = find(config.stacks)
+        stacks = load_stacks(table)
+        check_names(stacks)
+        check_roles(stacks, table, config.model.folder)
+        return cls(config, stacks)
+
+    def with_role(self, *roles: str) -> list[str]:
+        """Return the names of the stacks with one of these roles."""
+        return [name for name, row in self.stacks.items() if row.role in roles]
+
+    @property
+    def folds(self) -> range:
+        """Numbers of the folds of a cross-validation; none where one model is trained, or a finished one used."""
+        train = self.config.train
+        return range(train.folds if train.folds > 1 and not self.config.model.folder else 0)
+
+    @property
+    def predicted(self) -> list[str]:
+        """Names of the stacks that are predicted; in a cross-validation also those that train, out of fold."""
+        return self.with_role("val", "test", "predict", *(["train"] if self.folds else []))
+
+    @property
+    def scored(self) -> list[str]:
+        """Names of the predicted stacks that have labels to score against."""
+        return [name for name in self.predicted if self.stacks[name].labels]
+
+    @property
+    def learned(self) -> list[str]:
+        """Names of the stacks that training reads; none with a finished model."""
+        return [] if self.config.model.folder else self.with_role("train", "val")
+
+    @property
+    def label_tiffs(self) -> list[str]:
+        """The TIFF files of a stitched stack, where they are wanted; `{stack}` stands for its name."""
+        return ["results/{stack}/classes.tif", "results/{stack}/instances.tif"] if self.config.stitch.tiff else []
+
+    @property
+    def watched(self) -> str:
+        """What a training shows while it runs, with commas between."""
+        return ",".join(name for name, on in self.config.section("watch")["watch"].items() if on) or "none"
+
+    @property
+    def shown_stacks(self) -> list[str]:
+        """The last record of each stack, which the page starts from."""
+        trained = [f"results/{name}/ingest.json" for name in self.learned if name not in self.predicted]
+        return trained + [f"results/{name}/stitch.json" for name in self.predicted]
+
+    @property
+    def shown_files(self) -> list[str]:
+        """What else of the stacks the page shows: weight maps and scores."""
+        weights = [f"results/{name}/weigh.json" for name in self.learned]
+        return weights + [f"results/{name}/metrics.json" for name in self.scored]
+
+    def sources(self, stack: str) -> list[str]:
+        """Return the files that a stack is read from, each once."""
+        row = self.stacks[stack]
+        found = [file for source in (row.image, row.labels) if source for file in source_files(source, row.names)]
+        return list(dict.fromkeys(found))
+
+    def source_options(self, stack: str) -> list[str]:
+        """Return the cells of a stack's row that say how it is read, as options of `ingest`."""
+        row = self.stacks[stack]
+        return [f"--{name.replace('_', '-')}={cell}" for name in READ_BY if (cell := getattr(row, name))]
+
+    def region_count(self, stack: str) -> int:
+        """Return the number of prediction jobs of a stack."""
+        return int(self.stacks[stack].regions or self.config.tile.regions)
+
+    def region_records(self, stack: str) -> list[str]:
+        """Return the records of all regions of a stack."""
+        return [f"results/{stack}/regions/{region}.json" for region in range(self.region_count(stack))]
+
+    def out_of_fold_options(self, stack: str) -> list[str]:
+        """Say, as options of `tile`, whether each plane is predicted by the model that has not seen it."""
+        return ["--out-of-fold"] if self.stacks[stack].role == "train" else []
