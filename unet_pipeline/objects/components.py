@@ -113,9 +113,11 @@ def label_components(
     if min(*shape, *block_px) < 1:
         raise PipelineError("block_px", "volume and blocks of at least 1 px", f"{shape} in blocks {block_px}")
     tell = on_progress or (lambda done, total: None)
+    # a hole of 4-connected instances is 8-connected background: filling holes needs the corners too
     deep = options.across_planes and shape[0] > 1
     survey = Survey(shape, block_px, deep, options.connectivity == 8 or options.fill_holes, options.fill_holes)
     blocks = list(survey.blocks())
+    # pass 1 in the order of the blocks: each one meets the kept rows and columns of those above and to its left
     with closing(ahead(partial(_classes, read), blocks)) as surveyed:
         for done, (block, classes) in enumerate(zip(blocks, surveyed, strict=True), 1):
             survey.add(block, classes)
@@ -125,6 +127,7 @@ def label_components(
 
     def numbered(index: int) -> NDArray[np.uint32]:
         classes = _classes(read, blocks[index])
+        # the same classes get the same fragments, so pass 1 need not store them; other classes would be misnumbered
         if zlib.crc32(classes.data) != fragments.checksums[index]:
             raise PipelineError(blocks[index], "the classes read before", "others", fix="run again, undisturbed")
         made: NDArray[np.uint32] = ids[number(classes, options.fill_holes, fragments.offsets[index])[0]]
@@ -151,15 +154,18 @@ def _instances(
     """Return the instance of every fragment (0 for background) and the table of the instances."""
     both = np.concatenate([fragments.straight, fragments.diagonal])
     foreground, background = (fragments.straight, both) if options.connectivity == 4 else (both, fragments.straight)
+    # fragments of one class that touch are one component; contacts of different classes join nothing
     a, b = ends(foreground)
     root = join(len(fragments.area), foreground[fragments.class_index[a] == fragments.class_index[b]])
     area, first = np.zeros_like(fragments.area), fragments.first.copy()
     np.add.at(area, root, fragments.area)
     np.minimum.at(first, root, fragments.first)
+    # small components go before holes are filled, so that a speck keeps no hole open
     kept = (fragments.class_index > 0) & (area[root] >= options.min_area_px)
     owner = np.where(kept, root, 0)
     if options.fill_holes:
         owner = _fill_holes(fragments, owner, background)
+    # ids in the order of the first pixels: they depend neither on the blocks nor on the numbers of the fragments
     heads = np.unique(owner[kept])
     heads = heads[np.argsort(first[heads])]
     number = np.zeros(len(owner), np.uint32)
@@ -178,11 +184,13 @@ def _fill_holes(fragments: Fragments, owner: NDArray[Any], contacts: Keys) -> ND
     owner: (fragments,) instance of each fragment, 0 for background; contacts: pairs that touch in the connectivity of
     the background.
     """
+    # background that touches background is one hole or the outside, dropped components included
     a, b = ends(contacts)
     back = owner == 0
     hole = join(len(owner), contacts[back[a] & back[b]])
     is_open = np.zeros(len(owner), np.bool_)
     is_open[hole[fragments.is_open & back]] = True
+    # contacts between background and instances; where smallest and largest neighbour agree there is only one
     rim = back[a] != back[b]
     inside, around = hole[np.where(back[a], a, b)[rim]], owner[np.where(back[a], b, a)[rim]]
     lowest, highest = np.full_like(owner, MAX_FRAGMENTS), np.zeros_like(owner)

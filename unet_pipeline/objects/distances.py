@@ -72,6 +72,7 @@ def _nearest(ids: NDArray[np.uint32], radius_px: float, nearest_id: NDArray[np.u
     radius = _whole_radius(ids, radius_px)
     result = TwoNearest(nearest_id, np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32))
     if ids.size:
+        # pass 1 looks downwards only: what lies above a row, pass 2 carries along as it goes down
         near, far = np.empty(ids.shape, np.uint16), np.empty(ids.shape, np.uint16)
         _scan_below(ids, radius, near, far)
         _scan_rows(ids, radius, _largest_square(min(radius_px, radius + 1)), near, far, *result)
@@ -88,6 +89,7 @@ def near_another(labels: NDArray[Any], radius_px: float) -> NDArray[np.bool_]:
     if radius_px > FEW_PX:
         d1_squared, d2_squared = two_distances(labels, radius_px)
         return np.asarray((d1_squared == 0) & (d2_squared < BEYOND_RADIUS))
+    # few enough neighbours to look at each one; a pixel is done at the first that has another label
     ids, radius = as_ids(labels), math.floor(radius_px)
     span = range(-radius, radius + 1)
     around = [(y, x) for y in span for x in span if 0 < y * y + x * x <= radius_px**2]
@@ -168,6 +170,7 @@ def _scan_below(ids: Any, radius: int, near: Any, far: Any) -> None:
                 near[y, x] = below + 1 if below < radius else _NONE
             else:
                 near[y, x] = 0
+                # the nearest label below becomes the second one; if it is this pixel's own, the second one stays
                 if below != _NONE and ids[y + 1 + below, x] != ids[y, x]:
                     beyond = below
             far[y, x] = beyond + 1 if beyond < radius else _NONE
@@ -193,6 +196,7 @@ def _step_above(row: Any, y: int, rows: Any, labels: Any) -> None:
     """
     for x in range(row.size):
         label = np.int64(row[x])
+        # only a new label moves the former one to second place; the same label again is just nearer
         changed = label != 0 and label != labels[0, x]
         rows[1, x] = rows[0, x] if changed else rows[1, x]
         labels[1, x] = labels[0, x] if changed else labels[1, x]
@@ -207,6 +211,7 @@ def _merge_columns(
     """Write the keys of the two nearest distinct labels of every column, at row y, to columns (2, x) int64."""
     for x in range(ids.shape[1]):
         first = second = none
+        # of a column no third label can matter: two others are nearer, from every pixel of the row
         for k in range(2):
             up = y - rows[k, x]
             found = labels[k, x] != 0 and up <= radius
@@ -217,6 +222,7 @@ def _merge_columns(
         if far[y, x] != _NONE:
             down = np.int64(far[y, x])
             first, second = _insert(down * down << 32 | np.int64(ids[y + down, x]), first, second)
+        # a square beyond the limit counts as none, whatever its label
         columns[0, x], columns[1, x] = min(first, none), min(second, none)
 
 
@@ -240,11 +246,14 @@ def _search(near: Any, far: Any, radius: int, none: Any, first: Any, second: Any
     near, far: (radius + x + radius) int64, the two keys of each column; first, second: (x) int64, filled here, holding
     the key of "none" at first.
     """
+    # where one label alone is in sight no second one will come: waiting for it would search to the end of the radius
     only = _only_label(near, far, none)
+    # nearest columns first, left and right together: column k can give no square below k²
     for k in range(radius + 1 if only != 0 else 0):
         near_left, near_right = near[radius - k :], near[radius + k :]
         far_left, far_right = far[radius - k :], far[radius + k :]
         square, worst = np.int64(k * k << 32), np.int64(0)
+        # the whole run shares k, so that the compiler makes vector instructions of this loop
         for x in range(first.size):
             a, b = _insert(near_left[x] + square, first[x], second[x])
             a, b = _insert(far_left[x] + square, a, b)
@@ -264,12 +273,14 @@ def _scan_rows(
     height, width = ids.shape
     none = np.int64(limit + 1) << 32
     rows, labels = np.zeros((2, width), np.int64), np.zeros((2, width), np.int64)
+    # columns beyond both sides hold "none", so that the search needs no test for the edge
     columns = np.full((2, width + 2 * radius), none)
     first, second = np.empty(width, np.int64), np.empty(width, np.int64)
     for y in range(height):
         _step_above(ids[y], y, rows, labels)
         _merge_columns(ids, y, radius, near, far, rows, labels, none, columns[:, radius : radius + width])
         first[:], second[:] = none, none
+        # in short runs: one pixel far from every label would else keep its whole row searching
         for start in range(0, width, _RUN):
             run, seen = slice(start, start + _RUN), slice(start, start + _RUN + 2 * radius)
             _search(columns[0, seen], columns[1, seen], radius, none, first[run], second[run])

@@ -33,6 +33,7 @@ def flood(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArra
 
 @compiled
 def _append(pixel: Any, height: Any, queue: Any, first: Any, last: Any) -> None:
+    """Let a pixel wait behind all others of its height."""
     queue[pixel] = -1
     if first[height] < 0:
         first[height] = pixel
@@ -43,10 +44,15 @@ def _append(pixel: Any, height: Any, queue: Any, first: Any, last: Any) -> None:
 
 @compiled
 def _flood(heights: Any, labels: Any, queue: Any, planes: int, rows: int, columns: int) -> None:
-    """Flood flat arrays. queue[pixel] is the pixel after it among those of its height; first and last by height."""
+    """Flood flat arrays from the labelled pixels.
+
+    queue[pixel] is the pixel that waits behind it at the same height. There is one such chain for each of the 2¹⁶ - 1
+    heights, with its ends in `first` and `last`: a priority queue without sorting, first in, first out at each height.
+    """
     first, last = np.full(OUTSIDE, -1, np.int64), np.full(OUTSIDE, -1, np.int64)
     area = rows * columns
     lowest: Any = OUTSIDE
+    # all seed pixels wait from the beginning, in raster order, which settles ties between seeds
     for pixel in range(labels.size):
         if labels[pixel] != 0 and heights[pixel] != OUTSIDE:
             _append(pixel, heights[pixel], queue, first, last)
@@ -54,16 +60,19 @@ def _flood(heights: Any, labels: Any, queue: Any, planes: int, rows: int, column
     steps = np.array([-area, -columns, -1, 1, columns, area])
     while lowest < OUTSIDE:
         pixel = first[lowest]
+        # this chain is empty; a lower pixel that is reached later sets `lowest` back
         if pixel < 0:
             lowest += 1
             continue
         first[lowest] = queue[pixel]
+        # flat indices know no edges: a step from the last column would lead into the next row
         plane, row, column = pixel // area, pixel // columns % rows, pixel % columns
         room = (plane > 0, row > 0, column > 0, column < columns - 1, row < rows - 1, plane < planes - 1)
         for k in range(6):
             if room[k]:
                 beside = pixel + steps[k]
                 if labels[beside] == 0 and heights[beside] != OUTSIDE:
+                    # labelled when it begins to wait, so that each pixel waits once and the first to reach it wins
                     labels[beside] = labels[pixel]
                     _append(beside, heights[beside], queue, first, last)
                     lowest = min(lowest, np.int64(heights[beside]))

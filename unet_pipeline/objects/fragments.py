@@ -142,6 +142,7 @@ class Survey:
         kept, turn = (block.plane if self.deep else 0), block.y.start // self.block_px[0] % 2
         columns = self.columns[kept, : labels.shape[0]]
         self._note(labels)
+        # the kept row has a pixel more at each side than the plane: corner contacts reach beyond the block's columns
         if block.y.start:
             row = np.pad(labels[0], 1)  # with the pixels that share a corner with the block
             self._note(np.stack([self.rows[1 - turn, kept, block.x.start : block.x.stop + 2], row]))
@@ -182,6 +183,7 @@ def ends(keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 @compiled
 def _find(parent: Any, fragment: Any) -> Any:
     """Return the smallest fragment joined with this one."""
+    # halve the path on the way, so that later searches are short
     while parent[fragment] != fragment:
         parent[fragment] = parent[parent[fragment]]
         fragment = parent[fragment]
@@ -190,6 +192,7 @@ def _find(parent: Any, fragment: Any) -> Any:
 
 @compiled
 def _unite(parent: Any, a: Any, b: Any) -> None:
+    """Join the trees of two fragments; the smaller root stays the root."""
     a, b = _find(parent, a), _find(parent, b)
     parent[max(a, b)] = min(a, b)
 
@@ -200,6 +203,7 @@ def join(count: int, keys: Any) -> Any:
     parent = np.arange(count)
     for key in keys:
         _unite(parent, key >> 32 & 0xFFFFFFFF, key & 0xFFFFFFFF)
+    # a parent is smaller than its fragment and so already points to its root
     for fragment in range(count):
         parent[fragment] = parent[parent[fragment]]
     return parent
@@ -219,6 +223,7 @@ def _link(classes: Any, whole: bool, labels: Any, parent: Any) -> int:
     labels of their trees. Returns the number of labels.
     """
     count = 0
+    # raster order: both neighbours that matter have their labels, and every root is the smallest label of its tree
     for y in range(classes.shape[0]):
         for x in range(classes.shape[1]):
             kind = _kind(classes[y, x])
@@ -251,6 +256,7 @@ def number(classes: Any, whole: bool, offset: int) -> Any:
     labels = np.zeros((height, width), np.uint32)
     parent = np.zeros(height * width + 1, np.uint32)
     count, total = _link(classes, whole, labels, parent), 0
+    # replace each root by its final number, in ascending order: fragments are numbered by their first pixels
     for label in range(1, count + 1):
         if parent[label] == label:
             total += 1
@@ -284,6 +290,7 @@ def _pairs(labels: Any, others: Any, down: int, right: int) -> Any:
     """Return the keys of the different fragments labels[y, x], others[y + down, x + right], some more than once."""
     height, width = labels.shape
     start, stop = max(0, -right), min(width, width - right)
+    # count first, because a noisy block has as many contacts as pixels and most blocks have few
     bound = 0
     for y in range(height - down):
         here, there = labels[y, start:stop], others[y + down, start + right : stop + right]
@@ -296,6 +303,7 @@ def _pairs(labels: Any, others: Any, down: int, right: int) -> Any:
         for x in range(here.size):
             if here[x] != there[x] and here[x] != 0 and there[x] != 0:
                 key = np.int64(min(here[x], there[x])) << 32 | np.int64(max(here[x], there[x]))
+                # along a straight border the same pair comes again and again
                 if key != last:
                     keys[found] = last = key
                     found += 1

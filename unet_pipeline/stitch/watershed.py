@@ -113,16 +113,19 @@ def divide(
     def sure(*place: Any) -> NDArray[np.uint8]:
         return np.where(read_heights(probabilities, *place) <= limit, classes.read_label(*place), np.uint8(0))
 
+    # seeds and pieces are 4-connected like the flood's neighbours: a piece holds all pixels that its seeds can reach
     found = label_blocks(sure, seeds, ComponentOptions(4, deep, options.seed_min_area_px), f"seeds {name}")
     whole = label_blocks(classes.read_label, pieces, ComponentOptions(4, deep), f"pieces {name}")
     if LARGEST_CLASS + len(found.id) + len(whole.id) >= 2**32:
         raise PipelineError(stack_plan.store, "less than 4294967040 objects and seeds", "more", fix="use components")
+    # only pieces with several seeds need a flood, mostly few; the others are their own part
     boxes, several = _survey(pieces, seeds, len(whole.id))
     floods = Floods(Layers(pieces, seeds, probabilities), boxes, several, len(found.id), scratch_folder(scratch))
     blocks = list(parts.blocks())
     with Progress(len(blocks), f"watershed {name}") as progress:
         progress.say(f"{int(several.sum())} of {len(whole.id)} pieces have several seeds")
         for place in blocks:
+            # a flood may take long before the shard is written: ask before it too whether the job was taken over
             check()
             parts.write(*place, floods.parts(place))
             progress.advance()
@@ -217,11 +220,13 @@ class Floods:
         """Return the parts of a shard, (y, x) uint32; call it for the shards in raster order."""
         here = self.layers.read(*place)
         ids = here[0]
+        # parts that are not flooded are numbered behind the seeds, which number those that are: no number comes twice
         parts = np.where(ids > 0, ids + np.uint32(LARGEST_CLASS + self.seed_count), np.uint32(0))
         for piece in np.unique(ids[self.several[ids]]).tolist():
             box = self._box(piece)
             inside, own = box.shared(place)
             flooded = self._flooded(piece, box, place, here)[place[0] - box.planes.start, *own]
+            # 0 in the box is another piece, or none
             parts[inside] = np.where(flooded > 0, flooded + np.uint32(LARGEST_CLASS), parts[inside])
         return parts
 
@@ -235,6 +240,7 @@ class Floods:
             return self._map("kept", box, np.uint32, self._kept[piece])
         pixels, inside = int(np.prod(box.shape)), box.within(place)
         large = pixels > IN_MEMORY_PX
+        # kept in a file if other shards will ask for the rest of the piece, or if it is too large for memory
         labels = np.zeros(box.shape, np.uint32) if inside and not large else self._keep(piece, box, pixels)
         heights = self._map("heights", box, np.uint16) if large else np.empty(box.shape, np.uint16)
         queue = self._map("queue", box, np.int64) if large else np.empty(box.shape, np.int64)

@@ -1,4 +1,4 @@
-"""Training and validation tiles: which, and from where.
+"""Training and validation tiles: how they are chosen and read.
 
 A training tile is a pure function of (seed, step, index) and the kind of device it is made on: there is no sampler
 state, so a resumed training sees the same tiles, and threads that read ahead cannot change them.
@@ -123,11 +123,11 @@ class ValidationTile:
 
         Target pixels beyond the plane are `IGNORE`, so that no pixel counts twice.
         """
-        reach = [
+        axes = [
             torch.arange(start - geometry.before, start + tile_px + geometry.after, dtype=torch.float64)
             for start in (self.row, self.column)
         ]
-        positions = augment.mirror(torch.stack(torch.meshgrid(*reach, indexing="ij")), self.stack.size)
+        positions = augment.mirror(torch.stack(torch.meshgrid(axes, indexing="ij")), self.stack.size)
         image = Windows(self.stack).view(self.plane, positions).image()
         target = torch.full((tile_px, tile_px), IGNORE, dtype=torch.uint8)
         boundary = torch.zeros((tile_px, tile_px), dtype=torch.float32)
@@ -179,4 +179,5 @@ def _nth_block(stacks: Sequence[TrainingStack], ends: Any, number: int, tile_px:
 
 
 def _annotated(tile: ValidationTile, tile_px: int) -> bool:
-    return bool((tile.stack.target.read_label(tile.plane, *tile.inside(tile_px)) != IGNORE).any())
+    rows, columns = tile.inside(tile_px)
+    return bool((tile.stack.target.read_label(tile.plane, rows, columns) != IGNORE).any())

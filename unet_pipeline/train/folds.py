@@ -21,7 +21,7 @@ STRIP_PX = 512
 DRAW = 2015
 """Sets the random numbers of the division apart from those of tiles, which are drawn by the same seed."""
 
-Place = tuple[int, int]
+StackPlane = tuple[int, int]
 """Index of a stack, and a plane of it."""
 
 
@@ -119,7 +119,7 @@ def _annotated(stack: TrainingStack, plane: int) -> bool:
     return any(bool((stack.target.read_label(plane, rows, slice(0, width)) != IGNORE).any()) for rows in strips)
 
 
-def shuffled(planes: Sequence[Sequence[int]], seed: int) -> list[Place]:
+def shuffled(planes: Sequence[Sequence[int]], seed: int) -> list[StackPlane]:
     """Return (stack, plane) of all planes: stack after stack, the planes of each in an order drawn by the seed."""
     return [
         (index, each[int(number)])
@@ -128,12 +128,12 @@ def shuffled(planes: Sequence[Sequence[int]], seed: int) -> list[Place]:
     ]
 
 
-def dealt(places: Sequence[Place], folds: int) -> list[list[Place]]:
+def dealt(places: Sequence[StackPlane], folds: int) -> list[list[StackPlane]]:
     """Deal shuffled planes out like cards: folds that differ by one plane at most, of each stack and in all."""
     return [list(places[fold::folds]) for fold in range(folds)]
 
 
-def drawn(places: Sequence[Place], share: float) -> list[Place]:
+def drawn(places: Sequence[StackPlane], share: float) -> list[StackPlane]:
     """Return a share of two or more shuffled planes, evenly over the stacks: at least one, and never all."""
     count = min(max(round(share * len(places)), 1), len(places) - 1)
     return [places[number * len(places) // count] for number in range(count)]

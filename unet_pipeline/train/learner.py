@@ -1,4 +1,4 @@
-"""What a training works with: network, optimiser, tiles; and how its state goes to the checkpoint and back."""
+"""The parts of a training: network, optimiser, tiles; and the way of its state to the checkpoint and back."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ damaged is then restored without training again."""
 
 @dataclass(frozen=True)
 class Settings:
-    """The sections of the configuration that training uses, and the file of section `model` an encoder starts from."""
+    """The sections of the configuration that training uses, and the weights file that an encoder starts from."""
 
     train: Train = Train()
     augment: Augment = Augment()
@@ -55,7 +55,7 @@ class Settings:
 
 @dataclass
 class State:
-    """What a step changes besides the weights and what the optimiser remembers; all of it is in the checkpoint.
+    """The values a step changes besides the weights and the optimiser's; all of them are in the checkpoint.
 
     Attributes:
         step: weight updates done.
@@ -97,9 +97,11 @@ class Learner:
     def enter(self, step: int) -> None:
         """Make ready for a step: in the first `freeze_steps` the encoder keeps its weights and its batch statistics."""
         if isinstance(self.network, EncoderUNet):
+            # set in every step, not once at its turn, so that a training resumed on either side of the turn is right
             encoder = self.network.encoder
             learns = step >= self.settings.train.freeze_steps
             encoder.requires_grad_(learns)
+            # evaluation mode too, else batch normalisation would go on averaging the statistics of a frozen encoder
             self.network.train()
             encoder.train(learns)
 
@@ -107,12 +109,14 @@ class Learner:
         """Yield this process's part of the batches of steps `first`, `first` + 1, ..."""
         options, workers = self.settings.train, self.validation.workers
         frozen = min(options.freeze_steps, options.steps)
+        # two runs of steps, because a frozen encoder leaves room for larger batches; a resumed training begins in either
         for start, stop, batch in (
             (first, frozen, options.freeze_batch),
             (max(first, frozen), options.steps, options.batch),
         ):
             if start < stop:
                 share = self.group.share(batch)
+                # closed with this generator, so that no thread goes on reading after an error
                 with closing(batches(self.sampler, self.device, range(start, stop), share, workers)) as made:
                     yield from made
 
@@ -134,9 +138,11 @@ def prepare(
         PipelineError: a device, precision, tile size or class weights that do not fit.
     """
     group, device = present_group(), own_device(choose_device(settings.compute))
+    # the format that the device has enters the digest below: a checkpoint of another arithmetic is not resumed
     options = replace(settings.train, precision=usable_precision(device, settings.train.precision, "train.precision"))
     settings = replace(settings, train=options)
     card.geometry.check_keep(options.tile_px, "train.tile_px")
+    # refuse batches that the processes cannot divide before anything is built
     group.share(options.batch)
     if options.freeze_steps:
         group.share(options.freeze_batch, "train.freeze_batch")
@@ -207,6 +213,8 @@ def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCa
 
 def save(learner: Learner, state: State, check: Check) -> None:
     """Write the checkpoint of a state whose losses have been read."""
+    # all that the next step depends on besides the seed: weights, what the optimiser remembers, and the scale of the
+    # loss; tiles and dropout are functions of the step and need no state
     remembered = buffers(learner.network, learner.optimiser)
     parts = {"model": learner.network.state_dict(), "optimiser": remembered, "best": state.best}
     tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
@@ -234,6 +242,7 @@ def resume(learner: Learner, progress: Progress) -> State:
     except PipelineError as error:
         progress.say(f"starting from step 0, the checkpoint cannot be used: {error}")
         return State()
+    # the digest covers the configuration and the inputs; the shapes show a network that this version builds otherwise
     shapes = {f"model.{name}": tensor.shape for name, tensor in learner.network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items() if name.startswith("model.")}
     if checkpoint.state["digest"] != learner.digest or found != shapes:

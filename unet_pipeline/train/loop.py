@@ -30,6 +30,7 @@ from unet_pipeline.model.device import autocast
 from unet_pipeline.model.models import save_model
 from unet_pipeline.records.files import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.records.layout import HISTORY_FILE
+from unet_pipeline.train.feed import Batch
 from unet_pipeline.train.guards import Termination, explain_memory, reproducible
 from unet_pipeline.train.history import Row, history_text
 from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, save
@@ -40,7 +41,7 @@ from unet_pipeline.train.training_stack import TrainingStack, check_stacks
 from unet_pipeline.train.validation import Score
 
 ROWS = 500
-"""Rows of the history besides the validations: a row sums up steps / ROWS steps."""
+"""Rows of the history besides the validations: a row averages the loss over steps / ROWS steps."""
 
 CHECK_EVERY_ON_GPU = 20
 """Steps between looks at the losses on a GPU: each look waits for it."""
@@ -126,46 +127,63 @@ def train(
 
 
 def _loop(learner: Learner, state: State, progress: Progress, termination: Termination, check: Check) -> None:
-    """Learning rate, forward, backward, clip, step, log, validate, checkpoint; until `train.steps`."""
-    options, network, group = learner.settings.train, learner.network, learner.group
-    optimiser, scaler = learner.optimiser, learner.scaler
+    """Update the weights, log, validate and write checkpoints, until `train.steps`."""
+    options, group = learner.settings.train, learner.group
     look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
     row_every = max(1, options.steps // ROWS)
-    with closing(learner.batches(state.step)) as tiles:
-        for image, target, boundary in tiles:
-            learner.enter(state.step)
-            rate = _set_rate(optimiser, learning_rate(options, state.step))
-            torch.manual_seed(dropout_seed(options.seed, state.step, group.rank))
-            with autocast(learner.device, options.precision):
-                logits = network(image)
-            loss = _loss(learner, logits, target, boundary)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            group.sum_gradients(network)
-            if options.clip > 0:
-                scaler.unscale_(optimiser)
-                nn.utils.clip_grad_norm_(network.parameters(), options.clip)
-            scaler.step(optimiser)
-            scaler.update()
-            optimiser.zero_grad()
-
+    with closing(learner.batches(state.step)) as batches:
+        for batch in batches:
+            rate, loss = _update(learner, state.step, batch)
             state.step += 1
-            state.unread.append(group.sum(loss.detach()))
+            # the loss stays on the device: reading it here would make every step wait for the GPU
+            state.unread.append(loss)
             last = state.step == options.steps
             look = state.step % look_every == 0
+            # all processes stop after the same step: one that went on alone would wait for the others' gradients
             stop = (look or group.size == 1) and group.any(termination.requested, learner.device)
+            # the last step is always validated: its weights may be the best
             validate = bool(learner.validation_tiles) and (last or state.step % options.validate_every == 0)
             row = last or validate or state.step % row_every == 0
+            # a checkpoint after the last step lets a model whose files were lost be written again without training
             keep = last or stop or state.step % options.checkpoint_every == 0
+            # a row averages the losses and a checkpoint stores them, so both need them read, and found finite, first
             if row or keep or look:
                 _read_losses(state, options)
             if row:
-                score = learner.validation.score(network, learner.class_weights) if validate else None
+                score = learner.validation.score(learner.network, learner.class_weights) if validate else None
                 _add_row(learner, state, rate, score)
+            # after the row, so that a resumed training goes on behind it and does not write it twice
             if keep:
                 _keep(learner, state, check)
             if stop and not last:
                 raise _terminated(state.step, options.steps)
             progress.advance(1, _note(state))
+
+
+def _update(learner: Learner, step: int, batch: Batch) -> tuple[float, torch.Tensor]:
+    """Learning rate, forward, backward, clip, step; return the learning rate and the loss of the whole batch."""
+    image, target, boundary = batch
+    options, network, optimiser, scaler = learner.settings.train, learner.network, learner.optimiser, learner.scaler
+    learner.enter(step)
+    rate = _set_rate(optimiser, learning_rate(options, step))
+    # seeded anew in each step, so that a resumed training drops the same units as an unbroken one
+    torch.manual_seed(dropout_seed(options.seed, step, learner.group.rank))
+    with autocast(learner.device, options.precision):
+        logits = network(image)
+    loss = _loss(learner, logits, target, boundary)
+    # float16 gradients of a small loss would round to 0: the scaler enlarges the loss, and `scaler.step` undoes it
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    # summed before clipping: the norm that is clipped is that of the whole batch
+    learner.group.sum_gradients(network)
+    if options.clip > 0:
+        # the limit is meant for the true gradients
+        scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(network.parameters(), options.clip)
+    # skips the update where a scaled gradient overflowed; `update` then lowers the scale
+    scaler.step(optimiser)
+    scaler.update()
+    optimiser.zero_grad()
+    return rate, learner.group.sum(loss.detach())
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
@@ -178,6 +196,7 @@ def _loss(learner: Learner, logits: torch.Tensor, target: torch.Tensor, boundary
     """Return this process's part of the loss of the whole batch."""
     weight = pixel_weight(target, boundary, learner.class_weights)
     numerators, denominators = learner.loss.sums(logits, target, weight)
+    # divided by the sum over all processes: the parts, and so the gradients, then add up to those of the whole batch
     return total(numerators, learner.group.sum(denominators))
 
 

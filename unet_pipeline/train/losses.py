@@ -1,4 +1,4 @@
-"""What is minimised: the paper's weighted cross-entropy, and the named others.
+"""Losses: the paper's weighted cross-entropy, and the others that `train.loss` names.
 
 Every loss is a sum of terms, each the quotient of two sums over the batch, so that tiles, and processes that share a
 batch, can be added up before dividing. A pixel-wise term is sum(w l) / sum(w) with the pixel's weight w of the paper's
@@ -78,22 +78,23 @@ class Loss:
             Two tensors (terms,) float32.
         """
         logits, annotated = logits.float(), target != IGNORE
-        known = torch.where(annotated, target, 0)
+        # any legal class will do where nobody annotated: those pixels count 0 in every term
+        classes = torch.where(annotated, target, 0)
         weight = torch.where(annotated, weight, 0.0)
         parts = []
         for term in self.terms:
             if term == "dice":
-                parts.append(_dice_sums(probabilities(logits, self.activation), known, annotated))
+                parts.append(_dice_sums(probabilities(logits, self.activation), classes, annotated))
             else:
-                values = self._of_pixels(term, logits, known)
+                values = self._of_pixels(term, logits, classes)
                 parts.append((torch.where(annotated, weight * values, 0.0).sum(), weight.sum()))
         numerators, denominators = zip(*parts, strict=True)
         return torch.stack(numerators), torch.stack(denominators)
 
-    def _of_pixels(self, term: str, logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def _of_pixels(self, term: str, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         if term == "focal":
-            return focal(logits, known, self.gamma, self.alpha)
-        return PIXELWISE[term](logits, known)
+            return focal(logits, classes, self.gamma, self.alpha)
+        return PIXELWISE[term](logits, classes)
 
     def __call__(self, logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Return the loss of a batch, a scalar; the arguments are those of `sums`: (n, classes, y, x) and (n, y, x)."""
@@ -114,33 +115,33 @@ def probabilities(logits: torch.Tensor, activation: Activation) -> torch.Tensor:
     return logits.softmax(dim=1) if activation == "softmax" else logits.sigmoid()
 
 
-def cross_entropy(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """Return -log p of the target class, Ronneberger et al. 2015 eq. 1; (n, classes, y, x), (n, y, x) to (n, y, x)."""
-    return -_of_target(logits.log_softmax(dim=1), known)
+    return -_of_target(logits.log_softmax(dim=1), classes)
 
 
-def focal(logits: torch.Tensor, known: torch.Tensor, gamma: float, alpha: float | None) -> torch.Tensor:
+def focal(logits: torch.Tensor, classes: torch.Tensor, gamma: float, alpha: float | None) -> torch.Tensor:
     """Return -alpha_t (1 - p)^gamma log p of the target class, Lin et al. 2017 eq. 5.
 
     Args:
         logits: (n, classes, y, x).
-        known: (n, y, x) int64 class index.
+        classes: (n, y, x) int64 class index of the target.
         gamma: how much pixels that are nearly right count less; 0 gives the cross-entropy.
         alpha: weight of the objects' classes, background (class 0) has 1 - alpha; None weighs both 1.
 
     Returns:
         (n, y, x).
     """
-    log_p = _of_target(logits.log_softmax(dim=1), known)
+    log_p = _of_target(logits.log_softmax(dim=1), classes)
     # 1 - p is 0 where the network is sure: the power's gradient would be infinite there with gamma < 1
     values = -((-torch.expm1(log_p)).clamp(min=1e-6) ** gamma) * log_p
-    return values if alpha is None else values * torch.where(known > 0, alpha, 1 - alpha)
+    return values if alpha is None else values * torch.where(classes > 0, alpha, 1 - alpha)
 
 
-def binary_cross_entropy(logits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def binary_cross_entropy(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """Return the mean over the classes of the cross-entropy of a sigmoid each, (n, y, x); shapes of `cross_entropy`."""
     # log(1 + e^z) summed, less z of the target: what -t log s(z) - (1 - t) log(1 - s(z)) is, without overflow
-    return (softplus(logits).sum(dim=1) - _of_target(logits, known)) / logits.shape[1]
+    return (softplus(logits).sum(dim=1) - _of_target(logits, classes)) / logits.shape[1]
 
 
 PIXELWISE: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -149,22 +150,24 @@ PIXELWISE: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = 
 }
 
 
-def _of_target(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def _of_target(values: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """Return the values (n, classes, y, x) of the target class, (n, y, x)."""
     # gather, not nll_loss: on CUDA only gather has a deterministic gradient
-    return values.gather(1, known[:, None])[:, 0]
+    return values.gather(1, classes[:, None])[:, 0]
 
 
-def _dice_sums(shares: torch.Tensor, known: torch.Tensor, annotated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _dice_sums(
+    predicted: torch.Tensor, classes: torch.Tensor, annotated: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum of 1 - Dice over the tiles of a batch with annotated pixels, and their number.
 
     The Dice coefficient of a tile is the mean over the classes of 2 sum(p t) / (sum(p) + sum(t)) over annotated pixels
     (Milletari et al. 2016, with the sums of the first power).
     """
     mask = annotated[:, None].float()
-    wanted = one_hot(known, shares.shape[1]).movedim(-1, 1) * mask
-    shares = shares * mask
-    both, sizes = (shares * wanted).sum(dim=(2, 3)), (shares + wanted).sum(dim=(2, 3))
+    wanted = one_hot(classes, predicted.shape[1]).movedim(-1, 1) * mask
+    predicted = predicted * mask
+    both, sizes = (predicted * wanted).sum(dim=(2, 3)), (predicted + wanted).sum(dim=(2, 3))
     missed = 1 - ((2 * both + SMOOTH_PX) / (sizes + SMOOTH_PX)).mean(dim=1)
     some = annotated.flatten(1).any(dim=1).float()
     return (missed * some).sum(), some.sum()

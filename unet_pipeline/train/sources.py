@@ -1,4 +1,4 @@
-"""Where training tiles are sampled: windows read from a stack, or planes that stay on the device that learns."""
+"""Sources of training tiles: windows read from a stack, or planes that stay on the device that learns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unet_pipeline.train import augment
 from unet_pipeline.train.training_stack import Label, TrainingStack
 
 RESIDENT_SHARE = 0.25
-"""Part of a GPU's memory that planes may fill; the rest is for the network."""
+"""Share of a GPU's memory that planes may fill; the rest is for the network."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Source(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where sampling positions have to be, and tiles are."""
+        """The device on which positions must lie, and on which tiles are made."""
         ...
 
     @property
     def annotated(self) -> bool:
-        """Whether every pixel is known to be."""
+        """Whether it is certain that every pixel is annotated; False also where nobody has looked."""
         ...
 
     def view(self, plane: int, positions: torch.Tensor) -> View:
@@ -80,12 +80,12 @@ class Windows:
 
     def view(self, plane: int, positions: torch.Tensor) -> View:
         """Look at a plane at positions (2, y, x) float64, px within it: only their bounding box is read."""
-        stack, window = self.stack, augment.box(positions)
-        corner = torch.tensor([part.start for part in window], dtype=positions.dtype)
+        stack, (rows, columns) = self.stack, augment.box(positions)
+        corner = torch.tensor([rows.start, columns.start], dtype=positions.dtype)
         return View(
-            lambda: as_tensor(stack.normaliser(stack.image.read(plane, *window)), np.float32),
-            lambda: as_tensor(stack.target.read_label(plane, *window), np.uint8),
-            lambda: as_tensor(stack.boundary.read_label(plane, *window), np.float32)[None],
+            lambda: as_tensor(stack.normaliser(stack.image.read(plane, rows, columns)), np.float32),
+            lambda: as_tensor(stack.target.read_label(plane, rows, columns), np.uint8),
+            lambda: as_tensor(stack.boundary.read_label(plane, rows, columns), np.float32)[None],
             (positions - corner[:, None, None]).float(),
         )
 
@@ -110,13 +110,13 @@ class Resident:
     @classmethod
     def load(cls, stack: TrainingStack, device: torch.device) -> Resident:
         """Copy the used planes of a stack to a device."""
-        every = slice(0, stack.size[0]), slice(0, stack.size[1])
+        rows, columns = slice(0, stack.size[0]), slice(0, stack.size[1])
 
         def labels(label: Label, dtype: npt.DTypeLike) -> dict[int, torch.Tensor]:
-            return {plane: as_tensor(label.read_label(plane, *every), dtype).to(device) for plane in stack.used}
+            return {plane: as_tensor(label.read_label(plane, rows, columns), dtype).to(device) for plane in stack.used}
 
         images = {
-            plane: as_tensor(stack.normaliser(stack.image.read(plane, *every)), np.float32).to(device)
+            plane: as_tensor(stack.normaliser(stack.image.read(plane, rows, columns)), np.float32).to(device)
             for plane in stack.used
         }
         targets = labels(stack.target, np.uint8)

@@ -16,7 +16,7 @@ CACHE_BYTES = 1_000_000_000
 
 
 class Image(Protocol):
-    """Grey values, read plane by plane; `PlaneArray` and the readers of `inputs` are such."""
+    """Grey values, read plane by plane, as `PlaneArray` and the readers of `images` give them."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -29,7 +29,7 @@ class Image(Protocol):
 
 
 class Label(Protocol):
-    """A value per pixel, read plane by plane; `PlaneArray` is such."""
+    """One value per pixel, read plane by plane, as `PlaneArray` gives them."""
 
     def read_label(self, plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         """Return (rows, columns)."""
@@ -125,13 +125,11 @@ def _decoded_bytes(stack: TrainingStack) -> int:
 
 
 def _decode(stack: TrainingStack) -> TrainingStack:
-    every = slice(0, stack.size[0]), slice(0, stack.size[1])
-    one_channel = stack.image.shape[0], 1, *stack.size
-    return replace(
-        stack,
-        image=MemoryPlanes(stack.image.shape, {plane: stack.image.read(plane, *every) for plane in stack.used}),
-        target=MemoryPlanes(one_channel, {plane: stack.target.read_label(plane, *every)[None] for plane in stack.used}),
-        boundary=MemoryPlanes(
-            one_channel, {plane: stack.boundary.read_label(plane, *every)[None] for plane in stack.used}
-        ),
-    )
+    rows, columns = slice(0, stack.size[0]), slice(0, stack.size[1])
+
+    def decoded(label: Label) -> MemoryPlanes:
+        planes = {plane: label.read_label(plane, rows, columns)[None] for plane in stack.used}
+        return MemoryPlanes((stack.image.shape[0], 1, *stack.size), planes)
+
+    image = MemoryPlanes(stack.image.shape, {plane: stack.image.read(plane, rows, columns) for plane in stack.used})
+    return replace(stack, image=image, target=decoded(stack.target), boundary=decoded(stack.boundary))
