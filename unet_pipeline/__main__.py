@@ -23,7 +23,7 @@ RESULT = "a record, a store, a model folder, a stack's folder, results/, or a fi
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Write the seeded demo stacks with their ground truth."""
+    """Write the seeded demo stacks with their reference."""
     from unet_pipeline.stacks.demo import write_demo
 
     write_demo(options.output, _say)
@@ -118,8 +118,7 @@ def export(options: argparse.Namespace) -> None:
     from unet_pipeline.model.export.export import export
 
     credit = Credit(options.name, tuple(options.author), options.license)
-    how = options.probabilities, options.same_size
-    _say(export(options.model, options.format, options.output, *how, credit))
+    _say(export(options.model, options.format, options.output, options.probabilities, options.same_size, credit))
 
 
 def summary(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Where a configuration comes from: YAML files, or JSON text on the command line."""
+"""Sources of a configuration: YAML files, or JSON text on the command line."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ ENCODER_DEPTH = {"vgg16": 4, "resnet50": 5}
 
 @dataclass(frozen=True)
 class Labels:
-    """What the pixel values of label images mean."""
+    """The meaning of the pixel values of label images."""
 
     kind: Literal["instances", "classes"] = key(
         "instances", "instances: 0 is background, every other value one object; classes: values as in `values`"
@@ -45,21 +45,19 @@ class Labels:
 
 @dataclass(frozen=True)
 class Ingest:
-    """Pictures of different sizes in one stack."""
+    """The treatment of planes of different sizes in one stack."""
 
     sizes: Literal["same", "pad", "square"] = key(
         "same", "same: other sizes are refused; pad: to the largest height and width; square: resized and padded"
     )
-    square_px: int = key(
-        512, "with sizes square: side of every plane, px; pictures keep their ratio of sides", 16, 8192
-    )
-    fill: Literal["grey", "mirror"] = key("grey", "what is put around a smaller picture; its labels are `ignore` there")
+    square_px: int = key(512, "with sizes square: side of every plane, px; planes keep their ratio of sides", 16, 8192)
+    fill: Literal["grey", "mirror"] = key("grey", "what is put around a smaller plane; its labels are `ignore` there")
     grey: float = key(128.0, "with fill grey: the grey value, in the numbers of the image", 0, 65535)
 
 
 @dataclass(frozen=True)
 class Store:
-    """How Zarr arrays are cut and compressed."""
+    """The chunks, shards and compression of Zarr arrays."""
 
     chunk_px: int = key(512, "edge of a chunk, the unit of reading, px; a multiple of 16", 16, 8192)
     shard_px: int = key(4096, "edge of a shard, the file one job writes, px; a multiple of chunk_px", 16, 65536)
@@ -68,7 +66,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Normalise:
-    """How grey values become the numbers the network sees. Never measured on a tile: that would make seams."""
+    """The scaling of grey values for the network. It is never measured on a tile: that would make seams."""
 
     method: Literal["percentile", "zscore", "range", "fixed", "none"] = key(
         "percentile",
@@ -175,7 +173,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Tile:
-    """How an image is cut for prediction; changes speed and memory, never the result."""
+    """The division of an image for prediction; it changes speed and memory, never the result."""
 
     tile_px: int | Literal["auto"] = key(
         "auto", "kept output of one network pass, px; a multiple of 2^depth, or auto: measured and remembered", 2, 16384
@@ -185,7 +183,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Predict:
-    """The forward pass and what is stored of it."""
+    """The forward pass and the probabilities that are stored."""
 
     precision: Precision = key("float32", "number format of the convolutions")
     batch: int = key(1, "tiles per network pass", 1, 1024)
@@ -199,7 +197,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Stitch:
-    """From classes to objects and files."""
+    """The way from classes to objects and files."""
 
     method: Literal["components", "watershed"] = key("components", "watershed divides what is connected by its seeds")
     seed: float = key(0.8, "for watershed: pixels at least this probable are seeds", 0.01, 1)
@@ -213,14 +211,14 @@ class Stitch:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Which scores are computed where labels exist."""
+    """The scores that are computed where a reference exists."""
 
     isbi: bool = key(False, "ISBI 2012 scores (thinned V_rand, V_info; warping, Rand, pixel error), planes <= 16 Mpx")
 
 
 @dataclass(frozen=True)
 class Report:
-    """The page."""
+    """The report page and its pictures."""
 
     panel_px: int = key(384, "largest side of a shown crop, px of the image", 64, 4096)
     planes: int = key(1, "planes shown of each stack", 1, 16)
@@ -231,7 +229,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Compute:
-    """How the machine is used. A change here reruns nothing."""
+    """The use of the machine. A change here reruns nothing."""
 
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is a GPU, else the CPU")
     threads: int = key(2, "CPU threads of a training or prediction job; recorded: it moves float32 sums", 1, 1024)
@@ -241,7 +239,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a training shows while it runs, beside the model. A change here reruns nothing."""
+    """The files that a training shows while it runs, beside the model. A change here reruns nothing."""
 
     tensorboard: bool = key(False, "scalars as TensorBoard event files in results/model/tensorboard")
     samples: bool = key(False, "image, labels and prediction at every validation as PNG in results/model/samples")

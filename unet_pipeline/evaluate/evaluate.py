@@ -73,17 +73,19 @@ def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config
 def _overlaps(stack_plan: StackPlan, in_volume: bool) -> tuple[OverlapTable, npt.NDArray[np.int64]]:
     """Return the overlaps of all objects, and the confusion of classes; pixels nobody annotated are left out."""
     stack, size = stack_plan.stack, len(stack_plan.classes)
-    true_classes, true_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
+    reference_classes, reference_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
     classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES)
     tables, counts = [], np.zeros((size, size), np.int64)
     blocks = list(instances.blocks())
     with Progress(len(blocks), f"evaluate {stack.name}") as progress:
         for plane, rows, columns in blocks:
-            truth = true_classes.read_label(plane, rows, columns)
-            known = truth != IGNORE
-            counts += confusion(truth, classes.read_label(plane, rows, columns), size, IGNORE)
-            truth, found = (array.read_label(plane, rows, columns)[known] for array in (true_instances, instances))
-            tables.append(OverlapTable.of(truth, found, plane=0 if in_volume else plane))
+            reference = reference_classes.read_label(plane, rows, columns)
+            annotated = reference != IGNORE
+            counts += confusion(reference, classes.read_label(plane, rows, columns), size, IGNORE)
+            expected, found = (
+                array.read_label(plane, rows, columns)[annotated] for array in (reference_instances, instances)
+            )
+            tables.append(OverlapTable.of(expected, found, plane=0 if in_volume else plane))
             progress.advance()
     return OverlapTable.merge(tables), counts
 

@@ -1,4 +1,4 @@
-"""Who overlaps whom: the sparse, additive count of label pairs from which the scores of objects follow."""
+"""Overlaps of objects: the sparse, additive count of label pairs from which the scores of objects follow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_ID = 2**32 - 1
 
 @dataclass(frozen=True, eq=False)
 class OverlapTable:
-    """How many pixels each pair of a reference label and a result label shares: a sparse contingency table.
+    """The number of pixels that each pair of a reference label and a result label shares: a sparse contingency table.
 
     Rows are unique and sorted by (reference, result); 0 is background, and pairs with 0 are kept, so that the
     areas of all labels follow from the table. Tables of the blocks of an image add up to the table of the image.
@@ -36,7 +36,7 @@ class OverlapTable:
 
         Args:
             reference: integers of any shape, 0 is background, ids up to 2^32 - 1. Leave out pixels that must not
-                count (nobody annotated them) before the call: `of(reference[known], result[known])`.
+                count (nobody annotated them) before the call: `of(reference[annotated], result[annotated])`.
             result: integers of the same shape.
             plane: for 2D objects whose ids start anew in each plane: the plane's number, from 0, by which equal ids
                 of different planes stay different objects (id + plane · 2^32). Keep 0 where ids span the planes.

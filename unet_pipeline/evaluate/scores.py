@@ -1,9 +1,9 @@
-"""Scores of labels against a reference, from counts alone: who overlaps whom, and which class became which.
+"""Scores of labels against a reference, from counts alone: the overlaps of objects, and the confusion of classes.
 
 The counts add up, so a volume of any size is scored block by block: `OverlapTable` for objects, `confusion`
 for classes. A value that has no meaning (a mean over no objects) is None, never NaN.
 
-What each score forgives differs, and scores of different kinds must not share an axis. CTC SEG does not punish
+Each score forgives other faults, so scores of different kinds must not share an axis. CTC SEG does not punish
 objects that are not in the reference; average precision does; V_rand and V_info look at the reference's foreground
 only; Dice and IoU of classes cannot tell one object from two that touch.
 """
@@ -66,7 +66,7 @@ def seg_score(table: OverlapTable) -> SegScore:
 
 @dataclass(frozen=True)
 class MatchScore(Score):
-    """How many objects were found, at one IoU threshold; a ratio of nothing to nothing is None."""
+    """The number of objects found at one IoU threshold; a ratio of nothing to nothing is None."""
 
     threshold: float
     true_positives: int
@@ -121,7 +121,7 @@ def _match_score(pairs: _Pairs, admitted: NDArray[np.bool_], threshold: float) -
 
 @dataclass(frozen=True)
 class PartitionScore(Score):
-    """How well the result divides the reference's foreground, 0..1, 1 is best; None without foreground."""
+    """Scores of the division of the reference's foreground, 0..1, 1 is best; None without foreground."""
 
     value: float | None
     """split and merge together, weighted by alpha"""

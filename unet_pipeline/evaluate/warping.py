@@ -1,4 +1,4 @@
-"""The warping error: what differs between a reference and a result once harmless shifts of boundaries are forgiven.
+"""The warping error: the pixels that differ from a reference once harmless shifts of boundaries are forgiven.
 
 Jain et al. 2010, "Boundary learning by optimization with topological constraints", CVPR, 2488-2495: the reference
 is deformed towards the result one simple point at a time, so that no cell appears, vanishes, splits, merges, gains or
@@ -100,7 +100,7 @@ _flip: Callable[[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64], int], 
 
 @dataclass(frozen=True)
 class Warping(Score):
-    """What still differs between the warped reference and the result, in pixels."""
+    """The pixels that still differ between the warped reference and the result."""
 
     mismatches: int
     """all of them: the warping error of Jain et al. 2010"""

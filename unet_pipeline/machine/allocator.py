@@ -1,4 +1,4 @@
-"""What the C library does with the memory of freed arrays: given back at once, or kept for the next ones.
+"""The memory of freed arrays: the C library gives it back at once, or keeps it for the next ones.
 
 Left alone, glibc learns to keep ever larger pieces, and each thread keeps its own: a stage whose threads pass arrays on
 then holds several times the memory it uses. Networks on a CPU, however, free and take hundreds of megabytes in every

@@ -1,4 +1,4 @@
-"""Slurm: would it take the jobs of a run? Asked once, before the first of them is submitted.
+"""Slurm: a check, before the first job of a run is submitted, that it would take them all.
 
 Slurm refuses some requests only when a job is submitted, and lets others wait for ever, e.g. for more minutes than the
 partition allows. Snakemake's message then names neither the reason nor, for grouped jobs, what Slurm said.
@@ -31,7 +31,7 @@ NODES = "%P|%l|%c|%m|%G"
 
 @dataclass(frozen=True)
 class Request:
-    """What one Slurm job asks for.
+    """The resources that one Slurm job asks for.
 
     Attributes:
         job: the rule, or the rules of a group.
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has: CPUs, memory in MB, GPUs."""
+    """The resources of a node: CPUs, memory in MB, GPUs."""
 
     cpus: int
     mem_mb: int
@@ -72,7 +72,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Site:
-    """What Slurm says of itself.
+    """The partitions, accounts and settings of a Slurm.
 
     Attributes:
         partitions: by name.

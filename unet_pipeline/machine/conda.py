@@ -1,4 +1,4 @@
-"""What `--use-conda` needs of the machine Snakemake runs on, before it makes the environments of `envs/`."""
+"""A check that `--use-conda` can make the environments of `envs/` on the machine Snakemake runs on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prepare(environment: MutableMapping[str, str]) -> None:
     """Let conda find itself, and the CUDA build of PyTorch also on a login node without a GPU.
 
     Conda-forge's CUDA builds depend on the driver (`__cuda`). Where conda sees none it could not make the environment
-    of `envs/torch.yaml` for nodes that have one, so it is told a version; a driver or a user's own value goes first.
+    of `envs/torch.yaml` for nodes that have one, so this sets a version; a driver or a user's own value goes first.
 
     Args:
         environment: the variables conda will be started with; changed in place.

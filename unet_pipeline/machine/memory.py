@@ -1,4 +1,4 @@
-"""How much memory this process may still take: of the machine, and of the control group a scheduler has put it in."""
+"""The memory that this process may still take: of the machine, and of the control group a scheduler put it in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work side by side that keeps its order: items made ahead of their consumer, results put away behind their maker."""
+"""Threads that keep the order of the work: items are read ahead, results are written behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Means of several answers for one window: of its mirrorings, and of the members of an ensemble.
 
-What is averaged are probabilities; what is returned are logits again, of which the softmax (or the sigmoid) is that
-mean. All that follows a network, the proof too, therefore works on one answer or on the mean of many alike.
+Probabilities are averaged, and logits are returned whose softmax (or sigmoid) is that mean. All that follows a
+network, the proof too, therefore works alike on one answer and on the mean of many.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unet_pipeline.model.geometry import Geometry
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Mirroring = tuple[bool, bool, bool]
-"""Whether rows are reversed, whether columns are, and whether they then change places."""
+"""Three switches: reverse the rows, reverse the columns, and then exchange rows and columns."""
 
 FLIPS: tuple[Mirroring, ...] = tuple((rows, columns, False) for rows in (False, True) for columns in (False, True))
 MIRRORINGS: dict[str, tuple[Mirroring, ...]] = {

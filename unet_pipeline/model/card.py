@@ -1,4 +1,4 @@
-"""What a model is, readable without torch: network, classes, normalisation, geometry, training record.
+"""The card of a model, readable without torch: network, classes, normalisation, geometry, training record.
 
 A model is a folder of two files, `weights.safetensors` (tensors, no pickle) and `model.json` (this card, which holds
 the SHA-256 of the first).

@@ -1,4 +1,4 @@
-"""A seeded, realistic stack of touching cells with its ground truth, so that the pipeline runs without any data.
+"""A seeded, realistic stack of touching cells with its reference, so that the pipeline runs without any data.
 
 Cells are noisy ellipses that press against each other; where two meet only a thin darker seam shows. Brightness
 differs from cell to cell, the light is uneven, and camera noise is added.
@@ -50,7 +50,7 @@ STACKS = (
 
 
 def write_demo(folder: Path, report: Callable[[str], None] = lambda line: None) -> None:
-    """Write every demo stack as `{name}.tif` and its ground truth as `{name}_labels.tif` (uint16 instances)."""
+    """Write every demo stack as `{name}.tif` and its reference as `{name}_labels.tif` (uint16 instances)."""
     for stack in STACKS:
         planes = [cells(stack.shape[1:], np.random.default_rng([stack.seed, plane])) for plane in range(stack.shape[0])]
         image = np.stack([_camera(grey, stack.dtype) for grey, _ in planes])

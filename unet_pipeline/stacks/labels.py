@@ -1,4 +1,4 @@
-"""What label images mean, and the classic mistakes in them caught before they cost a training."""
+"""The meaning of label images, and the classic mistakes in them, caught before they cost a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stack after ingest: where its image and reference lie, and what is known of them.
+"""A stack after ingest: its image, its reference, and their facts.
 
 Every later stage opens a stack by its record, `ingest.json`; paths in it are relative to the record, so that a
 results folder can be moved.
@@ -105,7 +105,7 @@ class Stack:
             raise PipelineError(place, what, f"{tuple(shape)} {dtype}", fix=again(self.record))
 
     def _in_place(self) -> Path:
-        """Find the image that is used in place: seen from the project folder, wherever that lies today."""
+        """Find the image that is used in place: seen from the project folder, which may have moved since."""
         source = self.facts["image"]["source"]
         found = next((path for path in untold(source, self.record) if path.exists()), None)
         if found is None:

@@ -1,4 +1,4 @@
-"""Streaming statistics of grey values: everything a normalisation can ask for, in one or two passes."""
+"""Statistics of grey values that normalisations use, from one or two passes over the blocks."""
 
 from __future__ import annotations
 

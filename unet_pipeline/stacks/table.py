@@ -20,12 +20,12 @@ Rows = Iterable[Row]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 WHOLE = re.compile(r"[0-9]{1,9}")
 LARGEST = 2**26
-"""Bytes of a table."""
+"""Largest size of a table, bytes."""
 
 
 @dataclass(frozen=True)
 class StackRow:
-    """One stack, as the table says it; an empty cell takes the default."""
+    """One row of the table; an empty cell takes the default."""
 
     stack: str = key("", "name: letters, digits, '.', '_', '-'; unique; names the folder results/{stack}")
     image: str = key("", "image file, folder, glob or Zarr store; relative to the working directory")
@@ -143,7 +143,7 @@ def _check_number(text: str, where: str) -> None:
 
 
 def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder: str | None) -> None:
-    """Refuse a table that leaves no model to predict with, and a finished model folder that is none.
+    """Refuse a table that leaves no model to predict with, and a model folder that holds no model.
 
     Args:
         stacks: the rows by name.
@@ -165,7 +165,7 @@ def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder:
 
 
 def check_names(stacks: Mapping[str, StackRow]) -> None:
-    """Refuse lists of names that are none; those that do not exist yet may be made by a rule.
+    """Refuse lists of names that cannot be read; a list that does not exist yet may be made by a rule.
 
     Raises:
         PipelineError: naming the list and its line.

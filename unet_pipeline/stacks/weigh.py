@@ -1,8 +1,8 @@
 """Weigh: training targets and the paper's boundary weight of a labelled stack, block by block.
 
-Stored are the class each pixel shall get (touching objects parted by a gap) and the boundary term alone. The class
-weights w_c of the formula depend on the whole training set, so training adds them; that way a new training stack
-costs only its own weights.
+The store holds the target, in which a gap parts touching objects, and the boundary term of the weight map. The class
+weights w_c of the formula depend on the whole training set, so training adds them: a new training stack then costs
+only its own boundary term.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import boundary_term, halo_px, open_gaps, vanished_ids
 
 MANY = 2**18
-"""Ids that may be gathered twice before they are sorted."""
+"""Number of ids that may be gathered before they are sorted and each is kept once."""
 
 BLOCK_PX = 1024
 """Edge of a block of work, px: keeps working memory flat whatever the shard."""
@@ -47,8 +47,8 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
         stack: a labelled, ingested stack.
         config: sections labels, store and weigh are used.
         output: `results/{stack}/weigh.json`; the store lies beside it.
-        threads: blocks worked on at a time; the result depends on neither this
-        block_px: nor the edge of the blocks, px.
+        threads: blocks worked on at a time; the result does not depend on it.
+        block_px: edge of a block, px; the result does not depend on it.
 
     Returns:
         The record: class counts of the target, largest weight, vanished objects.
@@ -80,7 +80,7 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a shard is worked on: blocks of `edge_px` that look `halo_px` beyond, `threads` at a time."""
+    """The division of a shard: blocks of `edge_px` with a halo of `halo_px`, `threads` of them at a time."""
 
     edge_px: int
     halo_px: int
@@ -89,33 +89,35 @@ class Blocks:
 
 def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Blocks, check: Check) -> Tally:
     """Write targets and boundary terms shard by shard, and count."""
-    target, boundary = _create(store, stack.grid, config, check)
-    classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
+    targets, boundaries = _create(store, stack.grid, config, check)
+    reference_classes, reference_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
     tally, gap_px = Tally(), config.weigh.gap_px
-    shards = list(target.blocks())
+    shards = list(targets.blocks())
 
     def work(plane: int, block: HaloBlock) -> BlockResult:
-        ids, known = instances.read_label(plane, *block.outer), classes.read_label(plane, *block.inner)
+        (outer_rows, outer_columns), (rows, columns) = block.outer, block.inner
+        ids = reference_instances.read_label(plane, outer_rows, outer_columns)
+        classes = reference_classes.read_label(plane, rows, columns)
         parted = open_gaps(ids, gap_px)
-        goal, term = _block(parted, known, block.local, config.weigh, sigma_px)
+        target, term = _block(parted, classes, block.local, config.weigh, sigma_px)
         before, after = present(ids[block.local]), present(parted[block.local])
-        return BlockResult(block.place, goal, term, before, after, np.bincount(goal.ravel(), minlength=256))
+        return BlockResult(block.place, target, term, before, after, np.bincount(target.ravel(), minlength=256))
 
-    def write(plane: int, rows: slice, columns: slice, goal: npt.NDArray[Any], term: npt.NDArray[Any]) -> None:
-        target.write(plane, rows, columns, goal)
-        boundary.write(plane, rows, columns, term)
+    def write(plane: int, rows: slice, columns: slice, target: npt.NDArray[Any], term: npt.NDArray[Any]) -> None:
+        targets.write(plane, rows, columns, target)
+        boundaries.write(plane, rows, columns, term)
         progress.advance()
 
     with Progress(len(shards), f"weigh {stack.name}") as progress:
         with behind(write) as write_soon:
             for plane, rows, columns in shards:
                 shape = rows.stop - rows.start, columns.stop - columns.start
-                goal, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-                parts = halo_blocks(rows, columns, blocks.edge_px, blocks.halo_px, target.shape[2:])
+                target, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+                parts = halo_blocks(rows, columns, blocks.edge_px, blocks.halo_px, targets.shape[2:])
                 for found in ahead(partial(work, plane), parts, blocks.threads):
-                    goal[found.place], term[found.place] = found.goal, found.term
+                    target[found.place], term[found.place] = found.target, found.term
                     tally.add(plane, found)
-                write_soon(plane, rows, columns, goal, term)
+                write_soon(plane, rows, columns, target, term)
         if vanished := tally.vanished():
             progress.say(f"{vanished} object(s) are so thin that the gap of {gap_px} px leaves nothing of them")
     return tally
@@ -125,7 +127,7 @@ class BlockResult(NamedTuple):
     """Target and boundary term of a block, its place in the shard, its ids before and after gaps, px per class."""
 
     place: Window
-    goal: npt.NDArray[np.uint8]
+    target: npt.NDArray[np.uint8]
     term: npt.NDArray[np.float32]
     before: npt.NDArray[Any]
     after: npt.NDArray[Any]
@@ -159,7 +161,7 @@ class Gathered:
 
 @dataclass
 class Tally:
-    """What is counted over all blocks.
+    """Counts over all blocks.
 
     Attributes:
         counts: pixels per class of the target, (256,).
@@ -183,7 +185,7 @@ class Tally:
         self.largest = max(self.largest, float(found.term.max()))
 
     def as_record(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the part of the record that was counted, for class names."""
+        """Return the counted part of the record; `names` are those of the classes."""
         return {
             "class_counts": dict(zip(names, self.counts[: len(names)].tolist(), strict=True)),
             "ignored": int(self.counts[IGNORE]),
@@ -226,17 +228,17 @@ def _create(store: Path, grid: ngff.Grid, config: Config, check: Check) -> tuple
 
 
 def _block(
-    parted: npt.NDArray[Any], known: npt.NDArray[Any], local: Window, options: Weigh, sigma_px: float
+    parted: npt.NDArray[Any], classes: npt.NDArray[Any], local: Window, options: Weigh, sigma_px: float
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return target and boundary term of a block.
 
     Args:
         parted: instance ids of the block and its halo, gaps opened.
-        known: class indices of the block alone.
+        classes: class indices of the block alone.
         local: where the block lies in `parted`.
         options: the section `weigh`.
         sigma_px: sigma in px.
     """
     term = boundary_term(parted, options.w0, sigma_px, options.formula)[local]
-    goal = np.where((parted[local] == 0) & (known != IGNORE), 0, known).astype(np.uint8)
-    return goal, term
+    target = np.where((parted[local] == 0) & (classes != IGNORE), 0, classes).astype(np.uint8)
+    return target, term

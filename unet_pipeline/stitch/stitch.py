@@ -1,7 +1,7 @@
 """Stitch: prove that every shard was written once, then make objects, pyramid and files for others.
 
-Tiles never overlap and need no blending: stitching is checking. What is left to do is what no single job can see:
-objects that cross shards.
+Tiles never overlap and need no blending, so nothing is left to join but the objects that cross shards, which no single
+job can see.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def stitch(
         records: the region records, in any order.
         config: sections labels, predict and stitch are used.
         output: `results/{stack}/stitch.json`.
-        card: of the model the regions must come from; None takes any, if it is one.
+        card: of the model that all regions must come from; None takes any one model.
 
     Returns:
         The record: coverage, pixels of each class, objects, areas, files, provenance.
@@ -83,7 +83,7 @@ def stitch(
 
 
 def class_areas(stack_plan: StackPlan) -> list[dict[str, Any]]:
-    """Return how much of a stack the network gave to each class, in class order.
+    """Return the pixels and the area of each class of a stack, in class order.
 
     Returns:
         For each class: name; pixels, of all planes; share of the stack's pixels, 0..1; area_um2, the same pixels in

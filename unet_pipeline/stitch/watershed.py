@@ -75,7 +75,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Layers:
-    """What lies over each other: the pieces, their seeds, and how far each pixel is from certain."""
+    """Three layers of a volume: the pieces, their seeds, and the heights, which say how far a pixel is from certain."""
 
     pieces: PlaneArray
     seeds: PlaneArray
@@ -198,7 +198,7 @@ def _extend(ids: Any, seeds: Any, plane: int, top: int, left: int, boxes: Any, s
 
 @dataclass
 class Floods:
-    """Floods pieces when the first shard that holds some of them asks, and keeps those that others will ask for.
+    """Floods a piece when the first shard that holds some of it is written, and keeps it if other shards need it too.
 
     Attributes:
         layers: pieces, seeds and heights.

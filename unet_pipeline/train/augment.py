@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, eq=False)
 class Transform:
-    """What happens to one tile.
+    """The change of one tile.
 
     Attributes:
         matrix: (2, 2); source offset from the centre = matrix @ output offset from the centre, both (y, x).

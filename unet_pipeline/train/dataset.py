@@ -26,7 +26,7 @@ TRIES = 32
 
 
 class Tile(NamedTuple):
-    """What the network learns from; a batch is the same with a leading axis n.
+    """One training example; a batch is the same with a leading axis n.
 
     Attributes:
         image: (channels, y, x) float32, normalised, the size the network reads.

@@ -24,16 +24,16 @@ from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, PLANES_FILE, W
 from unet_pipeline.records.provenance import provenance, told
 
 MOST = 64
-"""Members of an ensemble; see `modelcard.Architecture`."""
+"""Most members of an ensemble; see `card.Architecture`."""
 
 OWN = ("weights_sha256", "training")
-"""What cards of members may differ in, besides the number of their own members."""
+"""Keys in which the cards of members may differ, besides the number of their own members."""
 
-TOLD = ("fold", "selected", "selected_step", "train_loss", "validation_loss", "validation_dice", "held_out")
-"""What the card of an ensemble repeats of each member's training record, where it is there."""
+REPEATED = ("fold", "selected", "selected_step", "train_loss", "validation_loss", "validation_dice", "held_out")
+"""Keys that the card of an ensemble repeats of the training record of each member that has them."""
 
-APART = (*TOLD, "digest", "history_sha256", "planes_sha256", "provenance")
-"""What is not repeated for all members together, even where they agree in it."""
+APART = (*REPEATED, "digest", "history_sha256", "planes_sha256", "provenance")
+"""Keys that are not repeated for all members together, even where they agree."""
 
 
 def ensemble(models: Sequence[Path], folder: Path) -> ModelCard:
@@ -110,7 +110,7 @@ def _record(models: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any
     }
     each = [
         {"model": told(model), "weights_sha256": card.weights_sha256}
-        | {key: record[key] for key in TOLD if key in record}
+        | {key: record[key] for key in REPEATED if key in record}
         for model, card, record in zip(models, cards, records, strict=True)
     ]
     losses = [record.get("validation_loss") for record in records]

@@ -1,4 +1,4 @@
-"""Which labelled planes train and which validate: a share that is held out, or the folds of a cross-validation.
+"""The labelled planes divided into training and validation: a share held out, or the folds of a cross-validation.
 
 Planes are drawn by `train.seed` alone, stack by stack, so that each stack gives its part; a stack that is added at the
 end of the table moves no plane of the others from one fold to another.

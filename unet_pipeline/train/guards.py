@@ -1,4 +1,4 @@
-"""What surrounds a training: fixed arithmetic, a polite end on SIGTERM, and plain words for a full GPU."""
+"""Guards around a training: fixed arithmetic, a polite end on SIGTERM, and plain words for a full GPU."""
 
 from __future__ import annotations
 

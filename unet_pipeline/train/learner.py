@@ -38,8 +38,8 @@ from unet_pipeline.train.training_stack import TrainingStack, in_memory
 from unet_pipeline.train.validation import Validation
 
 CHECKPOINT = Path(".training") / "state.safetensors"
-"""Where in the model folder the state of a training is kept, of a finished one too: a model whose files were lost or
-damaged is then restored without training again."""
+"""The checkpoint in the model folder. It stays after the training: a model whose files were lost or damaged is then
+restored without training again."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Learner:
         """Yield this process's part of the batches of steps `first`, `first` + 1, ..."""
         options, workers = self.settings.train, self.validation.workers
         frozen = min(options.freeze_steps, options.steps)
-        # two runs of steps, because a frozen encoder leaves room for larger batches; a resumed training begins in either
+        # two runs of steps, because a frozen encoder leaves room for larger batches; a resumed training begins in one
         for start, stop, batch in (
             (first, frozen, options.freeze_batch),
             (max(first, frozen), options.steps, options.batch),

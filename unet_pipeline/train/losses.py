@@ -56,7 +56,7 @@ class Loss:
 
     @property
     def activation(self) -> Activation:
-        """What makes probabilities of the logits that this loss trains."""
+        """The function that makes probabilities of the logits that this loss trains."""
         return "sigmoid" if "binary_cross_entropy" in self.name else "softmax"
 
     @property

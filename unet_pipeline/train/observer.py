@@ -1,7 +1,7 @@
-"""What a training shows while it runs, on request: scalars for TensorBoard, and pictures of a prediction.
+"""Files that show a training while it runs, on request: scalars for TensorBoard, and images of a prediction.
 
 None of it is part of the model. The event file begins anew whenever a training starts or goes on, with the rows of
-history so far, so that no step stands in it twice, wherever the training was cut off. Pictures of steps that the
+history so far, so that no step stands in it twice, wherever the training was cut off. Images of steps that the
 training has not come to, or of another training, are removed.
 """
 

@@ -19,7 +19,7 @@ from torch import distributed, nn
 from unet_pipeline.errors import PipelineError
 
 PATIENCE = timedelta(minutes=30)
-"""How long processes wait for one another, longer than any validation."""
+"""Time that processes wait for one another, longer than any validation."""
 
 
 @dataclass(frozen=True)

@@ -117,16 +117,16 @@ def train_model(
     network = architecture(config.model, channels, len(classes))
     card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation, made_by)
     key = digest([sections, fold, [sha256_file(path) for path in [*records, *encoder_weights]]])
-    settings = Settings(config.train, config.augment, config.compute, config.watch, *encoder_weights)
-    data = divided.train, [*divided.validate, *checks]
+    settings = Settings(config.train, config.augment, config.compute, config.watch, next(iter(encoder_weights), None))
+    validate = [*divided.validate, *checks]
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:
-            return train(*data, card, balance, settings, folder, key, unheard)
+            return train(divided.train, validate, card, balance, settings, folder, key, unheard)
     name = "train" if fold is None else f"train fold {fold}"
     with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, name) as progress:
         _list_planes(folder, divided, mine.check)
-        return train(*data, card, balance, settings, folder, key, progress, mine.check)
+        return train(divided.train, validate, card, balance, settings, folder, key, progress, mine.check)
 
 
 def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[Any]:

@@ -29,7 +29,7 @@ from unet_pipeline.model.geometry import Geometry
 KIND = "bioimageio"
 INPUT, OUTPUT = "image", "segmentation"
 EPS = 1e-9
-"""What bioimage.io adds to a range it divides by; ours adds nothing."""
+"""Number that bioimage.io adds to a range before it divides by it; ours adds nothing."""
 
 PAPERS = (
     ("Ronneberger, Fischer, Brox: U-Net, MICCAI 2015", "10.1007/978-3-319-24574-4_28"),
@@ -39,7 +39,7 @@ PAPERS = (
 
 @dataclass(frozen=True)
 class Credit:
-    """Who made a model and who may use it.
+    """The makers of a model and the licence to use it.
 
     Attributes:
         name: of the model; 5 to 64 letters, digits, spaces and _ + - ( ).

@@ -77,7 +77,7 @@ class Exported(nn.Module):
 
     @property
     def output_name(self) -> str:
-        """What the output is called: "probabilities" or "logits"."""
+        """Name of the output: "probabilities" or "logits"."""
         return "probabilities" if self.probabilities else "logits"
 
 
@@ -101,13 +101,13 @@ def traced_example(module: Exported) -> torch.Tensor:
     return example(module, images=2, rows=1, columns=2)
 
 
-def compare(name: str, module: Exported, again: Callable[[torch.Tensor], torch.Tensor]) -> float:
+def compare(name: str, module: Exported, exported: Callable[[torch.Tensor], torch.Tensor]) -> float:
     """Compare an exported network with the original at two sizes that it was not traced with.
 
     Args:
         name: what it was exported to, for the message.
         module: the original.
-        again: the exported network, read back: (n, channels, y, x) to (n, classes, y', x').
+        exported: the exported network, read back: (n, channels, y, x) to (n, classes, y', x').
 
     Returns:
         The largest difference, as a part of the largest absolute value of the original.
@@ -118,7 +118,7 @@ def compare(name: str, module: Exported, again: Callable[[torch.Tensor], torch.T
     largest = 0.0
     for image in (example(module, 1, 2, 0, seed=1), example(module, 3, 0, 1, seed=2)):
         with torch.inference_mode():
-            wanted, found = module(image), again(image)
+            wanted, found = module(image), exported(image)
         if wanted.shape != found.shape:
             raise PipelineError(name, f"the network's output {tuple(wanted.shape)}", tuple(found.shape), fix=_REPORT)
         scale = float(wanted.abs().max()) or 1.0

@@ -32,8 +32,8 @@ def write_torchscript(module: Exported, path: Path) -> float:
                 module, traced_example(module), check_trace=False
             )
         torch.jit.save(traced, str(path), _extra_files=facts(module))
-        again = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return compare("torchscript", module, again)
+        exported = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return compare("torchscript", module, exported)
 
 
 def write_program(module: Exported, path: Path) -> float:
@@ -52,5 +52,5 @@ def write_program(module: Exported, path: Path) -> float:
     with path.open("wb") as file:
         torch.export.save(export_program(module), file, extra_files=facts(module))
     with path.open("rb") as file:
-        again = torch.export.load(file).module()
-    return compare("torch-export", module, again)
+        exported = torch.export.load(file).module()
+    return compare("torch-export", module, exported)

@@ -1,4 +1,4 @@
-"""What the networks are made of."""
+"""The building blocks of the networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of an encoder that were learned elsewhere: which of them fit, and which do not."""
+"""Weights of an encoder that were learned elsewhere: read, matched by name, and reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHERE = "model.encoder_weights"
 
 @dataclass(frozen=True)
 class Match:
-    """What became of the tensors of a file, by name.
+    """The tensors of a weights file, by name: taken or not.
 
     Attributes:
         loaded: went into the encoder.
