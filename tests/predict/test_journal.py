@@ -2,8 +2,8 @@ import pytest
 from chain import make_model, make_plan, make_stack, settings
 
 from unet_pipeline.predict import predict as module
-from unet_pipeline.predict.journal import journal_path
 from unet_pipeline.predict.predict import predict
+from unet_pipeline.records.layout import journal_path
 from unet_pipeline.records.record import read_json
 
 

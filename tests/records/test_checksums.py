@@ -3,8 +3,9 @@ import subprocess
 import pytest
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.checksums import damaged, list_path, parse_list, read_list, write_list
+from unet_pipeline.records.checksums import damaged, parse_list, read_list, write_list
 from unet_pipeline.records.files import sha256_file
+from unet_pipeline.records.layout import list_path
 
 
 @pytest.fixture

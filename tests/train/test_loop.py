@@ -16,7 +16,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.models import build, load_model
 from unet_pipeline.records.files import unclaimed
-from unet_pipeline.train.learner import CHECKPOINT
+from unet_pipeline.records.layout import CHECKPOINT
 from unet_pipeline.train.loop import dropout_seed, train
 from unet_pipeline.train.optimisers import learning_rate
 

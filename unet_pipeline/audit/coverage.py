@@ -14,7 +14,7 @@ from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import damaged, read_list
-from unet_pipeline.records.layout import CLASSES, STORES
+from unet_pipeline.records.layout import CLASSES, STITCH_FILE, STORES
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
 
@@ -27,7 +27,7 @@ def check_coverage(
     Args:
         stack_plan: the plan of the stack.
         records: the region records, in any order.
-        work: what the regions must be made from (`StackPlan.work`); None takes any, if it is one.
+        work: what the regions must be made from (`StackPlan.work`); None takes any work, of one model.
 
     Returns:
         What the record of stitch says of it, and the SHA-256 of each shard's file.
@@ -138,7 +138,7 @@ def check_stitched(record: Path, facts: Mapping[str, Any], stack_plan: StackPlan
         PipelineError: naming the file, and the record that makes it again.
     """
     listed = read_list(record, facts, again(record))
-    for file, got in damaged(listed, [record.parent / name for name in STORES["stitch.json"]]):
+    for file, got in damaged(listed, [record.parent / name for name in STORES[STITCH_FILE]]):
         raise _fault(file, got, record, stack_plan.owner(file) or record)
 
 

@@ -24,6 +24,7 @@ from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import Plan, plan, read_tile
+from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_json
 from unet_pipeline.stacks.stack import Stack
@@ -92,7 +93,7 @@ def prove(
         "rows": rows,
         "paper_step": paper,
         "compute": describe_compute(forward, config.compute),
-        "provenance": provenance(sections_of(config, "prove"), [stack.record, model / "model.json"]),
+        "provenance": provenance(sections_of(config, "prove"), [stack.record, model / CARD_FILE]),
     }
     if output:
         write_json(output, record)

@@ -15,7 +15,19 @@ from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.layout import BESIDE, LAST
+from unet_pipeline.records.layout import (
+    BENCHMARKS,
+    CARD_FILE,
+    IMAGE,
+    LAST,
+    LOGS,
+    REGIONS,
+    REPORT_FILE,
+    SEGMENTATION,
+    STITCH_FILE,
+    VOUCHING,
+    WEIGHTS,
+)
 from unet_pipeline.records.provenance import told, untold
 from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.record_shapes import SHAPES, misfit
@@ -33,10 +45,6 @@ VERBS = {
     "plan": "tile",
 }
 """Key by which the record of each verb is known; the first that is there counts."""
-
-STORES = {"segmentation.ome.zarr": "stitch.json", "image.ome.zarr": "ingest.json", "weights.zarr": "weigh.json"}
-"""Stores, and the record that vouches for each."""
-
 
 KNOWN = "a record (JSON), a store, a stack's folder, a model folder, results/, or a file that lies in them"
 
@@ -130,29 +138,29 @@ def vouching(result: Path) -> list[Path]:
 
 
 def _vouching(result: Path) -> Iterator[Path]:
-    inside = [place for place in (result, *result.absolute().parents) if place.name in STORES]
+    inside = [place for place in (result, *result.absolute().parents) if place.name in (IMAGE, WEIGHTS, SEGMENTATION)]
     if inside:
         yield from _of_store(inside[0])
     elif result.is_dir():
         yield from _of_folder(result)
-    elif result.name in BESIDE:
-        yield from _existing([result.with_name(BESIDE[result.name])])
-    elif result.name == "report.html":
+    elif result.name in VOUCHING:
+        yield from _existing([result.with_name(VOUCHING[result.name])])
+    elif result.name == REPORT_FILE:
         yield from _of_folder(result.absolute().parent)
     elif result.suffix == ".json":
         yield result
 
 
 def _of_store(store: Path) -> Iterator[Path]:
-    record = store.with_name(STORES[store.name])
-    regions = store.with_name("regions")
+    record = store.with_name(VOUCHING[store.name])
+    regions = store.with_name(REGIONS)
     # A volume that is not stitched yet has its region records alone.
-    yield from _existing([record]) or (_of_folder(regions) if record.name == "stitch.json" and regions.is_dir() else [])
+    yield from _existing([record]) or (_of_folder(regions) if record.name == STITCH_FILE and regions.is_dir() else [])
 
 
 def _of_folder(folder: Path) -> list[Path]:
     """Return the records of a model, of a stack, of regions, or of all folders in this one."""
-    if model := _existing([folder / "model.json"]):
+    if model := _existing([folder / CARD_FILE]):
         return model
     own = _existing(folder / name for name in LAST)
     if own:
@@ -160,8 +168,8 @@ def _of_folder(folder: Path) -> list[Path]:
     regions = [path for path in folder.glob("*.json") if path.stem.isdecimal()]
     if regions:
         return sorted(regions, key=lambda path: int(path.stem))
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in ("logs", "benchmarks"))
-    return [path for one in inner for path in _existing([one / "model.json", *(one / name for name in LAST)])]
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in (LOGS, BENCHMARKS))
+    return [path for one in inner for path in _existing([one / CARD_FILE, *(one / name for name in LAST)])]
 
 
 def _existing(paths: Iterable[Path]) -> list[Path]:

@@ -14,17 +14,21 @@ from unet_pipeline.audit.coverage import _fault, check_region
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.checksums import damaged, list_path, read_list
+from unet_pipeline.records.checksums import damaged, read_list
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     CARD_FILE,
+    CHECKPOINT,
     CONFUSION_FILE,
     FOLDS,
     HISTORY_FILE,
     PLAIN,
     PLANES_FILE,
+    STITCH_FILE,
     STORES,
+    TILES_FILE,
     WEIGHTS_FILE,
+    list_path,
 )
 from unet_pipeline.records.record import again, read_json
 
@@ -89,7 +93,7 @@ def _verify_stack(folder: Path, tally: Tally) -> None:
     for name, products in STORES.items():
         record = folder / name
         if record.exists():
-            owner = stack_plan.owner if stack_plan and name == "stitch.json" else lambda file: None
+            owner = stack_plan.owner if stack_plan and name == STITCH_FILE else lambda file: None
             _verify_listed(record, [folder / product for product in products], known, owner, tally)
     for name in PLAIN:
         if (folder / name).exists():
@@ -115,11 +119,11 @@ def _verify_listed(
 def _verify_regions(folder: Path, tally: Tally) -> tuple[StackPlan | None, Sums]:
     """Check the shards that region records vouch for; return their checksums, which need not be computed again."""
     known: Sums = {}
-    if not (folder / "tiles.json").exists():
+    if not (folder / TILES_FILE).exists():
         return None, known
     stack_plan = None
-    with _counted(tally, folder / "tiles.json"):
-        stack_plan = StackPlan.open(folder / "tiles.json")
+    with _counted(tally, folder / TILES_FILE):
+        stack_plan = StackPlan.open(folder / TILES_FILE)
         for region in range(stack_plan.plan.regions):
             record = stack_plan.region_record(region)
             if record.exists():
@@ -154,7 +158,6 @@ def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:
 def _check_training(folder: Path, tally: Tally) -> None:
     # Imported here: reading a checkpoint needs torch, and most results have none to read.
     from unet_pipeline.train.checkpoint import read_checkpoint
-    from unet_pipeline.train.learner import CHECKPOINT
 
     if (folder / CHECKPOINT).exists():
         tally.files.add(folder / CHECKPOINT)

@@ -7,23 +7,18 @@ so does one that had finished without Snakemake having seen it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.predict.plan import Shard
 from unet_pipeline.records.claim import Claim
+from unet_pipeline.records.layout import journal_path
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.records.record_shapes import SHAPES, misfit
 
 Entry = dict[str, Any]
 SHAPE = {"key": str, "shards": SHAPES["predict"]["shards"]}
-
-
-def journal_path(record: Path) -> Path:
-    """Return the place of the journal of a region: `regions/.3.json.shards` of `regions/3.json`."""
-    return record.with_name(f".{record.name}.shards")
 
 
 class Journal:

@@ -33,13 +33,13 @@ from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.empty_blocks import empty_pixels
 from unet_pipeline.predict.forward import Forward, describe_compute
-from unet_pipeline.predict.journal import Journal, journal_path
+from unet_pipeline.predict.journal import Journal
 from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import choose_plan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest
-from unet_pipeline.records.layout import CLASSES
+from unet_pipeline.records.layout import CARD_FILE, CLASSES, journal_path
 from unet_pipeline.records.provenance import provenance
 
 Array = npt.NDArray[Any]
@@ -79,7 +79,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
             "tiles": plan.tile_count(numbers),
             "tiles_skipped": sum(entry.get("tiles_skipped", 0) for entry in written),
             "compute": compute,
-            "provenance": provenance(sections_of(config, "predict"), [stack_plan.record, model / "model.json"]),
+            "provenance": provenance(sections_of(config, "predict"), [stack_plan.record, model / CARD_FILE]),
         }
         mine.write(record)
     return record

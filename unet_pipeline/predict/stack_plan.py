@@ -13,7 +13,7 @@ from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.plan import Plan
 from unet_pipeline.records.files import Check, digest, unclaimed
-from unet_pipeline.records.layout import CLASSES, SEGMENTATION
+from unet_pipeline.records.layout import CLASSES, SEGMENTATION, STITCH_FILE, region_path
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import Stack
@@ -71,7 +71,7 @@ class StackPlan:
 
     def region_record(self, region: int) -> Path:
         """Return the place of a region's record."""
-        return self.record.parent / "regions" / f"{region}.json"
+        return region_path(self.record.parent, region)
 
     def owner(self, file: Path) -> Path | None:
         """Return the record of the step that makes a file of the store; None for a file that none makes alone."""
@@ -103,4 +103,4 @@ class StackPlan:
         return again(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))
 
     def _repair_stitch(self, plane: int, row: int, column: int) -> str:
-        return again(self.record.with_name("stitch.json"))
+        return again(self.record.with_name(STITCH_FILE))

@@ -22,10 +22,10 @@ from unet_pipeline.images import ngff
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.card import geometry as geometry_of
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
-from unet_pipeline.records.checksums import files_below, list_path, parse_list, write_list
+from unet_pipeline.records.checksums import files_below, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.files import Check, atomic_path, digest, sha256_file
-from unet_pipeline.records.layout import CLASSES, INSTANCES, SEGMENTATION
+from unet_pipeline.records.layout import CLASSES, INSTANCES, SEGMENTATION, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.stacks.stack import Stack
 

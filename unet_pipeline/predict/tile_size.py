@@ -24,6 +24,7 @@ from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check
+from unet_pipeline.records.layout import TILE_SIZE_FILE
 from unet_pipeline.records.record import read_json, write_json
 
 SIZES_PX = (256, 384, 512, 768, 1024, 1536, 2048)
@@ -63,7 +64,7 @@ def choose_plan(
     plans = _that_fit(stack_plan.plan, forward, batch)
     if forward.device.type == "cuda":
         return plans[max((px for px in plans if px <= LARGEST_ON_GPU_PX), default=min(plans))], ""
-    memo, made_for = stack_plan.record.with_name("tile_px.json"), _made_for(stack_plan, forward, batch)
+    memo, made_for = stack_plan.record.with_name(TILE_SIZE_FILE), _made_for(stack_plan, forward, batch)
     chosen, found = _remembered(memo, made_for), ""
     if chosen not in plans:
         modest = (px for px, each in plans.items() if forward.bytes_of(each.read, batch) <= MODEST_BYTES)

@@ -13,12 +13,8 @@ from typing import Any
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, unclaimed
+from unet_pipeline.records.layout import list_path
 from unet_pipeline.records.record import again
-
-
-def list_path(record: Path) -> Path:
-    """Return the place of the list of a record: `results/a/stitch.sha256` of `results/a/stitch.json`."""
-    return record.with_suffix(".sha256")
 
 
 def write_list(
@@ -30,7 +26,7 @@ def write_list(
         record: the record that shall vouch for them; the list lies beside it, and names are relative to its folder.
         products: files and folders.
         known: checksums that were just computed, by path; these files are not read again.
-        check: called before the list appears, `publish.Claim.check`.
+        check: called before the list appears, `claim.Claim.check`.
 
     Returns:
         name and SHA-256 of the list, number of files and their bytes.
@@ -102,7 +98,6 @@ def damaged(
         listed: from `read_list`.
         products: the files and folders that were listed; a file in them that was not there is named too.
         known: checksums that were just computed, by path; these files are not read again.
-        check: called before the list appears, `publish.Claim.check`.
     """
     known = known or {}
     for file, total in listed.items():

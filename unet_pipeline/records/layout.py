@@ -1,8 +1,19 @@
-"""What lies where in `results/`."""
+"""What lies where in `results/`: every name once. The rules of the workflow keep literal paths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+# In the folder of a stack: a record of each step, and what it vouches for.
+INGEST_FILE = "ingest.json"
+WEIGH_FILE = "weigh.json"
+TILES_FILE = "tiles.json"
+REGIONS = "regions"
+"""Folder of the records of predict, one for each region."""
+STITCH_FILE = "stitch.json"
+METRICS_FILE = "metrics.json"
+PROVE_FILE = "prove.json"
 
 IMAGE = "image.ome.zarr"
 WEIGHTS = "weights.zarr"
@@ -12,40 +23,77 @@ INSTANCES = "instances"
 CLASSES = "classes"
 """Names of labels, in a store and of their TIFF files."""
 
+TIFFS: Mapping[str, str] = {CLASSES: "classes.tif", INSTANCES: "instances.tif"}
+"""Labels as TIFF, by their name, where `stitch.tiff` asks for them."""
+
+CONFUSION_FILE = "confusion.csv"
+"""Beside metrics.json, which holds its checksum."""
+
+TILE_SIZE_FILE = "tile_px.json"
+"""Beside tiles.json: the tile size that was measured to be the fastest on this machine."""
+
+# In the folder of a model.
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 HISTORY_FILE = "history.tsv"
 PLANES_FILE = "planes.tsv"
 """Beside a model: which plane was in which part."""
 
-CONFUSION_FILE = "confusion.csv"
-"""Beside metrics.json, which holds its checksum."""
+CHECKPOINT = Path(".training") / "state.safetensors"
+"""The checkpoint in the model folder. It stays after the training: a model whose files were lost or damaged is then
+restored without training again."""
 
+# In the folder of all results.
+MODEL = "model"
 FOLDS = "folds"
 """Folder of the models of a cross-validation."""
+LOGS = "logs"
+BENCHMARKS = "benchmarks"
+"""Folder of what Snakemake measured of each job."""
+PICTURES = "pictures"
+REPORT_FILE = "report.html"
 
-TAKEN = ("model", "folds", "logs", "benchmarks", "pictures", "report.html")
+TAKEN = (MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE)
 """Names under `results/` that the workflow itself uses."""
 
 STORES: Mapping[str, tuple[str, ...]] = {
-    "ingest.json": (IMAGE,),
-    "weigh.json": (WEIGHTS,),
-    "tiles.json": (),
-    "stitch.json": (SEGMENTATION, "classes.tif", "instances.tif"),
+    INGEST_FILE: (IMAGE,),
+    WEIGH_FILE: (WEIGHTS,),
+    TILES_FILE: (),
+    STITCH_FILE: (SEGMENTATION, *TIFFS.values()),
 }
 """Records that come with a list of files, and what lies beside them that must hold no other file."""
 
-PLAIN = ("metrics.json", "prove.json")
+PLAIN = (METRICS_FILE, PROVE_FILE)
 """Records that vouch for themselves alone."""
 
-LAST = ("metrics.json", "prove.json", "stitch.json", "tiles.json", "weigh.json", "ingest.json")
+LAST = (METRICS_FILE, PROVE_FILE, STITCH_FILE, TILES_FILE, WEIGH_FILE, INGEST_FILE)
 """Records of a stack's folder, those first that stand at the end of the flow."""
 
-BESIDE = {
+VOUCHING: Mapping[str, str] = {
+    **{product: record for record, products in STORES.items() for product in products},
     WEIGHTS_FILE: CARD_FILE,
     HISTORY_FILE: CARD_FILE,
-    "classes.tif": "stitch.json",
-    "instances.tif": "stitch.json",
-    CONFUSION_FILE: "metrics.json",
+    CONFUSION_FILE: METRICS_FILE,
 }
-"""Other products, and the record that vouches for each."""
+"""Stores and other products, and the record that vouches for each."""
+
+
+def list_path(record: Path) -> Path:
+    """Return the place of the list of a record: `results/a/stitch.sha256` of `results/a/stitch.json`."""
+    return record.with_suffix(".sha256")
+
+
+def region_path(folder: Path, region: int) -> Path:
+    """Return the place of the record of a region, in the folder of its stack."""
+    return folder / REGIONS / f"{region}.json"
+
+
+def journal_path(record: Path) -> Path:
+    """Return the place of the journal of a region: `regions/.3.json.shards` of `regions/3.json`."""
+    return record.with_name(f".{record.name}.shards")
+
+
+def measured_path(results: Path, stack: str, region: int) -> Path:
+    """Return where Snakemake writes what it measured of the job that predicted a region."""
+    return results / BENCHMARKS / "predict" / stack / f"{region}.tsv"

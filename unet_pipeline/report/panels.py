@@ -16,11 +16,11 @@ from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.layout import CLASSES, INSTANCES
+from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS
 from unet_pipeline.report import differences
 from unet_pipeline.report.differences import Verdict
 from unet_pipeline.report.html import Markup, figure, legend, number, picture, ramp
-from unet_pipeline.report.results import WEIGHTS, StackResult
+from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import COARSE_PX, View, choose_views, coarse_level, interest
 from unet_pipeline.stacks.stack import Stack
 

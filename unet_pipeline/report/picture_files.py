@@ -29,8 +29,6 @@ from unet_pipeline.report.results import ModelResult, StackResult
 from unet_pipeline.report.training_section import kept_step
 from unet_pipeline.report.views import View
 
-FOLDER = "pictures"
-
 LARGEST_PX = 2048
 """Longest side of a picture, px: whatever the plane, a picture takes little memory and opens anywhere."""
 

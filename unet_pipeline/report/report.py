@@ -17,7 +17,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_file, write_text
-from unet_pipeline.records.layout import CARD_FILE
+from unet_pipeline.records.layout import CARD_FILE, PICTURES
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.report.flow import Stage, flow
 from unet_pipeline.report.html import (
@@ -36,7 +36,7 @@ from unet_pipeline.report.html import (
     section,
     tag,
 )
-from unet_pipeline.report.picture_files import FOLDER, write_pictures
+from unet_pipeline.report.picture_files import write_pictures
 from unet_pipeline.report.results import ModelResult, StackResult, open_result
 from unet_pipeline.report.score_tables import named, score_tables
 from unet_pipeline.report.stack_section import stack_section, versions
@@ -66,7 +66,7 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
         results = [open_result(path, found) for path in stacks]
         _check_names(results)
         page = _drawn(found, results, config)
-        write_pictures(found, results, config.report, output.with_name(FOLDER), mine.check)
+        write_pictures(found, results, config.report, output.with_name(PICTURES), mine.check)
         write_text(output, page, mine.check)
 
 

@@ -17,7 +17,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.layout import HISTORY_FILE, WEIGHTS_FILE
+from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, WEIGHTS_FILE, measured_path
 from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.report.curves import History, read_history
@@ -25,8 +25,6 @@ from unet_pipeline.stacks.stack import Stack
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the format's own limit. A safetensors file begins with the length of its header, then the header as JSON."""
-
-WEIGHTS = "weights.zarr"
 
 CROSS = "cross-validation"
 """The role of a training stack whose planes were predicted out of fold."""
@@ -120,8 +118,7 @@ class StackResult:
 
         Times are in no record: the same work gives the same bytes.
         """
-        folder = self.folder.parent / "benchmarks" / "predict" / self.name
-        paths = [folder / f"{facts['region']}.tsv" for facts in self.regions]
+        paths = [measured_path(self.folder.parent, self.name, facts["region"]) for facts in self.regions]
         try:
             return sum(float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]) for path in paths)
         except (OSError, ValueError, IndexError):
@@ -189,7 +186,7 @@ def _predicted(path: Path, model: ModelResult) -> StackResult:
     if not _made_from(facts, plan.record):
         raise PipelineError(path, f"a record made from {plan.record}", "one of an older plan", fix="run stitch again")
     _check_model(path, facts, plan, model)
-    ingested, card = plan.stack.record, model.folder / "model.json"
+    ingested, card = plan.stack.record, model.folder / CARD_FILE
     beside = _Beside(path.parent)
     return StackResult(
         Stack.open(ingested),
@@ -215,6 +212,6 @@ def _check_model(path: Path, facts: dict[str, Any], plan: StackPlan, model: Mode
 
 def _regions(plan: StackPlan) -> tuple[dict[str, Any], ...]:
     """Return the region records of this plan; stitch has proved that they cover it."""
-    paths = [plan.record.parent / "regions" / f"{region}.json" for region in range(plan.plan.regions)]
+    paths = [plan.region_record(region) for region in range(plan.plan.regions)]
     found = [open_record(path, "predict") for path in paths if path.exists()]
     return tuple(facts for facts in found if facts["plan"] == plan.digest)

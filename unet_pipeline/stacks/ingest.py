@@ -26,10 +26,10 @@ from unet_pipeline.images.pyramid import build_pyramid
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.records.checksums import list_path, write_list
+from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
-from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES
+from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
 from unet_pipeline.records.provenance import provenance, told
 from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from unet_pipeline.config.keys import build, json_schema, key
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.images.name_list import listed, read_names
-from unet_pipeline.records.layout import TAKEN
+from unet_pipeline.records.layout import CARD_FILE, TAKEN, WEIGHTS_FILE
 
 Row = Mapping[str | None, Any]
 Rows = Iterable[Row]
@@ -155,7 +155,7 @@ def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder:
             fix = "give a labelled stack the role train, or name a finished model in model.folder"
             raise PipelineError(f"{where}, column role", "a stack with role train", "none", fix=fix)
         return
-    for name in ("model.json", "weights.safetensors"):
+    for name in (CARD_FILE, WEIGHTS_FILE):
         if not Path(model_folder, name).is_file():
             fix = "name the folder that a training wrote, such as results/model; it must be whole"
             raise PipelineError("model.folder", f"a folder with {name}", model_folder, fix=fix)

@@ -25,10 +25,10 @@ from unet_pipeline.images.halo_blocks import HaloBlock, Window, halo_blocks
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.records.checksums import list_path, write_list
+from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
-from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS
+from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import boundary_term, halo_px, open_gaps, vanished_ids

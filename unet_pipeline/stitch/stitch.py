@@ -27,10 +27,10 @@ from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.checksums import list_path, write_list
+from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, atomic_path, partial_name, unclaimed
-from unet_pipeline.records.layout import CLASSES, INSTANCES
+from unet_pipeline.records.layout import CLASSES, INSTANCES, TIFFS, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.stitch.watershed import divide, label_blocks
 
@@ -57,15 +57,15 @@ def stitch(
         PipelineError: a region is missing, belongs to another plan or model, or a shard is missing, doubly written or
             changed; names the region and how it is made again.
     """
-    tiffs = [output.with_name(f"{name}.tif") for name in (CLASSES, INSTANCES)] if config.stitch.tiff else []
-    with claim(output, stack_plan.store, *tiffs, list_path(output)) as mine:
+    tiffs = {name: output.with_name(file) for name, file in TIFFS.items() if config.stitch.tiff}
+    with claim(output, stack_plan.store, *tiffs.values(), list_path(output)) as mine:
         work = None if card is None else stack_plan.work(card, config.predict)
         coverage, sums = check_coverage(stack_plan, records, work)
         table = write_instances(stack_plan, config.stitch, check=mine.check)
         classes = class_areas(stack_plan)
         build_pyramids(stack_plan, mine.check)
-        for path in tiffs:
-            write_tiff(stack_plan.labels(path.stem), path, stack_plan.stack.grid, mine.check)
+        for name, path in tiffs.items():
+            write_tiff(stack_plan.labels(name), path, stack_plan.stack.grid, mine.check)
         record = {
             "stack": stack_plan.stack.name,
             "tiles": stack_plan.record.name,
@@ -74,8 +74,8 @@ def stitch(
             "objects": len(table.area),
             "area_px": _summary(table.area),
             "filled_px": int(table.filled_px),
-            "files": write_list(output, [stack_plan.store, *tiffs], sums, mine.check),
-            "tiffs": [path.name for path in tiffs],
+            "files": write_list(output, [stack_plan.store, *tiffs.values()], sums, mine.check),
+            "tiffs": [path.name for path in tiffs.values()],
             "provenance": provenance(sections_of(config, "stitch"), [stack_plan.record, *sorted(records)]),
         }
         mine.write(record)

@@ -25,6 +25,7 @@ from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.records.files import Check
 from unet_pipeline.records.files import digest as digest_of
+from unet_pipeline.records.layout import CHECKPOINT
 from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from unet_pipeline.train.dataset import Sampler, ValidationTile, validation_tiles
 from unet_pipeline.train.feed import Batch, batches, readers
@@ -36,10 +37,6 @@ from unet_pipeline.train.processes import Group, own_device, present_group
 from unet_pipeline.train.sources import sources
 from unet_pipeline.train.training_stack import TrainingStack, in_memory
 from unet_pipeline.train.validation import Validation
-
-CHECKPOINT = Path(".training") / "state.safetensors"
-"""The checkpoint in the model folder. It stays after the training: a model whose files were lost or damaged is then
-restored without training again."""
 
 
 @dataclass(frozen=True)

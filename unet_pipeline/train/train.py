@@ -21,14 +21,14 @@ from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file, write_text
-from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
+from unet_pipeline.records.layout import CARD_FILE, CHECKPOINT, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import again
 from unet_pipeline.records.record_shapes import open_record
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import class_weights
 from unet_pipeline.train.folds import Division, divide
-from unet_pipeline.train.learner import CHECKPOINT, Settings
+from unet_pipeline.train.learner import Settings
 from unet_pipeline.train.loop import TrainResult, train
 from unet_pipeline.train.losses import Loss
 from unet_pipeline.train.processes import present_group
