@@ -169,7 +169,7 @@ def test_a_padded_network_learns_from_its_whole_output():
 
 def test_validation_covers_every_pixel_once_when_all_tiles_are_taken():
     stacks = [discs(1, (2, 37, 50)), discs(2, (1, 16, 16))]
-    tiles = validation_tiles(stacks, 16, 10_000)
+    tiles, _ = validation_tiles(stacks, 16, 10_000)
     assert len(tiles) == 2 * 3 * 4 + 1
     annotated = sum((tile.read(GEOMETRY, 16).target != IGNORE).sum().item() for tile in tiles)
     assert annotated == sum((plane != IGNORE).sum() for stack in stacks for plane in stack.target.planes.values())
@@ -179,7 +179,7 @@ def test_a_validation_tile_is_a_piece_of_the_mirrored_plane_with_unknown_beyond(
     stack = discs(4, (1, 37, 50))
     raw, target, boundary = (source.planes[0][0] for source in (stack.image, stack.target, stack.boundary))
     wide = np.pad(stack.normaliser(raw[None])[0], 64, mode="reflect")
-    for tile in validation_tiles([stack], 16, 100):
+    for tile in validation_tiles([stack], 16, 100)[0]:
         read = tile.read(GEOMETRY, 16)
         top, left = tile.row + 64 - 20, tile.column + 64 - 20
         np.testing.assert_allclose(read.image[0], wide[top : top + 56, left : left + 56], atol=1e-5)
@@ -194,18 +194,43 @@ def test_a_validation_tile_is_a_piece_of_the_mirrored_plane_with_unknown_beyond(
 
 def test_validation_tiles_are_spread_over_planes_and_always_the_same():
     stack = discs(1, (8, 64, 64))
-    tiles = validation_tiles([stack], 16, 8)
+    tiles, _ = validation_tiles([stack], 16, 8)
     assert [tile.plane for tile in tiles] == list(range(8))
-    assert tiles == validation_tiles([stack], 16, 8)
+    assert tiles == validation_tiles([stack], 16, 8)[0]
+
+
+@pytest.mark.parametrize("count", [8, 42])
+def test_validation_tiles_do_not_lie_in_one_row_or_column(count):
+    """520 x 696 px in blocks of 160 px: in raster order the middles of 8 runs all lay in one column."""
+    target = np.zeros((42, 1, 520, 696), np.uint8)
+    target[..., ::7] = 1
+    stack = dataclasses.replace(coordinates_stack(520, 696, count=42), target=planes(target))
+    tiles, absent = validation_tiles([stack], 160, count)
+    assert len({(tile.plane, tile.row, tile.column) for tile in tiles}) == count
+    assert not absent
+    for places, there in (([tile.row for tile in tiles], 4), ([tile.column for tile in tiles], 5)):
+        shares = np.bincount(np.array(places) // 160, minlength=there) / count
+        assert np.count_nonzero(shares) >= 3
+        assert shares.max() <= 0.5
+
+
+def test_validation_tiles_show_every_class_where_there_are_any():
+    target = np.zeros((4, 1, 64, 64), np.uint8)
+    target[1, 0, 20:24, 36:40] = 1
+    stack = dataclasses.replace(discs(1, (4, 64, 64)), target=planes(target))
+    tiles, absent = validation_tiles([stack], 16, 4, classes=3)
+    assert (1, 16, 32) in [(tile.plane, tile.row, tile.column) for tile in tiles]
+    assert absent == {2}
 
 
 def test_validation_passes_over_blocks_nobody_annotated():
     target = np.full((4, 1, 64, 64), IGNORE, np.uint8)
     target[2, 0, 20:24, 36:40] = 1
     stack = dataclasses.replace(discs(1, (4, 64, 64)), target=planes(target))
-    (tile,) = validation_tiles([stack], 16, 4)
+    (tile,), absent = validation_tiles([stack], 16, 4)
+    assert absent == {0}
     assert (tile.plane, tile.row, tile.column) == (2, 16, 32)
-    assert validation_tiles([], 16, 4) == []
+    assert validation_tiles([], 16, 4) == ([], {0, 1})
 
 
 # reading ahead

@@ -17,7 +17,7 @@ WEIGHTS = torch.tensor([0.5, 2.0])
 
 
 def scored(network, batch=2, stacks=STACKS, count=1000, geometry=None):
-    tiles = validation_tiles(stacks, 16, count)
+    tiles, _ = validation_tiles(stacks, 16, count)
     return Validation(tiles, geometry or network.geometry, 16, batch, "float32", 2).score(network, WEIGHTS)
 
 

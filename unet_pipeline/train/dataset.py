@@ -6,10 +6,10 @@ state, so a resumed training sees the same tiles, and threads that read ahead ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from unet_pipeline.train.training_stack import TrainingStack
 
 TRIES = 32
 """Draws of a training tile, or looks for a validation tile, before one without any annotated pixel is taken."""
+
+SPREAD = np.array([0.7548776662466927, 0.5698402909980532])
+"""Steps of the points that spread over a plane: 1/g and 1/g² with g³ = g + 1, so that they fill it evenly."""
 
 
 class Tile(NamedTuple):
@@ -143,24 +146,67 @@ class ValidationTile:
         return slice(self.row, min(self.row + tile_px, height)), slice(self.column, min(self.column + tile_px, width))
 
 
-def validation_tiles(stacks: Sequence[TrainingStack], tile_px: int, count: int) -> list[ValidationTile]:
-    """Choose up to `count` tiles, spread evenly over all blocks of all planes; no randomness.
+def validation_tiles(
+    stacks: Sequence[TrainingStack], tile_px: int, count: int, classes: int = 2
+) -> tuple[list[ValidationTile], set[int]]:
+    """Choose up to `count` tiles, spread over planes, rows and columns; the same arguments give the same tiles.
 
-    The blocks in raster order are divided into `count` runs; of each run the first block from its middle that has an
-    annotated pixel is taken, after at most `TRIES` looks.
+    The blocks, plane after plane in raster order, are divided into `count` runs. Of each run one block is taken: near a
+    point that jumps about the plane from run to run (in raster order the middles of all runs may lie in one column).
+    Of the `TRIES` nearest the first that shows every class is preferred, else the one that shows most.
+
+    Args:
+        stacks: the validation stacks.
+        tile_px: height and width of a block, px.
+        count: most tiles.
+        classes: number of classes of the target.
+
+    Returns:
+        The tiles, and the classes that none of them shows.
     """
     counts = [_blocks(stack, tile_px) for stack in stacks]
     ends = np.cumsum(counts)
     total = int(ends[-1]) if counts else 0
     count = min(count, total)
-    chosen = []
+    chosen, absent = [], set(range(classes))
     for run in range(count):
         first, last = run * total // count, (run + 1) * total // count
-        middle = (first + last) // 2
-        order = [*range(middle, last), *range(first, middle)][:TRIES]
-        tiles = (_nth_block(stacks, ends, number, tile_px) for number in order)
-        chosen.append(next((tile for tile in tiles if _annotated(tile, tile_px)), None))
-    return [tile for tile in chosen if tile is not None]
+        which = int(np.searchsorted(ends, (first + last) // 2, side="right"))
+        before = int(ends[which - 1]) if which else 0
+        point = (0.5 + SPREAD * run) % 1
+        tiles = _nearest_blocks(stacks[which], tile_px, range(first - before, last - before), point)
+        tile, shown = _most_classes(tiles, tile_px, classes)
+        if tile is not None:
+            chosen.append(tile)
+            absent -= shown
+    return chosen, absent
+
+
+def _nearest_blocks(
+    stack: TrainingStack, tile_px: int, run: range, point: npt.NDArray[np.float64]
+) -> Iterator[ValidationTile]:
+    """Yield blocks of the plane in the middle of a run, those near `point` first, (y, x) in [0, 1) of the plane."""
+    down, across = (-(-size // tile_px) for size in stack.size)
+    plane = (run.start + run.stop) // 2 // (down * across)
+    start = plane * down * across
+    places = np.arange(max(run.start - start, 0), min(run.stop - start, down * across))
+    distance = np.hypot((places // across + 0.5) / down - point[0], (places % across + 0.5) / across - point[1])
+    for place in places[np.argsort(distance, kind="stable")[:TRIES]].tolist():
+        yield ValidationTile(stack, stack.used[plane], place // across * tile_px, place % across * tile_px)
+
+
+def _most_classes(
+    tiles: Iterable[ValidationTile], tile_px: int, classes: int
+) -> tuple[ValidationTile | None, set[int]]:
+    """Return the first tile that shows every class, else the one that shows most, and its classes."""
+    best: tuple[ValidationTile | None, set[int]] = None, set()
+    for tile in tiles:
+        shown = _shown(tile, tile_px)
+        if len(shown) > len(best[1]):
+            best = tile, shown
+        if len(shown) == classes:
+            break
+    return best
 
 
 def _blocks(stack: TrainingStack, tile_px: int) -> int:
@@ -168,16 +214,7 @@ def _blocks(stack: TrainingStack, tile_px: int) -> int:
     return len(stack.used) * -(-height // tile_px) * -(-width // tile_px)
 
 
-def _nth_block(stacks: Sequence[TrainingStack], ends: Any, number: int, tile_px: int) -> ValidationTile:
-    which = int(np.searchsorted(ends, number, side="right"))
-    stack = stacks[which]
-    down, across = (-(-size // tile_px) for size in stack.size)
-    plane, row, column = np.unravel_index(
-        number - (int(ends[which - 1]) if which else 0), (len(stack.used), down, across)
-    )
-    return ValidationTile(stack, stack.used[int(plane)], int(row) * tile_px, int(column) * tile_px)
-
-
-def _annotated(tile: ValidationTile, tile_px: int) -> bool:
+def _shown(tile: ValidationTile, tile_px: int) -> set[int]:
+    """Return the classes of a block; none where nobody annotated it."""
     rows, columns = tile.inside(tile_px)
-    return bool((tile.stack.target.read_label(tile.plane, rows, columns) != IGNORE).any())
+    return set(np.unique(tile.stack.target.read_label(tile.plane, rows, columns)).tolist()) - {IGNORE}

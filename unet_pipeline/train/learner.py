@@ -146,7 +146,11 @@ def prepare(
     weights = _checked_weights(class_weights, card)
     network = _synchronised(_network(card, settings, group.first).to(device), group, device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tiles = validation_tiles(validation_stacks, options.tile_px, options.validate_tiles)
+    tiles, absent = validation_tiles(
+        validation_stacks, options.tile_px, options.validate_tiles, card.architecture.classes
+    )
+    if tiles and absent and group.first:
+        _warn_of_absent([card.classes[index] for index in sorted(absent)], len(tiles))
     validation = _validation(tiles, card, settings, device, group)
     content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
     return Learner(
@@ -164,6 +168,13 @@ def prepare(
         group,
         len(tiles),
         Observer(settings.watch if group.first else None, folder, card.classes),
+    )
+
+
+def _warn_of_absent(names: Sequence[str], tiles: int) -> None:
+    tell(
+        f"warning: none of the {tiles} validation tiles shows {', '.join(names)}: weights are chosen without. "
+        "Raise train.validate_tiles, or validate on planes that show every class"
     )
 
 
