@@ -146,11 +146,7 @@ def prepare(
     weights = _checked_weights(class_weights, card)
     network = _synchronised(_network(card, settings, group.first).to(device), group, device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tiles, absent = validation_tiles(
-        validation_stacks, options.tile_px, options.validate_tiles, card.architecture.classes
-    )
-    if tiles and absent and group.first:
-        _warn_of_absent([card.classes[index] for index in sorted(absent)], len(tiles))
+    tiles = _validation_tiles(validation_stacks, options, card, group)
     validation = _validation(tiles, card, settings, device, group)
     content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
     return Learner(
@@ -171,11 +167,16 @@ def prepare(
     )
 
 
-def _warn_of_absent(names: Sequence[str], tiles: int) -> None:
-    tell(
-        f"warning: none of the {tiles} validation tiles shows {', '.join(names)}: weights are chosen without. "
-        "Raise train.validate_tiles, or validate on planes that show every class"
-    )
+def _validation_tiles(
+    stacks: Sequence[TrainingStack], options: Train, card: ModelCard, group: Group
+) -> list[ValidationTile]:
+    """Return the tiles that choose the weights; the first process says which classes none of them shows."""
+    tiles, absent = validation_tiles(stacks, options.tile_px, options.validate_tiles, card.architecture.classes)
+    if tiles and absent and group.first:
+        names = ", ".join(card.classes[index] for index in sorted(absent))
+        fix = "raise train.validate_tiles, or validate on planes that show every class"
+        tell(f"warning: none of the {len(tiles)} validation tiles shows {names}, so weights are chosen without: {fix}")
+    return tiles
 
 
 def _network(card: ModelCard, settings: Settings, first: bool) -> nn.Module:
