@@ -8,7 +8,7 @@ min_version("9.14")
 include: "workflow/rules/common.smk"
 
 
-configfile: nearby("config.yaml")
+configfile: str(HERE / "config.yaml") if IMPORTED else nearby("config.yaml")
 
 
 GRAPH = checked(config)
@@ -18,8 +18,11 @@ prepare_jobs()
 
 
 onstart:
-    alone()
-    check_cluster()
+    begin()
+
+
+if IMPORTED:
+    begin_with_importer()
 
 
 report: "workflow/report/workflow.rst"

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 
-def job_prefix(package: Path, python: Path | None) -> str:
+def job_prefix(package: Path, python: Path | None, keep: bool = False) -> str:
     """Return what the shell of every job runs first: stop at the first error; find this package and its libraries.
 
     Neither the working directory nor PYTHONPATH may put another module before them. SIGTERM (a wall-time limit) comes
@@ -16,9 +16,13 @@ def job_prefix(package: Path, python: Path | None) -> str:
     Args:
         package: the folder that holds the package `unet_pipeline`.
         python: the Python that jobs call; None where the job's environment brings its own, and all it needs.
+        keep: whether the PYTHONPATH of before stays behind, for jobs of another workflow.
     """
     lines = ["set -euo pipefail", "trap : TERM", 'tee() { (trap "" TERM; exec tee "$@"); }']
-    lines += ["export PYTHONSAFEPATH=1", f"export PYTHONPATH={shlex.quote(str(package))}"]
+    lines += [
+        "export PYTHONSAFEPATH=1",
+        f"export PYTHONPATH={shlex.quote(str(package))}{'${PYTHONPATH:+:$PYTHONPATH}' if keep else ''}",
+    ]
     if python is None:
         lines.append("export PYTHONNOUSERSITE=1")
     else:

@@ -4,12 +4,39 @@ import json
 import os
 import re
 import sys
+import tarfile
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+
+def home(rules):
+    """The folder of this workflow: the Snakefile's own or, where that is read from a Git host, a copy of its commit.
+
+    Snakemake fetches Snakefiles one by one, but jobs need the whole package.
+    """
+    if not hasattr(rules, "ref"):
+        return Path(rules.get_path_or_uri(secret_free=True)).parents[1]
+    from git import Repo  # comes with Snakemake
+
+    repository = rules.hosted_repo.repo if hasattr(rules, "hosted_repo") else Repo(rules.repo_path)
+    commit = repository.commit(rules.ref).hexsha
+    place = Path(".snakemake", "unet_pipeline", commit).absolute()
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder, tempfile.TemporaryFile() as archive:
+            repository.archive(archive, commit, path=["unet_pipeline", "config.yaml", "stacks.tsv"])
+            archive.seek(0)
+            with tarfile.open(fileobj=archive) as files:
+                files.extractall(f"{folder}/whole", filter="data")
+            Path(folder, "whole").rename(place)
+    return place
+
+
+HERE = home(workflow.current_basedir)  # workflow.basedir is another's where that imports this workflow
+IMPORTED = not workflow.modifier.is_main_snakefile()
 sys.path.insert(0, str(HERE))
 
 from unet_pipeline import __version__ as VERSION
@@ -45,10 +72,15 @@ def checked(values):
 
 
 def prepare_jobs():
-    """Say what the shell of every job runs first; with --use-conda find conda, and let it choose builds for a GPU."""
+    """Say what the shell of every job runs first; with --use-conda find conda, and let it choose builds for a GPU.
+
+    Snakemake has one prefix for all jobs, so an importing workflow's stays, and its jobs get ours too.
+    """
     methods = {str(method) for method in workflow.deployment_settings.deployment_method}
-    prefix = job_prefix(HERE, None if methods else Path(sys.executable))
-    shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it
+    prefix = job_prefix(HERE, None if methods else Path(sys.executable), keep=IMPORTED)
+    theirs = (shell._process_prefix or "") if IMPORTED else ""
+    if prefix not in theirs:
+        shell.prefix((theirs + prefix).replace("{", "{{").replace("}", "}}"))  # Snakemake formats it
     if "conda" in methods:
         with one_message():
             prepare_conda(os.environ)
@@ -70,6 +102,24 @@ def check_cluster():
         cluster.check(wanted, cluster.survey(), workflow.executor_settings.status_command)
 
 
+def begin():
+    """Before the first job: see that this folder and this cluster can be worked in."""
+    alone()
+    check_cluster()
+
+
+def begin_with_importer():
+    """Let `begin` run where another workflow imports this one: of its modules Snakemake runs no onstart."""
+    theirs = workflow._onstart
+    if getattr(theirs, "__name__", "") != "begin_both":
+
+        def begin_both(log):
+            begin()
+            theirs(log)
+
+        workflow._onstart = begin_both
+
+
 def stop_if_left_over():
     """In the Snakemake inside a cluster's job, which removes the job's outputs before it starts: stop if its run is over."""
     if not workflow.is_main_process:
@@ -81,6 +131,16 @@ def section(step):
     """The sections of the configuration that a step depends on, as JSON: for no other does its rule run again."""
     text = json.dumps(sections_of(SETTINGS, step), sort_keys=True)
     return lambda wildcards: text
+
+
+def named(files):
+    """Paths as the user names them; a module's prefix goes before what the workflow makes only."""
+    return [local(file) for file in files]
+
+
+def sources(wildcards):
+    """The files that a stack is read from."""
+    return named(GRAPH.sources(wildcards.stack))
 
 
 def of_stack(find):
@@ -95,8 +155,10 @@ def of_fold(only, each):
 
 def model_files(wildcards):
     """What makes a model: the finished one of the configuration, or what the workflow trains."""
-    folder = SETTINGS.model.folder or "results/model"
-    return [f"{folder}/{name}" for name in ("model.json", "weights.safetensors")]
+    files = ("model.json", "weights.safetensors")
+    if SETTINGS.model.folder:
+        return named(f"{SETTINGS.model.folder}/{name}" for name in files)
+    return [f"results/model/{name}" for name in files]
 
 
 def plan_model(wildcards):

@@ -4,7 +4,7 @@ rule ingest:
     The store `image.ome.zarr` lies beside the record; a stack that is Zarr already is used in place.
     """
     input:
-        of_stack(GRAPH.sources),
+        sources,
     output:
         "results/{stack}/ingest.json",
     log:
