@@ -19,7 +19,7 @@ def perfect(tmp_path):
     stitched = run(stack_plan, make_model(tmp_path / "model"))
     for name in ("classes", "instances"):
         source, target = stack.reference(name), stack_plan.labels(name, writable=True)
-        for plane, rows, columns in target.blocks():
+        for plane, rows, columns in (shard.at for shard in target.shards()):
             target.write(plane, rows, columns, source.read_label(plane, rows, columns))
     vouch(stitched, stack_plan)
     return stitched, stack_plan
@@ -47,7 +47,7 @@ def test_a_perfect_result_scores_one(perfect):
 def test_a_lost_object_costs_its_share(perfect):
     stitched, stack_plan = perfect
     instances = stack_plan.labels("instances", writable=True)
-    for plane, rows, columns in instances.blocks():
+    for plane, rows, columns in (shard.at for shard in instances.shards()):
         values = instances.read_label(plane, rows, columns)
         instances.write(plane, rows, columns, np.where(values == 1, 0, values) if plane == 0 else values)
     vouch(stitched, stack_plan)
@@ -60,7 +60,7 @@ def test_isbi_scores_on_request(perfect):
     stitched, stack_plan = perfect
     inside = np.stack([stack_plan.stack.reference("classes").read_label(p, slice(None), slice(None)) for p in range(2)])
     probabilities = stack_plan.probabilities(writable=True)
-    for plane, rows, columns in probabilities.blocks():
+    for plane, rows, columns in (shard.at for shard in probabilities.shards()):
         share = inside[plane, rows, columns] * 255
         probabilities.write(plane, rows, columns, np.stack([255 - share, share]).astype(np.uint8))
     vouch(stitched, stack_plan)

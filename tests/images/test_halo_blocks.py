@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from unet_pipeline.images import halo_blocks as halo_module
 from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
+from unet_pipeline.objects.box import Box
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), block=st.integers(1, 30), halo=st.integers(0, 9))
@@ -14,9 +15,10 @@ def test_block_wise_equals_whole(height, width, block, halo):
     whole = ndimage.maximum_filter(image, size, mode="constant", cval=-1)
     rows, columns = slice(height // 3, height), slice(0, width)
     result = np.full((rows.stop - rows.start, width), np.nan)
-    for part in halo_blocks(rows, columns, block, halo, image.shape):
-        result[part.place] = ndimage.maximum_filter(image[part.outer], size, mode="constant", cval=-1)[part.local]
-        np.testing.assert_array_equal(image[part.inner], image[part.outer][part.local])
+    for part in halo_blocks(Box.of(0, rows, columns), block, halo, image.shape):
+        outer = image[part.outer.window]
+        result[part.place] = ndimage.maximum_filter(outer, size, mode="constant", cval=-1)[part.local]
+        np.testing.assert_array_equal(image[part.inner.window], outer[part.local])
     np.testing.assert_array_equal(result, whole[rows, columns])
 
 

@@ -35,7 +35,7 @@ def create(folder: Path, axis: str = "z", channels: int | None = 2, dtype: type 
 def test_zarr_and_tensorstore_read_what_was_written(tmp_path, axis, channels, dtype):
     array = create(tmp_path / "store", axis, channels, dtype)
     values = np.random.default_rng(0).integers(0, 200, (PLANES, channels or 1, HEIGHT, WIDTH)).astype(dtype)
-    for plane, rows, columns in array.blocks():
+    for plane, rows, columns in (shard.at for shard in array.shards()):
         part = values[plane][:, rows, columns]
         array.write(plane, rows, columns, part if channels else part[0])
     for plane in range(PLANES):

@@ -32,7 +32,7 @@ def again(stack_plan):
 
 def write_classes(stack_plan, values):
     array = stack_plan.labels("classes", writable=True)
-    for plane, rows, columns in array.blocks():
+    for plane, rows, columns in (shard.at for shard in array.shards()):
         array.write(plane, rows, columns, values[plane, rows, columns])
 
 

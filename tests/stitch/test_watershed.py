@@ -40,7 +40,7 @@ class Fake:
             "classes": ngff.create_array(group, "classes", grid, None, np.uint8, store),
             "instances": ngff.create_array(group, "instances", grid, None, np.uint32, store),
         }
-        for plane, rows, columns in self._arrays["classes"].blocks():
+        for plane, rows, columns in (shard.at for shard in self._arrays["classes"].shards()):
             part = probabilities[plane, :, rows, columns]
             self._arrays["probabilities"].write(plane, rows, columns, part)
             self._arrays["classes"].write(plane, rows, columns, part.argmax(axis=0).astype(np.uint8))

@@ -76,9 +76,9 @@ def _overlaps(stack_plan: StackPlan, in_volume: bool) -> tuple[OverlapTable, npt
     reference_classes, reference_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
     classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES)
     tables, counts = [], np.zeros((size, size), np.int64)
-    blocks = list(instances.blocks())
-    with Progress(len(blocks), f"evaluate {stack.name}") as progress:
-        for plane, rows, columns in blocks:
+    shards = list(instances.shards())
+    with Progress(len(shards), f"evaluate {stack.name}") as progress:
+        for plane, rows, columns in (shard.at for shard in shards):
             reference = reference_classes.read_label(plane, rows, columns)
             annotated = reference != IGNORE
             counts += confusion(reference, classes.read_label(plane, rows, columns), size, IGNORE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-Window = tuple[slice, slice]
+from unet_pipeline.objects.box import Box, Window
 
 BAND_PX = 2**20
 """Pixels of one channel in a band of rows."""
@@ -19,42 +19,30 @@ class HaloBlock:
     """A block inside a shard.
 
     Attributes:
-        outer: rows and columns to read: the block and its halo, clipped at the image edge.
+        outer: pixels of the image to read: the block and its halo, clipped at the edge of the image.
+        inner: pixels of the block in the image.
         local: rows and columns of the block inside `outer`.
         place: rows and columns of the block inside its shard.
-        inner: rows and columns of the block in the image.
     """
 
-    outer: Window
+    outer: Box
+    inner: Box
     local: Window
     place: Window
-    inner: Window
 
 
-def halo_blocks(rows: slice, columns: slice, block_px: int, halo_px: int, size: tuple[int, int]) -> Iterator[HaloBlock]:
-    """Divide rows and columns of an image into blocks with halos.
+def halo_blocks(shard: Box, block_px: int, halo_px: int, size: tuple[int, int]) -> Iterator[HaloBlock]:
+    """Divide a shard of an image, or any box of one plane, into blocks with halos.
 
     Args:
-        rows: rows of the shard.
-        columns: columns of the shard.
+        shard: pixels of the image.
         block_px: edge of a block, px.
-        halo_px: how far a block looks beyond itself, px.
+        halo_px: pixels that a block reads beyond its own on each side, px.
         size: (height, width) of the image, px.
     """
-    for y in range(rows.start, rows.stop, block_px):
-        for x in range(columns.start, columns.stop, block_px):
-            inner = slice(y, min(y + block_px, rows.stop)), slice(x, min(x + block_px, columns.stop))
-            outer = _around(inner[0], halo_px, size[0]), _around(inner[1], halo_px, size[1])
-            yield HaloBlock(outer, _within(inner, outer), _within(inner, (rows, columns)), inner)
-
-
-def _around(part: slice, halo_px: int, size: int) -> slice:
-    return slice(max(0, part.start - halo_px), min(size, part.stop + halo_px))
-
-
-def _within(inner: Window, outer: Window) -> Window:
-    y, x = (slice(part.start - whole.start, part.stop - whole.start) for part, whole in zip(inner, outer, strict=True))
-    return y, x
+    for inner in shard.divided(block_px, block_px):
+        outer = inner.grown(halo_px, size)
+        yield HaloBlock(outer, inner, inner.counted_from(outer).window, inner.counted_from(shard).window)
 
 
 def row_bands(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -15,6 +15,7 @@ import zarr
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.shard_file import ShardFormat
+from unet_pipeline.objects.box import Box, plane_boxes
 from unet_pipeline.records.files import PARTIAL, atomic_path, sha256_file
 
 Array = npt.NDArray[Any]
@@ -85,14 +86,15 @@ class PlaneArray:
 
     def _damaged(self, plane: int, rows: slice, columns: slice, error: Exception) -> PipelineError:
         """Find the shard that cannot be decoded."""
-        for row in range(rows.start // self.shard_px[0] * self.shard_px[0], rows.stop, self.shard_px[0]):
-            for column in range(columns.start // self.shard_px[1] * self.shard_px[1], columns.stop, self.shard_px[1]):
-                place = slice(row, row + self.shard_px[0]), slice(column, column + self.shard_px[1])
-                try:
-                    self.array[self._index(plane, *place)]
-                except (ValueError, RuntimeError, OSError) as found:
-                    file, fix = self.shard_file(plane, row, column), self._repair(plane, row, column)
-                    return PipelineError(file, "a shard as it was written", f"damage: {found}", fix=fix)
+        first = [part.start // edge * edge for part, edge in zip((rows, columns), self.shard_px, strict=True)]
+        whole = Box.of(plane, slice(first[0], rows.stop), slice(first[1], columns.stop))
+        for shard in whole.divided(*self.shard_px):
+            place = plane, shard.rows.start, shard.columns.start
+            try:
+                self.array[self._index(*shard.at)]
+            except (ValueError, RuntimeError, OSError) as found:
+                file, fix = self.shard_file(*place), self._repair(*place)
+                return PipelineError(file, "a shard as it was written", f"damage: {found}", fix=fix)
         fix = self._repair(plane, rows.start, columns.start)
         return PipelineError(self.path, "readable shards", error, fix=fix)
 
@@ -150,13 +152,11 @@ class PlaneArray:
         file = self.shard_file(plane, row, column)
         return sha256_file(file) if file.is_file() else None
 
-    def blocks(self) -> Iterator[tuple[int, slice, slice]]:
-        """Yield (plane, rows, columns) of every shard, clipped to the image, in raster order."""
+    def shards(self) -> Iterator[Box]:
+        """Yield the pixels of every shard, clipped to the image, in raster order."""
         planes, _, height, width = self.shape
-        for plane in range(planes):
-            for y in range(0, height, self.shard_px[0]):
-                for x in range(0, width, self.shard_px[1]):
-                    yield plane, slice(y, min(y + self.shard_px[0], height)), slice(x, min(x + self.shard_px[1], width))
+        for plane in plane_boxes((planes, height, width)):
+            yield from plane.divided(*self.shard_px)
 
 
 def open_array(

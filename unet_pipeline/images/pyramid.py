@@ -14,9 +14,9 @@ import numpy.typing as npt
 from unet_pipeline.images.ngff import count_levels
 from unet_pipeline.images.plane_array import Array, PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
+from unet_pipeline.objects.box import Box
 
 Reduction = Literal["mean", "nearest"]
-Block = tuple[int, slice, slice]
 
 BAND_PX = 1024
 """Rows that are read and reduced at a time, an even number: a block of the next level needs four of this one."""
@@ -42,10 +42,10 @@ def build_pyramid(
     for level in range(1, count_levels(store, name)):
         fine = open_array(store, f"{prefix}{level - 1}")
         coarse = open_array(store, f"{prefix}{level}", writable=True, check=check)
-        made = ahead(partial(_reduced, fine, reduction), coarse.blocks())
+        made = ahead(partial(_reduced, fine, reduction), coarse.shards())
         with closing(made), behind(coarse.write) as write_soon:
             for block, values in made:
-                write_soon(*block, values)
+                write_soon(*block.at, values)
                 on_block()
 
 
@@ -53,12 +53,12 @@ def count_pyramid_blocks(store: Path, name: str = "") -> int:
     """Return how many shards `build_pyramid` writes."""
     prefix = f"{name}/" if name else ""
     arrays = (open_array(store, f"{prefix}{level}") for level in range(1, count_levels(store, name)))
-    return sum(sum(1 for _ in array.blocks()) for array in arrays)
+    return sum(sum(1 for _ in array.shards()) for array in arrays)
 
 
-def _reduced(fine: PlaneArray, reduction: Reduction, block: Block) -> tuple[Block, Array]:
-    """Return a block of the next level, (plane, rows, columns), and its values (channels, rows, columns)."""
-    plane, rows, columns = block
+def _reduced(fine: PlaneArray, reduction: Reduction, block: Box) -> tuple[Box, Array]:
+    """Return a block of the next level and its values (channels, rows, columns)."""
+    plane, rows, columns = block.at
     height, width = fine.shape[2:]
     y, x = (slice(2 * part.start, min(2 * part.stop, size)) for part, size in ((rows, height), (columns, width)))
     bands = (slice(top, min(top + BAND_PX, y.stop)) for top in range(y.start, y.stop, BAND_PX))

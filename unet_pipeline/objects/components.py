@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.parallel import ahead
-from unet_pipeline.objects.fragments import MAX_FRAGMENTS, Block, Classes, Fragments, Keys, Survey, ends, join, number
+from unet_pipeline.objects.box import Box
+from unet_pipeline.objects.fragments import MAX_FRAGMENTS, Classes, Fragments, Keys, Survey, ends, join, number
 
 Read = Callable[[int, slice, slice], Classes]
 """read(plane, rows, columns) → (y, x) class indices: 0 background, 255 ignored, all others foreground; always uint8, or
@@ -135,16 +136,15 @@ def label_components(
 
     with closing(ahead(numbered, range(len(blocks)))) as made:
         for done, (block, values) in enumerate(zip(blocks, made, strict=True), len(blocks) + 1):
-            write(*block, values)
+            write(*block.at, values)
             tell(done, 2 * len(blocks))
     return table
 
 
-def _classes(read: Read, block: Block) -> Classes:
-    classes = read(*block)
-    size = (block.y.stop - block.y.start, block.x.stop - block.x.start)
-    if classes.shape != size or classes.dtype not in (np.uint8, np.uint32):
-        raise PipelineError(block, f"{size} uint8 or uint32 classes", f"{classes.shape} {classes.dtype}")
+def _classes(read: Read, block: Box) -> Classes:
+    classes = read(*block.at)
+    if classes.shape != block.size or classes.dtype not in (np.uint8, np.uint32):
+        raise PipelineError(block, f"{block.size} uint8 or uint32 classes", f"{classes.shape} {classes.dtype}")
     return np.ascontiguousarray(classes)
 
 

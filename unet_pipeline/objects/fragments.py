@@ -10,13 +10,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects.box import Box, plane_boxes
 from unet_pipeline.objects.compiled import compiled
 
 LARGEST_CLASS = 255
@@ -30,18 +31,6 @@ Keys = NDArray[np.int64]
 """Pairs of fragments that touch, the smaller one in the high half."""
 
 _STRIP = 256  # rows searched for contacts at a time: bounds the memory of noisy blocks
-
-
-class Block(NamedTuple):
-    """A rectangle of one plane."""
-
-    plane: int
-    y: slice
-    x: slice
-
-    def __str__(self) -> str:
-        """Name it for an error."""
-        return f"plane {self.plane}, rows {self.y.start}:{self.y.stop}, columns {self.x.start}:{self.x.stop}"
 
 
 @dataclass(frozen=True)
@@ -97,25 +86,19 @@ class Survey:
         self.offsets: list[int] = []
         self.checksums: list[int] = []
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[Box]:
         """Run through the blocks: plane after plane, or across planes through all planes of a block, then the next."""
-        planes, height, width = self.shape
-        places = [
-            (slice(y, min(y + self.block_px[0], height)), slice(x, min(x + self.block_px[1], width)))
-            for y in range(0, height, self.block_px[0])
-            for x in range(0, width, self.block_px[1])
-        ]
-        if self.deep:
-            return (Block(plane, *place) for place in places for plane in range(planes))
-        return (Block(plane, *place) for plane in range(planes) for place in places)
+        by_plane = [list(plane.divided(*self.block_px)) for plane in plane_boxes(self.shape)]
+        # only the same block one plane before is kept, so across planes a block's planes come one after the other
+        return (block for group in (zip(*by_plane, strict=True) if self.deep else by_plane) for block in group)
 
-    def add(self, block: Block, classes: Classes) -> None:
+    def add(self, block: Box, classes: Classes) -> None:
         """Take the classes (y, x) of the next block; raises PipelineError beyond MAX_FRAGMENTS components."""
         labels, count = number(classes, self.whole, self.count)
         if self.count + count > MAX_FRAGMENTS:
             raise PipelineError(block, f"at most {MAX_FRAGMENTS} components", "more", fix="label the stack in parts")
         _, height, width = self.shape
-        start = (block.plane * height + block.y.start) * width + block.x.start
+        start = (block.plane * height + block.rows.start) * width + block.columns.start
         area, first, class_index = _measure(classes, labels, self.count, count, start, width)
         self.parts.append((area, first, class_index, self._open(block, classes, labels, count)))
         self.offsets.append(self.count)
@@ -123,34 +106,34 @@ class Survey:
         self.count += count
         self._touch(block, labels)
 
-    def _open(self, block: Block, classes: Any, labels: Any, count: int) -> NDArray[np.bool_]:
+    def _open(self, block: Box, classes: Any, labels: Any, count: int) -> NDArray[np.bool_]:
         """Return which fragments reach the border of the volume or hold an ignored pixel."""
         planes, height, width = self.shape
         is_open = np.zeros(count, np.bool_)
         if not self.whole:
             return is_open
         sides = [labels[classes == IGNORE]]
-        sides += [labels[0]] * (block.y.start == 0) + [labels[-1]] * (block.y.stop == height)
-        sides += [labels[:, 0]] * (block.x.start == 0) + [labels[:, -1]] * (block.x.stop == width)
+        sides += [labels[0]] * (block.rows.start == 0) + [labels[-1]] * (block.rows.stop == height)
+        sides += [labels[:, 0]] * (block.columns.start == 0) + [labels[:, -1]] * (block.columns.stop == width)
         sides += [labels] * (self.deep and block.plane in (0, planes - 1))
         for side in sides:
             is_open[side.ravel() - (self.count + 1)] = True
         return is_open
 
-    def _touch(self, block: Block, labels: NDArray[np.uint32]) -> None:
+    def _touch(self, block: Box, labels: NDArray[np.uint32]) -> None:
         """Note which fragments touch, in the block and towards its neighbours above, left and one plane before."""
-        kept, turn = (block.plane if self.deep else 0), block.y.start // self.block_px[0] % 2
+        kept, turn = (block.plane if self.deep else 0), block.rows.start // self.block_px[0] % 2
         columns = self.columns[kept, : labels.shape[0]]
         self._note(labels)
         # the kept row has a pixel more at each side than the plane: corner contacts reach beyond the block's columns
-        if block.y.start:
+        if block.rows.start:
             row = np.pad(labels[0], 1)  # with the pixels that share a corner with the block
-            self._note(np.stack([self.rows[1 - turn, kept, block.x.start : block.x.stop + 2], row]))
-        if block.x.start:
+            self._note(np.stack([self.rows[1 - turn, kept, block.columns.start : block.columns.stop + 2], row]))
+        if block.columns.start:
             self._note(np.stack([columns, labels[:, 0]], axis=1))
         if self.deep and block.plane:
             self.straight.append(_contacts(self.below, labels, 0, 0))
-        self.rows[turn, kept, block.x.start + 1 : block.x.stop + 1] = labels[-1]
+        self.rows[turn, kept, block.columns.start + 1 : block.columns.stop + 1] = labels[-1]
         columns[:] = labels[:, -1]
         self.below = labels if self.deep else self.below
 

@@ -62,7 +62,8 @@ def copy_labels(
     classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
     reader = LabelReader(options, where)
     largest = 0
-    with closing(read_ahead(labels, classes.blocks())) as parts, behind(PlaneArray.write) as write_soon:
+    blocks = (shard.at for shard in classes.shards())
+    with closing(read_ahead(labels, blocks)) as parts, behind(PlaneArray.write) as write_soon:
         for block, values in parts:
             known, place = content(labels, block, values)[0], _label_place(labels, block[0])
             if options.kind == "classes":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +20,11 @@ from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
-from unet_pipeline.images.halo_blocks import HaloBlock, Window, halo_blocks
+from unet_pipeline.images.halo_blocks import HaloBlock, halo_blocks
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.box import Box, Window
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
@@ -92,32 +92,30 @@ def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Bl
     targets, boundaries = _create(store, stack.grid, config, check)
     reference_classes, reference_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
     tally, gap_px = Tally(), config.weigh.gap_px
-    shards = list(targets.blocks())
+    shards = list(targets.shards())
 
-    def work(plane: int, block: HaloBlock) -> BlockResult:
-        (outer_rows, outer_columns), (rows, columns) = block.outer, block.inner
-        ids = reference_instances.read_label(plane, outer_rows, outer_columns)
-        classes = reference_classes.read_label(plane, rows, columns)
+    def work(block: HaloBlock) -> BlockResult:
+        ids = reference_instances.read_label(*block.outer.at)
+        classes = reference_classes.read_label(*block.inner.at)
         parted = open_gaps(ids, gap_px)
         target, term = _block(parted, classes, block.local, config.weigh, sigma_px)
         before, after = present(ids[block.local]), present(parted[block.local])
         return BlockResult(block.place, target, term, before, after, np.bincount(target.ravel(), minlength=256))
 
-    def write(plane: int, rows: slice, columns: slice, target: npt.NDArray[Any], term: npt.NDArray[Any]) -> None:
-        targets.write(plane, rows, columns, target)
-        boundaries.write(plane, rows, columns, term)
+    def write(shard: Box, target: npt.NDArray[Any], term: npt.NDArray[Any]) -> None:
+        targets.write(*shard.at, target)
+        boundaries.write(*shard.at, term)
         progress.advance()
 
     with Progress(len(shards), f"weigh {stack.name}") as progress:
         with behind(write) as write_soon:
-            for plane, rows, columns in shards:
-                shape = rows.stop - rows.start, columns.stop - columns.start
-                target, term = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-                parts = halo_blocks(rows, columns, blocks.edge_px, blocks.halo_px, targets.shape[2:])
-                for found in ahead(partial(work, plane), parts, blocks.threads):
+            for shard in shards:
+                target, term = np.empty(shard.size, np.uint8), np.empty(shard.size, np.float32)
+                parts = halo_blocks(shard, blocks.edge_px, blocks.halo_px, targets.shape[2:])
+                for found in ahead(work, parts, blocks.threads):
                     target[found.place], term[found.place] = found.target, found.term
-                    tally.add(plane, found)
-                write_soon(plane, rows, columns, target, term)
+                    tally.add(shard.plane, found)
+                write_soon(shard, target, term)
         if vanished := tally.vanished():
             progress.say(f"{vanished} object(s) are so thin that the gap of {gap_px} px leaves nothing of them")
     return tally

@@ -90,10 +90,10 @@ def class_areas(stack_plan: StackPlan) -> list[dict[str, Any]]:
         square micrometres, None where the pixel size is unknown.
     """
     array, names, pixel = stack_plan.labels(CLASSES), stack_plan.classes, stack_plan.stack.grid.pixel_um
-    counts, blocks = np.zeros(256, np.int64), list(array.blocks())
-    with Progress(len(blocks), f"areas {stack_plan.stack.name}") as progress:
-        for block in blocks:
-            for band in row_bands(array.read_label(*block)):
+    counts, shards = np.zeros(256, np.int64), list(array.shards())
+    with Progress(len(shards), f"areas {stack_plan.stack.name}") as progress:
+        for shard in shards:
+            for band in row_bands(array.read_label(*shard.at)):
                 counts += np.bincount(band.ravel(), minlength=256)
             progress.advance()
     total = int(counts.sum())
@@ -144,13 +144,13 @@ def write_instances(
 
 
 def _grow(source: PlaneArray, target: PlaneArray, radius_px: int, block_px: int, name: str) -> None:
-    blocks = list(target.blocks())
-    with Progress(len(blocks), f"grow {name}") as progress:
-        for plane, rows, columns in blocks:
-            grown = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.uint32)
-            for block in halo_blocks(rows, columns, block_px, radius_px, source.shape[2:]):
-                grown[block.place] = grow(source.read_label(plane, *block.outer), radius_px)[block.local]
-            target.write(plane, rows, columns, grown)
+    shards = list(target.shards())
+    with Progress(len(shards), f"grow {name}") as progress:
+        for shard in shards:
+            grown = np.empty(shard.size, np.uint32)
+            for block in halo_blocks(shard, block_px, radius_px, source.shape[2:]):
+                grown[block.place] = grow(source.read_label(*block.outer.at), radius_px)[block.local]
+            target.write(*shard.at, grown)
             progress.advance()
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import zarr
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from unet_pipeline.config.sections import Stitch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
-from unet_pipeline.images.halo_blocks import halo_blocks
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
 from unet_pipeline.objects.flood import OUTSIDE, flood
@@ -43,35 +43,6 @@ BLOCK_PX = 2048
 LARGEST_UINT8, ONE_FLOAT16 = 255, 0x3C00
 """Probability 1 as it is stored: in float16 the bits of it, which grow with the value."""
 
-Place = tuple[int, slice, slice]
-
-
-class Box(NamedTuple):
-    """The smallest box around a piece: planes, rows and columns."""
-
-    planes: slice
-    y: slice
-    x: slice
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(planes, height, width)."""
-        planes, height, width = (part.stop - part.start for part in self)
-        return planes, height, width
-
-    def within(self, place: Place) -> bool:
-        """Whether all of it lies in one shard."""
-        plane, rows, columns = place
-        inside = (a.start >= b.start and a.stop <= b.stop for a, b in ((self.y, rows), (self.x, columns)))
-        return self.planes == slice(plane, plane + 1) and all(inside)
-
-    def shared(self, place: Place) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return rows and columns of what lies in a shard, first as the shard and then as the box counts them."""
-        pairs = [(a, b, max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(place[1:], self[1:], strict=True)]
-        y, x = (slice(start - a.start, stop - a.start) for a, _, start, stop in pairs)
-        v, u = (slice(start - b.start, stop - b.start) for _, b, start, stop in pairs)
-        return (y, x), (v, u)
-
 
 @dataclass(frozen=True)
 class Layers:
@@ -81,11 +52,10 @@ class Layers:
     seeds: PlaneArray
     probabilities: PlaneArray
 
-    def read(self, plane: int, rows: slice, columns: slice) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
-        """Return pieces uint32, seeds uint32 and heights uint16, each (y, x)."""
-        place = plane, rows, columns
-        heights = read_heights(self.probabilities, *place)
-        return self.pieces.read_label(*place), self.seeds.read_label(*place), heights
+    def read(self, box: Box) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
+        """Return pieces uint32, seeds uint32 and heights uint16, each (y, x), of a box of one plane."""
+        heights = read_heights(self.probabilities, box)
+        return self.pieces.read_label(*box.at), self.seeds.read_label(*box.at), heights
 
 
 def divide(
@@ -110,8 +80,9 @@ def divide(
     seeds, pieces, parts = (ngff.create_like(scratch, each, like) for each in ("seeds", "pieces", "parts"))
     deep, limit = options.connect == "volume", seed_height(options.seed, probabilities.dtype)
 
-    def sure(*place: Any) -> NDArray[np.uint8]:
-        return np.where(read_heights(probabilities, *place) <= limit, classes.read_label(*place), np.uint8(0))
+    def sure(plane: int, rows: slice, columns: slice) -> NDArray[np.uint8]:
+        heights = read_heights(probabilities, Box.of(plane, rows, columns))
+        return np.where(heights <= limit, classes.read_label(plane, rows, columns), np.uint8(0))
 
     # seeds and pieces are 4-connected like the flood's neighbours: a piece holds all pixels that its seeds can reach
     found = label_blocks(sure, seeds, ComponentOptions(4, deep, options.seed_min_area_px), f"seeds {name}")
@@ -121,13 +92,13 @@ def divide(
     # only pieces with several seeds need a flood, mostly few; the others are their own part
     boxes, several = _survey(pieces, seeds, len(whole.id))
     floods = Floods(Layers(pieces, seeds, probabilities), boxes, several, len(found.id), scratch_folder(scratch))
-    blocks = list(parts.blocks())
-    with Progress(len(blocks), f"watershed {name}") as progress:
+    shards = list(parts.shards())
+    with Progress(len(shards), f"watershed {name}") as progress:
         progress.say(f"{int(several.sum())} of {len(whole.id)} pieces have several seeds")
-        for place in blocks:
+        for shard in shards:
             # a flood may take long before the shard is written: ask before it too whether the job was taken over
             check()
-            parts.write(*place, floods.parts(place))
+            parts.write(*shard.at, floods.parts(shard))
             progress.advance()
     return parts
 
@@ -140,8 +111,8 @@ def scratch_folder(group: zarr.Group) -> Path:
 def label_blocks(read: Read, target: PlaneArray, options: ComponentOptions, name: str) -> ComponentTable:
     """Write the connected components of what `read` gives to all shards of `target`; `name` is for the progress."""
     planes, _, height, width = target.shape
-    blocks = sum(1 for _ in target.blocks())
-    with Progress(2 * blocks, name) as progress:
+    shards = sum(1 for _ in target.shards())
+    with Progress(2 * shards, name) as progress:
 
         def tell(done: int, total: int) -> None:
             progress.advance()
@@ -149,11 +120,12 @@ def label_blocks(read: Read, target: PlaneArray, options: ComponentOptions, name
         return label_components(read, target.write, (planes, height, width), target.shard_px, options, tell)
 
 
-def read_heights(probabilities: PlaneArray, plane: int, rows: slice, columns: slice) -> NDArray[np.uint16]:
+def read_heights(probabilities: PlaneArray, box: Box) -> NDArray[np.uint16]:
     """Return how far the most probable class of each pixel is from certain, (y, x) uint16; 0 is probability 1."""
-    heights = np.empty((rows.stop - rows.start, columns.stop - columns.start), np.uint16)
-    for block in halo_blocks(rows, columns, BLOCK_PX, 0, probabilities.shape[2:]):
-        heights[block.place] = heights_of(probabilities.read(plane, *block.inner).max(axis=0))
+    heights = np.empty(box.size, np.uint16)
+    # in blocks, because the probabilities of all classes take many times the memory of the heights
+    for block in box.divided(BLOCK_PX, BLOCK_PX):
+        heights[block.counted_from(box).window] = heights_of(probabilities.read(*block.at).max(axis=0))
     return heights
 
 
@@ -174,9 +146,9 @@ def _survey(pieces: PlaneArray, seeds: PlaneArray, count: int) -> tuple[NDArray[
     """Return the boxes of the pieces, (count + 1, 6) of planes, rows, columns, and which have several seeds."""
     boxes = np.tile(np.array([2**62, 0] * 3), (count + 1, 1))
     seed, several = np.zeros(count + 1, np.uint32), np.zeros(count + 1, np.bool_)
-    for plane, rows, columns in pieces.blocks():
-        ids, own = (array.read_label(plane, rows, columns) for array in (pieces, seeds))
-        _extend(ids, own, plane, rows.start, columns.start, boxes, seed, several)
+    for shard in pieces.shards():
+        ids, own = (array.read_label(*shard.at) for array in (pieces, seeds))
+        _extend(ids, own, shard.plane, shard.rows.start, shard.columns.start, boxes, seed, several)
     return boxes, several
 
 
@@ -216,16 +188,17 @@ class Floods:
     _kept: dict[int, int] = field(default_factory=dict)
     _end: int = 0
 
-    def parts(self, place: Place) -> NDArray[np.uint32]:
+    def parts(self, shard: Box) -> NDArray[np.uint32]:
         """Return the parts of a shard, (y, x) uint32; call it for the shards in raster order."""
-        here = self.layers.read(*place)
+        here = self.layers.read(shard)
         ids = here[0]
         # parts that are not flooded are numbered behind the seeds, which number those that are: no number comes twice
         parts = np.where(ids > 0, ids + np.uint32(LARGEST_CLASS + self.seed_count), np.uint32(0))
         for piece in np.unique(ids[self.several[ids]]).tolist():
             box = self._box(piece)
-            inside, own = box.shared(place)
-            flooded = self._flooded(piece, box, place, here)[place[0] - box.planes.start, *own]
+            shared = box.shared_with(shard)
+            inside, own = shared.counted_from(shard).window, shared.counted_from(box)
+            flooded = self._flooded(piece, box, shard, here)[own.at]
             # 0 in the box is another piece, or none
             parts[inside] = np.where(flooded > 0, flooded + np.uint32(LARGEST_CLASS), parts[inside])
         return parts
@@ -234,29 +207,29 @@ class Floods:
         planes, rows, columns = self.boxes[piece].reshape(3, 2).tolist()
         return Box(slice(*planes), slice(*rows), slice(*columns))
 
-    def _flooded(self, piece: int, box: Box, place: Place, here: tuple[NDArray[Any], ...]) -> NDArray[np.uint32]:
+    def _flooded(self, piece: int, box: Box, shard: Box, here: tuple[NDArray[Any], ...]) -> NDArray[np.uint32]:
         """Return the seed of each pixel of a piece, in its box (planes, y, x) uint32, 0 around the piece."""
         if piece in self._kept:
             return self._map("kept", box, np.uint32, self._kept[piece])
-        pixels, inside = int(np.prod(box.shape)), box.within(place)
+        pixels, inside = int(np.prod(box.shape)), shard.holds(box)
         large = pixels > IN_MEMORY_PX
         # kept in a file if other shards will ask for the rest of the piece, or if it is too large for memory
         labels = np.zeros(box.shape, np.uint32) if inside and not large else self._keep(piece, box, pixels)
         heights = self._map("heights", box, np.uint16) if large else np.empty(box.shape, np.uint16)
         queue = self._map("queue", box, np.int64) if large else np.empty(box.shape, np.int64)
         if inside:
-            _fill(labels[0], heights[0], piece, tuple(layer[box.shared(place)[0]] for layer in here))
+            window = box.counted_from(shard).window
+            _fill(labels[0], heights[0], piece, tuple(layer[window] for layer in here))
         else:
             self._read(piece, box, labels, heights)
         flood(heights, labels, queue.reshape(-1))
         return labels
 
     def _read(self, piece: int, box: Box, labels: NDArray[np.uint32], heights: NDArray[np.uint16]) -> None:
-        size = self.layers.pieces.shape[2:]
-        for number, plane in enumerate(range(box.planes.start, box.planes.stop)):
-            for block in halo_blocks(box.y, box.x, BLOCK_PX, 0, size):
-                at = (number, *block.place)
-                _fill(labels[at], heights[at], piece, self.layers.read(plane, *block.inner))
+        for plane in range(box.planes.start, box.planes.stop):
+            for block in Box.of(plane, *box.window).divided(BLOCK_PX, BLOCK_PX):
+                at = block.counted_from(box).at
+                _fill(labels[at], heights[at], piece, self.layers.read(block))
 
     def _keep(self, piece: int, box: Box, pixels: int) -> NDArray[np.uint32]:
         self._kept[piece] = self._end
