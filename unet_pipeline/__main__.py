@@ -236,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--format", required=True, choices=("onnx", "torchscript", "torch-export", "bioimageio"))
     switch, probabilities = argparse.BooleanOptionalAction, "probabilities, not logits (default: bioimageio only)"
     one.add_argument("--probabilities", action=switch, default=None, help=probabilities)
-    one.add_argument("--same-size", action="store_true", help="mirror within: an output of the image's size")
+    one.add_argument("--same-size", action="store_true", help="let the network mirror: an output of the image's size")
     one.add_argument("--name", default="", help="bioimageio: what the model is called (default: U-Net and its classes)")
     one.add_argument("--author", action="append", default=[], help="bioimageio: who made it; may be repeated")
     one.add_argument("--license", default="CC-BY-4.0", help="bioimageio: SPDX identifier (default: CC-BY-4.0)")

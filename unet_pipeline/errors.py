@@ -64,6 +64,6 @@ def read_small(path: Path, largest: int) -> bytes:
     return path.read_bytes()
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, or None when nothing is alike."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+def nearest_name(name: str, legal: Iterable[str]) -> str | None:
+    """Return the legal name most like `name`, or None when nothing is alike."""
+    return next(iter(difflib.get_close_matches(name, list(legal), n=1, cutoff=0.5)), None)

@@ -9,7 +9,7 @@ from torch import nn
 from unet_pipeline.config.sections import Model
 from unet_pipeline.model.card import architecture, geometry
 from unet_pipeline.model.models import build
-from unet_pipeline.model.receptive_field import reach_px, resnet50, unet, vgg16
+from unet_pipeline.model.receptive_field import radius_px, resnet50, unet, vgg16
 
 VARIANTS = {
     "paper": Model(depth=2, base_channels=4, dropout=0.0),
@@ -101,5 +101,5 @@ def test_sees_as_far_as_is_computed(name: str) -> None:
         rows = [sizes.crop_px + phase for phase in phases]
         before, after = (max(abs(row - ends[side]) for row, ends in zip(rows, seen, strict=True)) for side in (0, 1))
         assert max(before, after) <= sizes.before < max(before, after) + sizes.stride
-        reach = reach_px(LEVELS[name], VARIANTS[name].up == "bilinear")
-        assert max(before, after) == reach
+        radius = radius_px(LEVELS[name], VARIANTS[name].up == "bilinear")
+        assert max(before, after) == radius

@@ -108,7 +108,7 @@ def _classes(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[dict
 
 
 def _isbi(stack_plan: StackPlan) -> dict[str, Any]:
-    """Return the challenge's scores, or the reason why there are none."""
+    """Return the scores of ISBI 2012, or the reason why there are none."""
     from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores  # its libraries take a second to start
 
     planes, height, width = stack_plan.plan.shape

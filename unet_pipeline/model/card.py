@@ -32,7 +32,7 @@ FIX = "restore the model folder, or train again: run the workflow with `--forcer
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, exactly enough to build it; the paper's is ("unet", 4, 64, 1, 2, 0.5); fields as of `config.Model`."""
+    """All that is needed to build a network; the paper's is ("unet", 4, 64, 1, 2, 0.5); fields as of `sections.Model`."""
 
     network: Network = key("unet", "unet, or the encoder")
     depth: int = key(4, "number of poolings", 1, 6)
@@ -74,7 +74,7 @@ def geometry(architecture: Architecture) -> Geometry:
     own = ENCODER_LEVELS.get(architecture.network)
     if own or architecture.padded:
         levels = own() if own else receptive_field.unet(depth, architecture.down == "stride")
-        return padded(receptive_field.reach_px(levels, bilinear), 2**depth)
+        return padded(receptive_field.radius_px(levels, bilinear), 2**depth)
     if architecture.resize_output:
         return resized(depth)
     return unpadded(depth, lost_up_px=int(bilinear))
@@ -90,7 +90,7 @@ class ModelCard:
         normalise: how grey values are normalised.
         normaliser: the constants of the training set with `normalise.scope` "model"; None with "stack", where every
             stack brings its own statistics.
-        activation: what makes probabilities of the outputs: softmax over the classes, or a sigmoid of each.
+        activation: it makes probabilities of the outputs: softmax over the classes, or a sigmoid of each.
         training: record of the training: settings, steps, scores, provenance; plain values.
         weights_sha256: SHA-256 of `weights.safetensors`; empty before the model is saved.
     """
@@ -190,7 +190,7 @@ def _architecture(value: Any, where: str) -> Architecture:
 
 
 def _section(kind: type[T], value: Any, where: str) -> T:
-    """Build a section; unlike in a configuration no key may be left to its default."""
+    """Build a section; unlike in a configuration, no key may be absent."""
     section = build(kind, value, where)
     if missing := [f.name for f in fields(kind) if f.name not in value]:  # type: ignore[arg-type]
         raise PipelineError(where, f"the key {missing[0]}", f"only {', '.join(value) or 'nothing'}", fix=FIX)

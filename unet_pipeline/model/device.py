@@ -55,7 +55,7 @@ def choose_device(compute: Compute) -> torch.device:
 
 
 def usable_precision(device: torch.device, precision: Precision, where: str) -> Precision:
-    """Return the number format for a device: the one asked for, or float32 (told) where the device has no bfloat16.
+    """Return the number format for a device: the one asked for; float32, and says so, where it has no bfloat16.
 
     Raises:
         PipelineError: float16 on a CPU, whose kernels are slow or absent; `where` is the key, e.g. "train.precision".

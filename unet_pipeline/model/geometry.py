@@ -3,7 +3,7 @@
 An unpadded U-Net of depth 4 maps 16k + 60 to 16k - 124 px (Ronneberger 2015, fig. 1). Its output changes phase
 unless tile origins are multiples of the pooling stride 16, so the paper's own step of 388 = 16 * 24 + 4 px is not
 seamless; a kept block of 384 px is. Every number of this module follows from depth and kernel
-size; `reach` has those of padded networks.
+size; `receptive_field` has the radius of padded networks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOST_PX = 2
 
 @dataclass(frozen=True)
 class Geometry:
-    """What one network reads, along one axis (both axes are alike).
+    """The sizes of one network along one axis (both axes are alike).
 
     ```
             |<------------------- read_px = before + keep + after ------------------>|
@@ -127,21 +127,21 @@ def unpadded(depth: int, lost_up_px: int = 0) -> Geometry:
     return Geometry(stride, before, before + rest, lost)
 
 
-def padded(reach_px: int, stride: int) -> Geometry:
-    """Return the geometry of a network whose output is as large as its input, and which sees `reach_px` px on a side.
+def padded(radius_px: int, stride: int) -> Geometry:
+    """Return the geometry of a network that sees `radius_px` px on each side; its output is as large as its input.
 
-    Zeros that pad the tile, and interpolation at its edge, spoil what lies within the reach of the edge: as much is
-    read beyond the kept block, rounded up to the stride, and cropped away.
+    Zeros that pad the tile, and interpolation at its edge, spoil all outputs that see the edge: a margin of
+    `radius_px`, rounded up to the stride, is read around the kept block and cropped away.
     """
-    margin = -(-reach_px // stride) * stride
+    margin = -(-radius_px // stride) * stride
     return Geometry(stride, margin, margin, 0, margin)
 
 
 def resized(depth: int) -> Geometry:
     """Return the geometry of the paper's network whose output is stretched to the size of its input.
 
-    What lies where then depends on the size of the tile: only a tile that holds the whole plane gives the result of one
-    pass, so other tiles are refused (see `tiling.plan`).
+    The scale of the output then depends on the size of the tile: only a tile that holds the whole plane gives the result
+    of one pass, so other tiles are refused (see `plan`).
     """
     stride = 2**depth
     rest = CONVOLUTIONS * LOST_PX * (stride - 1) % stride

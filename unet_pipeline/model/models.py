@@ -22,7 +22,7 @@ from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclai
 from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
 
 LARGEST = 2**34
-"""Bytes of a weights file: more than the largest network has."""
+"""Largest weights file that is read, bytes: more than the largest network has."""
 
 
 NETWORKS: Mapping[str, Callable[[Architecture], nn.Module]] = {
@@ -30,7 +30,7 @@ NETWORKS: Mapping[str, Callable[[Architecture], nn.Module]] = {
     "vgg16": EncoderUNet,
     "resnet50": EncoderUNet,
 }
-"""By name; their sizes are those of `modelcard.geometry`."""
+"""By name; their sizes are those of `card.geometry`."""
 
 
 def build(architecture: Architecture, seed: int = 0) -> nn.Module:

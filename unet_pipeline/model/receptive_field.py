@@ -1,4 +1,4 @@
-"""How far a network sees, from its layers alone: which inputs can change one of its outputs.
+"""The receptive field of a network, from its layers alone: the inputs that can change one of its outputs.
 
 An output interval is followed backwards through the layers to the inputs it needs: a convolution of kernel k, stride s
 and padding p needs [a s - p, b s - p + k - 1] for its outputs [a, b]. Both axes are alike.
@@ -48,8 +48,8 @@ class Level:
     skip: bool = True
 
 
-def reach_px(levels: Sequence[Level], bilinear: bool) -> int:
-    """Return how far a network sees beyond an output pixel, px, on the side on which it sees farther.
+def radius_px(levels: Sequence[Level], bilinear: bool) -> int:
+    """Return the radius of the receptive field: px a network sees beyond an output pixel, on the side where it is more.
 
     Args:
         levels: from full resolution to the bottom, which is not expanded.
@@ -61,7 +61,7 @@ def reach_px(levels: Sequence[Level], bilinear: bool) -> int:
 
 
 def _needs(levels: Sequence[Level], outputs: Interval, bilinear: bool) -> Interval:
-    """Return what a level's outputs, on the way up, need of what enters it, at the resolution above its `enter`."""
+    """Return the inputs of a level, at the resolution above its `enter`, that its outputs on the way up depend on."""
     level, *deeper = levels
     if not deeper:
         return _through((*level.enter, *level.contract), outputs)

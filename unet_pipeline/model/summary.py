@@ -1,4 +1,4 @@
-"""Summary: a network level by level, with sizes, parameters and work, and what its geometry means for tiles."""
+"""Summary: a network level by level, with sizes, parameters and work, and the sizes of its tiles."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def summarise(model: Path, tile_px: int | None = None) -> dict[str, Any]:
     """
     card = read_card(model)
     file = model / WEIGHTS_FILE
-    told = {"model": str(model), "classes": list(card.classes)}
-    return told | of_architecture(card.architecture, tile_px) | {"file_bytes": _bytes(file)}
+    named = {"model": str(model), "classes": list(card.classes)}
+    return named | of_architecture(card.architecture, tile_px) | {"file_bytes": _bytes(file)}
 
 
 def of_architecture(architecture: Architecture, tile_px: int | None = None) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def measure(network: nn.Module, image: torch.Tensor) -> list[dict[str, Any]]:
 
 @contextmanager
 def _watched(network: nn.Module, rows: list[dict[str, Any]]) -> Iterator[None]:
-    """Add a row for each part that runs within the block."""
+    """Add a row for each part that runs inside the block."""
     counter = FlopCounterMode(display=False)
     started: list[int] = []
 
@@ -137,7 +137,7 @@ def _learns(part: nn.Module) -> bool:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """Return what `summarise` or `of_architecture` found as text for people."""
+    """Return the result of `summarise` or `of_architecture` as text for people."""
     lines = [f"{'part':<16} {'output':>18} {'parameters':>12} {'multiply-adds':>16}"]
     for level in found["levels"]:
         output = " x ".join(str(size) for size in level["output"])
@@ -147,11 +147,12 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _words(found: dict[str, Any]) -> Iterator[str]:
-    tile, sizes, reach = found["tile"], found["sizes"], found["geometry"]
+    tile, sizes, geometry = found["tile"], found["sizes"], found["geometry"]
     yield f"network: {', '.join(f'{name} {value}' for name, value in found['architecture'].items())}"
     yield f"tile: keeps {tile['keep_px']} px, reads {tile['read_px']} px, the network gives {tile['output_px']} px"
     yield f"work: {found['flops'] / 1e9:,.2f} GFLOP a tile, {found['flops_per_pixel'] / 1e3:,.1f} kFLOP a kept pixel"
-    yield f"halo: reads {reach['before']} px before and {reach['after']} px after what is kept; nothing beyond matters"
+    before, after = geometry["before"], geometry["after"]
+    yield f"halo: reads {before} px before and {after} px after what is kept; nothing beyond matters"
     yield f"inputs: {sizes['smallest_px']} px or more in steps of {sizes['step_px']} px"
     yield f"weights: {found['weight_bytes']:,} bytes in memory" + (
         f", {found['file_bytes']:,} in {WEIGHTS_FILE}" if found.get("file_bytes") else ""

@@ -5,7 +5,7 @@ Two passes over the blocks, so that no label of the volume stays in memory betwe
     pass 1  read a block, number its fragments (4-connected pixels of one class), note which fragments touch,
             inside the block and across its borders
     middle  a graph of fragments: join them to instances, drop the small ones, fill holes, number what is left
-    pass 2  read the block again, number its fragments again (the same), write the instance of each
+    pass 2  read the block again, number its fragments as before, write the instance of each
 
 Memory: one block, two rows of pixels of the plane (of every plane, where components go across planes), and up to
 200 bytes a fragment. Order: the area is checked first, then holes are filled. So a speck inside a cell does not keep

@@ -18,14 +18,14 @@ GREY_SHARE = 0.5
 
 LARGEST = 2**32 - 1
 UNDECLARED = IGNORE - 1
-"""No class index: there are at most 32."""
+"""Stands for a value that labels.values does not name; no class index, of which there are at most 32."""
 MOST_STRANGE = 1000
-"""Undeclared values that are counted before a plane is given up."""
+"""Number of undeclared values after which a plane is refused without counting on."""
 
 
 @dataclass
 class LabelReader:
-    """Turns label values into class indices and instance ids, and gathers what the checks need.
+    """Turns label values into class indices and instance ids, and counts for the checks.
 
     Attributes:
         labels: what the values mean.
@@ -48,7 +48,7 @@ class LabelReader:
         self.counts = np.zeros(len(self.labels.classes), dtype=np.int64)
 
     def instances(self, values: npt.NDArray[Any], place: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
-        """Return instance ids and class indices of a block of instance labels.
+        """Return instance ids and class indices of a block of instance labels, `(y, x)` uint32 and uint8.
 
         Args:
             values: `(y, x)` label values; 0 is background.
@@ -58,13 +58,13 @@ class LabelReader:
             PipelineError: negative, fractional, or larger than uint32.
         """
         ids, classes = np.empty(values.shape, np.uint32), np.empty(values.shape, np.uint8)
-        for band, known, indices in zip(row_bands(values), row_bands(ids), row_bands(classes), strict=True):
+        for band, id_band, class_band in zip(row_bands(values), row_bands(ids), row_bands(classes), strict=True):
             numbers = self._whole_numbers(band, place)
-            unknown = self._unknown(numbers)
-            known[...] = np.where(unknown, 0, numbers)
-            indices[...] = np.where(unknown, IGNORE, known > 0)
-            self._count(indices)
-            self._remember(known)
+            ignored = self._ignored(numbers)
+            id_band[...] = np.where(ignored, 0, numbers)
+            class_band[...] = np.where(ignored, IGNORE, id_band > 0)
+            self._count(class_band)
+            self._remember(id_band)
         return ids, classes
 
     def classes(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.uint8]:
@@ -84,7 +84,7 @@ class LabelReader:
         result = np.empty(values.shape, np.uint8)
         for band, indices in zip(row_bands(values), row_bands(result), strict=True):
             numbers = self._whole_numbers(band, place)
-            indices[...] = np.where(self._unknown(numbers), IGNORE, UNDECLARED)
+            indices[...] = np.where(self._ignored(numbers), IGNORE, UNDECLARED)
             for value, name in self.labels.values.items():
                 indices[numbers == value] = self.labels.classes.index(name)
             found, counts = np.unique(numbers[indices == UNDECLARED], return_counts=True)
@@ -95,7 +95,7 @@ class LabelReader:
         return result
 
     def finish(self) -> None:
-        """Check what only the whole stack shows.
+        """Check the stack as a whole, after its last block.
 
         Raises:
             PipelineError: undeclared values, all background, one value only, grey values, or a binary mask declared as
@@ -135,7 +135,7 @@ class LabelReader:
             raise PipelineError(place, f"label values from 0 to {LARGEST}", low if low < 0 else high)
         return values.astype(np.int64)
 
-    def _unknown(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _ignored(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         if self.labels.ignore is None:
             return np.zeros(numbers.shape, dtype=bool)
         return np.equal(numbers, self.labels.ignore)
@@ -154,10 +154,10 @@ class LabelReader:
             self._values.update(np.unique(ids[ids > 0])[:2].tolist())
 
     def _refuse_strange(self) -> None:
-        """Refuse the values without a class that the plane had, if any."""
+        """Refuse a plane with values that labels.values does not name."""
         if not self._strange:
             return
-        found, known = sorted(self._strange), sorted(self.labels.values)
+        found, declared = sorted(self._strange), sorted(self.labels.values)
         listed = ", ".join(f"{value} ({self._strange[value]} px)" for value in found[:8])
         fix = "many values mean a resampled or grey mask; else add to labels.values what class each is"
         if len(found) > 8:
@@ -167,5 +167,5 @@ class LabelReader:
             fix = f"add {new} to labels.values, each NAME one of labels.classes, or set labels.ignore to such a value"
         if 255 in found and self.labels.ignore is None:
             fix = f"set labels.ignore: 255 if this is the border that VOC leaves open; else {fix}"
-        nearest = min(known, key=lambda value: abs(value - found[0]))
-        raise PipelineError(self._place, f"label values {known} (labels.values)", listed, nearest, fix)
+        nearest = min(declared, key=lambda value: abs(value - found[0]))
+        raise PipelineError(self._place, f"label values {declared} (labels.values)", listed, nearest, fix)

@@ -1,7 +1,7 @@
 """Ensemble: several trained models become one model folder, which answers with the mean of their probabilities.
 
 Everything that takes a model takes an ensemble: its weights file holds the tensors of all members, its card says how
-many there are and what is known of each of them.
+many there are and how each of them was trained.
 """
 
 from __future__ import annotations
@@ -128,14 +128,14 @@ def _record(models: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any
 
 def mean(values: Sequence[Any]) -> float | None:
     """Return the mean of the numbers among some values; None where there is none."""
-    known = [value for value in values if isinstance(value, float | int)]
-    return math.fsum(known) / len(known) if known else None
+    numbers = [value for value in values if isinstance(value, float | int)]
+    return math.fsum(numbers) / len(numbers) if numbers else None
 
 
 def spread(values: Sequence[Any]) -> float | None:
     """Return the standard deviation (of a sample: divided by n - 1) of the numbers among some values; None of one."""
-    known = [value for value in values if isinstance(value, float | int)]
-    if len(known) < 2:
+    numbers = [value for value in values if isinstance(value, float | int)]
+    if len(numbers) < 2:
         return None
-    middle = math.fsum(known) / len(known)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in known) / (len(known) - 1))
+    middle = math.fsum(numbers) / len(numbers)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in numbers) / (len(numbers) - 1))

@@ -55,7 +55,7 @@ class Termination:
         self._former: Any = None
 
     def __enter__(self) -> Termination:
-        """Listen."""
+        """Catch SIGTERM from now on."""
         if threading.current_thread() is threading.main_thread():
             self._former = signal.signal(signal.SIGTERM, self._note)
         return self

@@ -32,7 +32,7 @@ EVENTS = "events.out.tfevents.*"
 
 
 class Observer:
-    """Writes event files and pictures beside a model; does nothing where section `watch` asks for nothing."""
+    """Writer of event files and pictures beside a model; it does nothing where section `watch` asks for nothing."""
 
     def __init__(self, options: Watch | None = None, folder: Path = Path(), classes: Sequence[str] = ()) -> None:
         """Prepare to write; nothing is written before `begin`.
@@ -51,7 +51,7 @@ class Observer:
         self._events: Any = None
 
     def begin(self, rows: Sequence[Row], check: Check) -> None:
-        """Take away what does not belong to these rows of history, and write them to a new event file.
+        """Remove the files of other rows of history, and write these rows to a new event file.
 
         Args:
             rows: history of the training that goes on; empty for one that starts.
@@ -109,17 +109,17 @@ class Observer:
 
 
 def scalars(row: Row, classes: Sequence[str]) -> dict[str, float]:
-    """Return what TensorBoard shows of a row, by tag; what is not known is left out.
+    """Return the scalars that TensorBoard shows of a row, by tag; those that the row lacks are left out.
 
     The mean IoU is over the classes that have a Dice; IoU = Dice / (2 - Dice).
     """
     dice = {f"dice/{name}": value for name, value in zip(classes, row.dice, strict=False)}
-    known = [value / (2 - value) for value in dice.values() if value is not None]
+    ious = [value / (2 - value) for value in dice.values() if value is not None]
     values = {
         "loss/train": row.train_loss,
         "loss/validation": row.validation_loss,
         "learning_rate": row.learning_rate,
-        "mean_iou": sum(known) / len(known) if known else None,
+        "mean_iou": sum(ious) / len(ious) if ious else None,
         **dice,
     }
     return {name: value for name, value in values.items() if value is not None}

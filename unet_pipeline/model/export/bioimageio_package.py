@@ -100,7 +100,7 @@ def symmetric_halo(geometry: Geometry) -> int:
 def halo(module: Exported) -> int:
     """Return how many pixels of the output, which are not exact, programs must drop on each side of a part of an image.
 
-    None of an unpadded network's; at least as many as a padded one, or one that mirrors within, makes up. A multiple of
+    None for an unpadded network; for a padded or mirroring one, all pixels that see beyond the part. A multiple of
     the stride, so that a legal size stays legal when it is enlarged by the halo.
     """
     geometry = module.card.geometry

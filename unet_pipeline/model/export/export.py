@@ -37,14 +37,15 @@ def export(
     Args:
         model: model folder.
         kind: format.
-        output: the file to write; it appears only after what it holds was run and compared.
+        output: the file to write; it appears only after the exported network was run and compared.
         probabilities: whether the activation follows the network; None: in a bioimage.io package only.
-        same_size: whether the image is mirrored within, so that the output has its size. Else an unpadded network's is
-            smaller; in a bioimage.io package by as much as makes it a multiple of the stride, alike on all sides.
+        same_size: whether the exported network mirrors the image beyond its edges by itself, so that the output has its
+            size. Else the output of an unpadded network is smaller; in a bioimage.io package it is cropped, alike on
+            all sides, to a multiple of the stride.
         credit: name, authors and license of a bioimage.io package.
 
     Returns:
-        What was written, in words.
+        A text for people: the file, its size, the largest difference.
 
     Raises:
         PipelineError: the model is not whole, packages are not installed, or the exported network computes something

@@ -1,4 +1,4 @@
-"""The network as it leaves: its outputs, its legal inputs, what is said beside it, and the comparison it must pass."""
+"""A network for other programs: its outputs, its legal inputs, the facts beside it, and the comparison it must pass."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Exported(nn.Module):
     """A network that returns logits, or the probabilities of its classes.
 
     Attributes:
-        card: what the model is.
+        card: of the model.
         probabilities: whether the activation of the model follows the network.
-        same_size: whether the image is mirrored within, so that the output has its size: all of it, and only it.
+        same_size: whether the network mirrors the image beyond its edges by itself, so that the output has its size.
         trim_px: output pixels that are dropped on each side.
     """
 
@@ -134,11 +134,11 @@ _REPORT = "nothing was written; report this as a bug, or choose another --format
 
 
 def facts(module: Exported) -> dict[str, str]:
-    """Return what must be known beside the network, each as text; all but the version and the sum is JSON.
+    """Return the facts to keep beside the network, each as text; all but the version and the checksum are JSON.
 
     Returns:
         classes: names in the order of the output's channels; output: logits or probabilities; activation;
-        normalise, normaliser: how grey values become the input (see `modelcard`); geometry: stride, before, after,
+        normalise, normaliser: how grey values become the input (see `card`); geometry: stride, before, after,
         lost, crop_px; size: smallest and step of legal heights and widths and how much smaller the output is, px;
         architecture; weights_sha256; unet_pipeline.
     """
@@ -189,7 +189,7 @@ def import_all(kind: str, *names: str) -> None:
 def export_program(module: Exported) -> Any:
     """Return the network as a `torch.export.ExportedProgram`, free in the number of images, height and width.
 
-    Height and width are said as smallest + step * k, which is what all the divisions of a U-Net need to be exact.
+    Height and width are given as smallest + step * k, which is what all the divisions of a U-Net need to be exact.
     """
     smallest_px, stride = module.smallest_px, module.card.geometry.stride
     rest = smallest_px % stride

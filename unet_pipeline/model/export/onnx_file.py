@@ -50,9 +50,9 @@ def opset(path: Path) -> int:
 
 def _converted(module: Exported) -> Any:
     """Return the network as an ONNX `ModelProto`."""
-    told = logging.getLogger("torch.onnx")
-    level = told.level
-    told.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch about itself
@@ -61,7 +61,7 @@ def _converted(module: Exported) -> Any:
                 input_names=[INPUT], output_names=[module.output_name],
             )  # fmt: skip
     finally:
-        told.setLevel(level)
+        logger.setLevel(level)
     assert program is not None  # it is without `dynamo` that a file is written instead
     return program.model_proto
 
