@@ -32,7 +32,7 @@ FIX = "restore the model folder, or train again: run the workflow with `--forcer
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a network; the paper's is ("unet", 4, 64, 1, 2, 0.5); fields as of `sections.Model`."""
+    """The facts to build a network from; the paper's are ("unet", 4, 64, 1, 2, 0.5); fields as of `sections.Model`."""
 
     network: Network = key("unet", "unet, or the encoder")
     depth: int = key(4, "number of poolings", 1, 6)

@@ -140,8 +140,8 @@ def padded(radius_px: int, stride: int) -> Geometry:
 def resized(depth: int) -> Geometry:
     """Return the geometry of the paper's network whose output is stretched to the size of its input.
 
-    The scale of the output then depends on the size of the tile: only a tile that holds the whole plane gives the result
-    of one pass, so other tiles are refused (see `plan`).
+    The scale of the output then depends on the size of the tile: only a tile that holds the whole plane gives the
+    result of one pass, so other tiles are refused (see `plan`).
     """
     stride = 2**depth
     rest = CONVOLUTIONS * LOST_PX * (stride - 1) % stride
