@@ -103,17 +103,17 @@ def test_scores_of_three_classes_are_those_of_another_library(tmp_path):
     stitched = run(stack_plan, make_model(tmp_path / "model", classes=names), config)
     found = evaluate(stitched, config, stitched.with_name("metrics.json"))
     result = np.stack([stack_plan.labels("classes").read_label(p, slice(0, 100), slice(0, 130)) for p in range(2)])
-    known = values != 7
-    table = contingency_table(values[known], result[known]).toarray().astype(int)
+    annotated = values != 7
+    table = contingency_table(values[annotated], result[annotated]).toarray().astype(int)
     assert np.array_equal(found["confusion"], table)
     assert (table.sum(axis=0) > 0).all(), "the network of the test gives every class somewhere"
     iou = [
-        ((values == i) & (result == i) & known).sum() / (((values == i) | (result == i)) & known).sum()
+        ((values == i) & (result == i) & annotated).sum() / (((values == i) | (result == i)) & annotated).sum()
         for i in range(3)
     ]
     assert found["pixels"]["mean_iou"] == pytest.approx(np.mean(iou))
     assert found["pixels"]["mean_iou_foreground"] == pytest.approx(np.mean(iou[1:]))
-    assert found["pixels"]["accuracy"] == pytest.approx((values == result)[known].mean())
+    assert found["pixels"]["accuracy"] == pytest.approx((values == result)[annotated].mean())
     written = np.loadtxt(stitched.with_name("confusion.csv"), dtype=str, delimiter=",")
     assert written[0].tolist() == ["reference", *names]
     assert np.array_equal(written[1:, 1:].astype(int), table)

@@ -24,13 +24,13 @@ def mean(values):
 
 def brute_force(reference, result, classes):
     """By sets of pixel numbers."""
-    known = [i for i, value in enumerate(reference.flat) if value != 255]
-    truth, found = (
-        [{i for i in known if array.flat[i] == one} for one in range(classes)] for array in (reference, result)
+    annotated = [i for i, value in enumerate(reference.flat) if value != 255]
+    expected, found = (
+        [{i for i in annotated if array.flat[i] == one} for one in range(classes)] for array in (reference, result)
     )
-    pairs = [(t, f) for t, f in zip(truth, found, strict=True)]
+    pairs = [(t, f) for t, f in zip(expected, found, strict=True)]
     return {
-        "accuracy": sum(len(t & f) for t, f in pairs) / len(known) if known else None,
+        "accuracy": sum(len(t & f) for t, f in pairs) / len(annotated) if annotated else None,
         "mean_accuracy": mean([len(t & f) / len(t) for t, f in pairs if t]),
         "mean_iou": mean([len(t & f) / len(t | f) for t, f in pairs if t | f]),
         "mean_iou_foreground": mean([len(t & f) / len(t | f) for t, f in pairs[1:] if t | f]),

@@ -323,12 +323,12 @@ def test_confusion_counts_which_class_became_which(reference, result):
     assert matrix.tolist() == [[int(((reference == r) & (result == c)).sum()) for c in range(3)] for r in range(3)]
     assert np.array_equal(matrix, sum(confusion(reference[y], result[y], 3, 255) for y in range(4)))
     for index, score in enumerate(dice_iou(matrix)):
-        truth, found = (reference == index), (result == index) & (reference != 255)
-        both, either = int((truth & found).sum()), int((truth | found).sum())
+        expected, found = (reference == index), (result == index) & (reference != 255)
+        both, either = int((expected & found).sum()), int((expected | found).sum())
         assert score.iou == (both / either if either else None)
-        assert score.dice == (2 * both / (truth.sum() + found.sum()) if either else None)
+        assert score.dice == (2 * both / (expected.sum() + found.sum()) if either else None)
         assert score.precision == (both / found.sum() if found.any() else None)
-        assert score.recall == (both / truth.sum() if truth.any() else None)
+        assert score.recall == (both / expected.sum() if expected.any() else None)
 
 
 def test_dice_and_iou_by_hand():

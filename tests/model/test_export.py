@@ -258,16 +258,16 @@ def test_grey_values_are_normalised_as_by_the_pipeline(normalise, normaliser):
 def by_definition(steps, grey):
     """The steps as the specification of bioimage.io defines them."""
     for step in steps:
-        told = step.kwargs
+        said = step.kwargs
         if step.id == "scale_linear":
-            grey = grey * np.reshape(told.gain, (1, -1, 1, 1)) + np.reshape(told.offset, (1, -1, 1, 1))
+            grey = grey * np.reshape(said.gain, (1, -1, 1, 1)) + np.reshape(said.offset, (1, -1, 1, 1))
         elif step.id == "scale_range":
-            assert told.axes == ("y", "x")
-            low, high = np.percentile(grey, [told.min_percentile, told.max_percentile], axis=(2, 3), keepdims=True)
-            grey = (grey - low) / (high - low + told.eps)
+            assert said.axes == ("y", "x")
+            low, high = np.percentile(grey, [said.min_percentile, said.max_percentile], axis=(2, 3), keepdims=True)
+            grey = (grey - low) / (high - low + said.eps)
         else:
-            assert (step.id, tuple(told.axes)) == ("zero_mean_unit_variance", ("y", "x"))
-            grey = (grey - grey.mean((2, 3), keepdims=True)) / (grey.std((2, 3), keepdims=True) + told.eps)
+            assert (step.id, tuple(said.axes)) == ("zero_mean_unit_variance", ("y", "x"))
+            grey = (grey - grey.mean((2, 3), keepdims=True)) / (grey.std((2, 3), keepdims=True) + said.eps)
     return grey
 
 
@@ -280,9 +280,9 @@ def test_a_missing_package_names_the_extra(kind, model, tmp_path, monkeypatch, c
     monkeypatch.setitem(sys.modules, missing, None)
     output = tmp_path / "model"
     assert main(["export", "--model", str(model), "--format", kind, "--output", str(output)]) == 1
-    told = capsys.readouterr().err
-    assert f"--format {kind}" in told
-    assert "pip install 'unet-pipeline[export]'" in told
+    said = capsys.readouterr().err
+    assert f"--format {kind}" in said
+    assert "pip install 'unet-pipeline[export]'" in said
     assert not list(tmp_path.iterdir())
 
 

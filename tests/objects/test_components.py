@@ -284,17 +284,22 @@ def test_empty_and_full_planes():
 
 
 def test_blocks_are_read_twice_and_progress_ends_at_the_total():
-    plane, reads, told = np.ones((1, 10, 10), np.uint8), [], []
+    plane, reads, reported = np.ones((1, 10, 10), np.uint8), [], []
 
     def read(*at):
         reads.append(at)
         return plane[at]
 
     label_components(
-        read, lambda *at: None, plane.shape, (4, 6), ComponentOptions(), lambda done, total: told.append((done, total))
+        read,
+        lambda *at: None,
+        plane.shape,
+        (4, 6),
+        ComponentOptions(),
+        lambda done, total: reported.append((done, total)),
     )
     assert len(reads) == 12
-    assert told == [(done, 12) for done in range(1, 13)]
+    assert reported == [(done, 12) for done in range(1, 13)]
     assert all(reads.count(at) == 2 for at in reads)
 
 

@@ -142,12 +142,12 @@ def test_photographs_and_indices_are_those_that_pillow_reads(voc: Voc) -> None:
             counted[word] += int((indices == value).sum())
     assert stack.facts["labels"]["class_counts"] == counted
     assert stack.facts["labels"]["ignored"] == ignored
-    known = np.concatenate(pixels, axis=1)  # the bars are no part of the photographs, nor of their statistics
+    content = np.concatenate(pixels, axis=1)  # the bars are no part of the photographs, nor of their statistics
     statistics = stack.facts["statistics"]
-    np.testing.assert_allclose(statistics["mean"], known.mean(axis=1))
-    assert statistics["pixels"] == known.shape[1]
+    np.testing.assert_allclose(statistics["mean"], content.mean(axis=1))
+    assert statistics["pixels"] == content.shape[1]
     median = np.array(statistics["quantiles"])[:, list(QUANTILES).index(50)]
-    np.testing.assert_allclose(median, np.median(known, axis=1), atol=1)
+    np.testing.assert_allclose(median, np.median(content, axis=1), atol=1)
 
 
 def test_squares_keep_the_values_of_the_labels(voc: Voc) -> None:
@@ -183,8 +183,8 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
     stack = voc.ingest()
     record = stack.record.with_name("weigh.json")
     weigh(stack, config, record)
-    known = np.stack([read(stack.reference("classes"), plane)[0] != IGNORE for plane in range(4)])
-    assert 0.4 < known.mean() < 0.95
+    annotated = np.stack([read(stack.reference("classes"), plane)[0] != IGNORE for plane in range(4)])
+    assert 0.4 < annotated.mean() < 0.95
     train_model([record], [], config, voc.root / "model")
     card = read_card(voc.root / "model")
     assert (card.architecture.in_channels, card.classes) == (3, ("background", "cat", "person"))
@@ -194,12 +194,12 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
         target = torch.from_numpy(read(training.target, plane)).long()
         boundary = torch.from_numpy(read(training.boundary, plane)).float()
         weight = pixel_weight(target, boundary, torch.ones(3))[0].numpy()
-        np.testing.assert_array_equal(weight > 0, known[plane])
+        np.testing.assert_array_equal(weight > 0, annotated[plane])
     grey = normaliser(read(stack.image, 0))
     assert len({round(float(channel.std()), 6) for channel in grey}) == 3  # each channel by its own statistics
     scores = evaluate(run(make_plan(stack, config), voc.root / "model", config), config, record.with_name("m.json"))
-    assert scores["pixels"].items() >= {"scored": int(known.sum()), "of": known.size}.items()
-    assert sum(one["reference_pixels"] for one in scores["classes"]) == known.sum()
+    assert scores["pixels"].items() >= {"scored": int(annotated.sum()), "of": annotated.size}.items()
+    assert sum(one["reference_pixels"] for one in scores["classes"]) == annotated.sum()
 
 
 def spoil_class(voc: Voc) -> None:

@@ -104,8 +104,8 @@ def discs(centres, shape, radius=9.0):
 
 
 def stored(inside, dtype=np.uint8):
-    shares = np.stack([1 - inside, inside], axis=1)
-    return np.round(shares * 255).astype(np.uint8) if dtype == np.uint8 else shares.astype(dtype)
+    probabilities = np.stack([1 - inside, inside], axis=1)
+    return np.round(probabilities * 255).astype(np.uint8) if dtype == np.uint8 else probabilities.astype(dtype)
 
 
 @st.composite
@@ -116,11 +116,11 @@ def fields(draw):
     wide = draw(st.floats(1.0, 4.0))
     smooth = ndimage.gaussian_filter(rng.normal(size=shape), (0.7, 0, wide, wide), mode="wrap")
     logits = np.concatenate([np.zeros((shape[0], 1, *shape[2:])), 2 * smooth / max(smooth.std(), 0.01)], axis=1)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     if draw(st.booleans()):
-        return shares.astype(np.float16)
+        return probabilities.astype(np.float16)
     coarse = draw(st.sampled_from([1, 16]))  # few different values: long plateaus
-    return (np.round(shares * 255 / coarse) * coarse).clip(0, 255).astype(np.uint8)
+    return (np.round(probabilities * 255 / coarse) * coarse).clip(0, 255).astype(np.uint8)
 
 
 @trials(max_examples=40, deadline=None)

@@ -124,10 +124,10 @@ def test_larger_tiles_get_more_grid_points_at_the_same_spacing():
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 40))
 def test_mirroring_equals_numpys_reflection_at_any_distance(height, width, margin):
     image = np.arange(height * width, dtype=np.float32).reshape(height, width)
-    reach = np.stack(
+    positions = np.stack(
         np.meshgrid(*(np.arange(-margin, size + margin, dtype=np.float64) for size in image.shape), indexing="ij")
     )
-    rows, columns = augment.mirror(torch.from_numpy(reach), image.shape).numpy().astype(int)
+    rows, columns = augment.mirror(torch.from_numpy(positions), image.shape).numpy().astype(int)
     np.testing.assert_array_equal(image[rows, columns], np.pad(image, margin, mode="reflect"))
 
 

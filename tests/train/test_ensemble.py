@@ -162,10 +162,10 @@ def crossed(tmp_path_factory):
 def test_its_record_tells_of_each_fold_and_of_all(crossed):
     _, folds, model = crossed
     training, each = read_card(model).training, [read_card(fold).training for fold in folds]
-    for fold, (told, record) in enumerate(zip(training["members"], each, strict=True)):
-        assert told["fold"] == fold
+    for fold, (member, record) in enumerate(zip(training["members"], each, strict=True)):
+        assert member["fold"] == fold
         for key in ("selected_step", "validation_loss", "validation_dice", "held_out"):
-            assert told[key] == record[key]
+            assert member[key] == record[key]
     losses = [record["validation_loss"] for record in each]
     assert training["mean"]["validation_loss"] == pytest.approx(np.mean(losses))
     assert training["spread"]["validation_loss"] == pytest.approx(np.std(losses, ddof=1))

@@ -43,9 +43,9 @@ def test_equals_the_definition(seed, classes, ignore):
 def test_uniform_weights_equal_torchs_cross_entropy_gradient_included():
     logits, target, _ = example(0)
     ours, theirs = (torch.tensor(logits, dtype=torch.float32, requires_grad=True) for _ in range(2))
-    goal = torch.tensor(target)
-    Loss()(ours, goal, torch.full(goal.shape, 7.0)).backward()
-    torch.nn.functional.cross_entropy(theirs, goal, ignore_index=IGNORE).backward()
+    wanted = torch.tensor(target)
+    Loss()(ours, wanted, torch.full(wanted.shape, 7.0)).backward()
+    torch.nn.functional.cross_entropy(theirs, wanted, ignore_index=IGNORE).backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
@@ -68,8 +68,8 @@ def test_unannotated_pixels_change_nothing():
 def test_no_weight_is_no_loss_and_no_gradient():
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)
     target = torch.full((1, 3, 3), IGNORE)
-    for goal, weight in ((target, torch.ones(1, 3, 3)), (torch.zeros_like(target), torch.zeros(1, 3, 3))):
-        loss = Loss()(logits, goal, weight)
+    for wanted, weight in ((target, torch.ones(1, 3, 3)), (torch.zeros_like(target), torch.zeros(1, 3, 3))):
+        loss = Loss()(logits, wanted, weight)
         loss.backward()
         assert loss.item() == 0
         assert (logits.grad == 0).all()
@@ -129,11 +129,11 @@ def test_binary_cross_entropy_equals_torchs():
 def test_dice_loss_is_the_mean_over_tiles_of_what_torchs_sums_say():
     logits, target, weight = (torch.tensor(part) for part in example(7))
     missed = []
-    for scores, goal in zip(logits.softmax(dim=1).float(), target, strict=True):
-        known = goal != IGNORE
+    for scores, wanted in zip(logits.softmax(dim=1).float(), target, strict=True):
+        annotated = wanted != IGNORE
         dice = [
-            (2 * scores[c][known & (goal == c)].sum() + SMOOTH_PX)
-            / (scores[c][known].sum() + (goal == c).sum() + SMOOTH_PX)
+            (2 * scores[c][annotated & (wanted == c)].sum() + SMOOTH_PX)
+            / (scores[c][annotated].sum() + (wanted == c).sum() + SMOOTH_PX)
             for c in range(3)
         ]
         missed.append(1 - torch.stack(dice).mean())

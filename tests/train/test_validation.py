@@ -38,15 +38,15 @@ def by_definition(network):
         for plane in stack.used:
             logits = one_pass(network, stack, plane)
             target, boundary = stack.target.planes[plane][0], stack.boundary.planes[plane][0]
-            known = target != IGNORE
-            goal = np.where(known, target, 0)
+            annotated = target != IGNORE
+            wanted = np.where(annotated, target, 0)
             log_p = logits - np.log(np.exp(logits).sum(0))
-            weight = np.where(known, WEIGHTS.numpy()[goal] + boundary, 0.0)
-            total -= (weight * np.take_along_axis(log_p, goal[None].astype(int), 0)[0]).sum()
+            weight = np.where(annotated, WEIGHTS.numpy()[wanted] + boundary, 0.0)
+            total -= (weight * np.take_along_axis(log_p, wanted[None].astype(int), 0)[0]).sum()
             weights += weight.sum()
             predicted = logits.argmax(0)
             for one in range(2):
-                p, t = (predicted == one) & known, (target == one)
+                p, t = (predicted == one) & annotated, (target == one)
                 overlap[:, one] += (p & t).sum(), p.sum(), t.sum()
     return total / weights, 2 * overlap[0] / (overlap[1] + overlap[2])
 
