@@ -48,7 +48,7 @@ def halo_blocks(shard: Box, block_px: int, halo_px: int, size: tuple[int, int]) 
 def row_bands(values: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """Yield views of an array (..., y, x), some rows at a time, in order.
 
-    What is computed from a large array often takes many times its memory; from a band of it, little.
+    Intermediate results often take many times the memory of an array; those of a band take little.
     """
     rows = max(1, BAND_PX // max(1, values.shape[-1]))
     for top in range(0, values.shape[-2], rows):

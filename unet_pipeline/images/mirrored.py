@@ -1,4 +1,4 @@
-"""Windows that leave the image, mirrored at its edges."""
+"""Windows that reach beyond an image, filled by mirroring it at its edges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of names, one a line: which files of a folder are meant, as ImageSets/Segmentation/train.txt of Pascal VOC."""
+"""Lists of the files of a folder to read, one name a line, such as ImageSets/Segmentation/train.txt of Pascal VOC."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from unet_pipeline.errors import PipelineError, nearest_name, read_small
 
 LARGEST = 2**26
-"""Bytes of a list."""
+"""Largest size of a list, bytes."""
 ONE_A_LINE = "one name a line, without folder and suffix, such as 2007_000032"
 
 
@@ -82,7 +82,7 @@ def pick(names: Iterable[str], files: Iterable[Path], where: str, source: str) -
 
 
 def listed(names: Iterable[str], files: Iterable[str]) -> list[str]:
-    """Return the files that names mean, where there are any; `pick` checks them when the stack is read."""
+    """Return the files that the names match, perhaps none; `pick` checks them when the stack is read."""
     wanted = set(names)
     return [file for file in files if Path(file).stem in wanted]
 

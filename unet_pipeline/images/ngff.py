@@ -33,7 +33,7 @@ class Grid:
 
     Attributes:
         planes, height, width: size in planes and px.
-        plane_axis: "z" or "t", what the planes are.
+        plane_axis: "z" or "t", the axis along which the planes lie.
         pixel_um: (y, x) size of a pixel, micrometres; None where unknown.
         step: distance between planes, micrometres for z and seconds for t; None where unknown.
     """
@@ -121,7 +121,7 @@ def create_image(
     """Create an empty image with all its pyramid levels and labels.
 
     Args:
-        path: the store to make; `publish.replacing` makes it appear whole.
+        path: the store to make; `claim.replacing` makes it appear whole.
         name: of the image, for viewers.
         grid: size and scale.
         channels: channels of the image.
@@ -141,7 +141,7 @@ def create_labels(path: Path, grid: Grid, store: Store, labels: Mapping[str, npt
 
 
 def mark(store: Path, key: str) -> None:
-    """Write into a store which record it belongs to."""
+    """Write into a store the key of the record it belongs to."""
     zarr.open_group(store, mode="r+", zarr_format=3).attrs[MARK] = {"record": key}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of classes with the image: laid over it, cut out of it, beside it; the colours are those of `figures`."""
+"""Pictures of classes with the image: laid over it, cut out of it, beside it; the colours are those of `pictures`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def mask_png(classes: npt.NDArray[Any], unknown: int) -> bytes:
 
 
 def rgb_png(rgb: Rgb) -> bytes:
-    """Return a picture as PNG; unlike `figures.png` it looks for no palette, which takes long for large pictures."""
+    """Return a picture as PNG; unlike `pictures.png` it looks for no palette, which takes long for large pictures."""
     return _saved(Image.fromarray(rgb))
 
 

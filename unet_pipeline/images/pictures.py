@@ -1,7 +1,7 @@
-"""Pictures of what the pipeline made: arrays in, RGB and PNG out, the same bytes for the same arrays.
+"""Pictures of images and results: arrays in, RGB and PNG out, the same bytes for the same arrays.
 
 Colours are those of Okabe and Ito (2008) or perceptually uniform scales, which readers with any colour vision can tell
-apart. A picture is enlarged by whole pixels, never smoothed: what is seen is what is stored.
+apart. A picture is enlarged by whole pixels, never smoothed, so that it shows the stored values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEVELS = 236
 INK, PAPER, UNKNOWN, UNMATCHED = (17, 24, 32), (255, 255, 255), (130, 138, 148), (150, 156, 164)
 
 FIELD, BLENDS = (34, 34, 34), 17
-"""Behind a scale bar; the smooth edges of its letters take 16 greys, the multiples of 17."""
+"""Grey behind a scale bar; the smooth edges of its letters take 16 greys, the multiples of 17."""
 
 CLASS_COLOURS = (
     (17, 24, 32), (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178),
@@ -72,13 +72,13 @@ def _round_below(value: float) -> float:
     return float(f"{leading}e{power}")
 
 
-def as_grey(shares: npt.NDArray[Any]) -> Rgb:
+def as_grey(values: npt.NDArray[Any]) -> Rgb:
     """Return normalised grey values as a picture: one channel grey, three red, green and blue, others added up.
 
     Args:
-        shares: (channels, y, x) float; 0 becomes black and 1 white, beyond is cut off.
+        values: (channels, y, x) float; 0 becomes black and 1 white, beyond is cut off.
     """
-    clipped = np.clip(np.nan_to_num(shares), 0, 1)
+    clipped = np.clip(np.nan_to_num(values), 0, 1)
     channels = len(clipped)
     if channels == 1:
         return np.repeat(_bytes(clipped[0])[..., None], 3, axis=2)
@@ -96,9 +96,9 @@ def channel_colours(channels: int) -> npt.NDArray[np.float64]:
     return balanced if channels > 2 else np.array([[1.0, 0, 1], [0, 1.0, 0]])
 
 
-def as_scale(shares: npt.NDArray[Any], scale: str) -> Rgb:
+def as_scale(values: npt.NDArray[Any], scale: str) -> Rgb:
     """Return values (y, x) of 0..1 in the colours of a scale of matplotlib, such as "viridis"."""
-    steps = np.rint(np.clip(shares, 0, 1) * (LEVELS - 1)).astype(np.intp)
+    steps = np.rint(np.clip(values, 0, 1) * (LEVELS - 1)).astype(np.intp)
     return np.asarray(_scale(scale)[steps], np.uint8)
 
 
@@ -211,5 +211,5 @@ def css(colour: npt.ArrayLike) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _bytes(shares: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.asarray(np.rint(shares * 255), np.uint8)
+def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.rint(values * 255), np.uint8)

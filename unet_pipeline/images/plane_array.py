@@ -20,11 +20,11 @@ from unet_pipeline.records.files import PARTIAL, atomic_path, sha256_file
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]
-"""What to do where the shard that holds (plane, row, column) is damaged, for the error message."""
+"""Function of (plane, row, column) that says how to mend the damaged shard there, for the error message."""
 
 
 def rerun_step(plane: int, row: int, column: int) -> str:
-    """Say what helps any store."""
+    """Say how any store is mended."""
     return "rerun the step that writes it"
 
 
@@ -46,8 +46,8 @@ class PlaneArray:
 
         Args:
             array: the array.
-            check: called before each write, so that a job that was taken over stops (`publish.Claim.check`).
-            repair: what to do where the shard at (plane, row, column) is damaged, for the error message.
+            check: called before each write, so that a job that was taken over stops (`claim.Claim.check`).
+            repair: says how to mend the damaged shard at (plane, row, column), for the error message.
         """
         self._check, self._repair = check, repair
         self.array = array.with_config({"order": "C"})
@@ -85,7 +85,7 @@ class PlaneArray:
         return values[None] if values.ndim == 2 else values
 
     def _damaged(self, plane: int, rows: slice, columns: slice, error: Exception) -> PipelineError:
-        """Find the shard that cannot be decoded."""
+        """Return an error that names the shard that cannot be decoded."""
         first = [part.start // edge * edge for part, edge in zip((rows, columns), self.shard_px, strict=True)]
         whole = Box.of(plane, slice(first[0], rows.stop), slice(first[1], columns.stop))
         for shard in whole.divided(*self.shard_px):
@@ -169,7 +169,7 @@ def open_array(
 ) -> PlaneArray:
     """Open an array of a store, e.g. `open_array(image, "labels/classes/0")`; see `PlaneArray` for the rest.
 
-    `metadata_fix` says what mends the array's metadata, where that is not what mends its first shard.
+    `metadata_fix` says how the metadata are mended, where that differs from `repair` of the first shard.
 
     Raises:
         PipelineError: if the store or the array does not exist or cannot be read.

@@ -19,7 +19,7 @@ from unet_pipeline.objects.box import Box
 Reduction = Literal["mean", "nearest"]
 
 BAND_PX = 1024
-"""Rows that are read and reduced at a time, an even number: a block of the next level needs four of this one."""
+"""Rows that are read and reduced at a time; an even number, since two of them make one of the next level."""
 
 
 def build_pyramid(

@@ -25,12 +25,12 @@ from unet_pipeline.machine.parallel import cores
 
 LITTLE = {"configuration": {"endian": "little"}}
 NO_CHUNK = 2**64 - 1
-"""Offset and length of a chunk that is not there: it reads as the fill value."""
+"""Offset and length of an absent chunk, which reads as the fill value."""
 
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """How an array cuts and compresses its shards.
+    """The shape and compression of the shards of an array.
 
     Attributes:
         shard: shape of a shard, one size for each axis of the array.

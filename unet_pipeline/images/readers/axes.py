@@ -1,4 +1,4 @@
-"""Which dimension of an array is what: planes (z or t), channels, height and width; and which planes are wanted."""
+"""The meaning of the dimensions of an array: planes (z or t), channels, height, width; and the choice of planes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ EXAMPLES = "'zyx', 'tyx', 'zcyx', 'yx', 'yxc'"
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array of any axis order becomes (planes, channels, height, width).
+    """The map from an array of any axis order to (planes, channels, height, width).
 
     Attributes:
         shape: (planes, channels, height, width).
-        plane_axis: "z" or "t", what the planes are.
+        plane_axis: "z" or "t", the axis along which the planes lie.
         plane, channel: index of that dimension in the array, or None where the array has no such dimension.
         y, x: index of the height and of the width in the array.
     """

@@ -1,4 +1,4 @@
-"""What image files say about scale: pixel size, distance between planes, channel names (for Zarr see `zarr_nodes`)."""
+"""The scale that image files declare: pixel size, distance of planes, channel names (for Zarr see `zarr_nodes`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes a compressed picture inside a strip or tile says it holds, told from its header before it is decoded.
+"""The bytes that a compressed strip or tile declares, read from its header before it is decoded.
 
 Decoders of pictures allocate what the picture declares, whatever the TIFF around it says.
 Sources: ITU-T T.81, B.2.2 (JPEG frame header); ITU-T T.800, A.5.1 (JPEG 2000 SIZ); W3C PNG 3, 11.2.1 (IHDR).
@@ -15,7 +15,7 @@ JPEG_2000 = (33003, 33004, 33005, 34712)
 PNG = (34933,)
 WEBP = (34927, 50001)
 BYTE_STREAMS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000, 50013)
-"""Of these tifffile tells the decoder how many bytes may come out."""
+"""Compressions for which tifffile passes the decoder a limit of bytes."""
 
 READABLE = frozenset(JPEG + JPEG_2000 + PNG + WEBP + BYTE_STREAMS)
 """TIFF compressions whose decoders cannot be made to exceed what a strip or tile needs; WebP ends at 1 GiB."""

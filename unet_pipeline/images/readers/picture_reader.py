@@ -29,7 +29,7 @@ CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 1, RGB_ALPHA: 3}
 
 
 class _Header(NamedTuple):
-    """What a picture says; `colour` and `bits` as in the IHDR chunk of PNG."""
+    """The header of a PNG or JPEG; `colour` and `bits` as in the IHDR chunk of PNG."""
 
     kind: str
     width: int

@@ -1,4 +1,4 @@
-"""Where the pixels of the pages of a TIFF lie, page by page, checked against the file."""
+"""The places of the pixels in a TIFF, page by page, checked against the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, Grid, PageDa
 
 
 def read_pages(path: Path, series: tifffile.TiffPageSeries, grid: Grid, count: int) -> Iterator[PageData]:
-    """Yield where the pixels of every page of a series lie, checked against the file.
+    """Yield the places of the pixels of every page of a series, checked against the file.
 
     Args:
         path: the file.

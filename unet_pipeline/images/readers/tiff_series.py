@@ -1,4 +1,4 @@
-"""What a TIFF says about one of its images: axes, scale, and where the pixels of every page lie; no pixels are read."""
+"""The description of one image of a TIFF: axes, scale, places of the pixels of every page; no pixels are read."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TiffSeries:
     jpeg: dict[str, Any]
 
     def locate(self, plane: int, channel: int) -> tuple[int, int]:
-        """Return (page, sample within the page) of a channel of a plane."""
+        """Return (page, sample in the page) of a channel of a plane."""
         layout, index = self.layout, [0] * len(self.shape)
         for dimension, value in ((layout.plane, plane), (layout.channel, channel)):
             if dimension is not None:

@@ -1,4 +1,4 @@
-"""Checks of a TIFF before anything is believed: the chain of pages, and where the pixel data of each page lie.
+"""Checks of a TIFF before it is decoded: the chain of its pages, and the places of the pixel data of each page.
 
 Source of the file structure: TIFF 6.0, section 2; BigTIFF, https://www.awaresystems.be/imaging/tiff/bigtiff.html.
 """
@@ -43,7 +43,7 @@ PageFormat = tuple[tuple[int, ...], ...]
 
 
 class _Variant(NamedTuple):
-    """Where and how TIFF or BigTIFF write their numbers (struct codes, with byte order)."""
+    """The places and formats of numbers in TIFF or BigTIFF (struct codes, with byte order)."""
 
     first: int
     tags: str
@@ -177,7 +177,7 @@ class Grid:
 
 
 class PageData(NamedTuple):
-    """Where the strips or tiles of one page lie.
+    """The places of the strips or tiles of one page.
 
     Attributes:
         path: the file.
