@@ -81,7 +81,7 @@ class Page:
 def read_page(text: str) -> Page:
     """Parse a page or a part of it."""
     reader = PageReader()
-    reader.feed(text)
+    reader.feed(str(text))  # markup would escape what is added to it
     reader.close()
     assert not reader.open, f"<{reader.open[-1].name}> is never closed"
     return Page(reader.elements, reader.declarations)

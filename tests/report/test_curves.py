@@ -76,7 +76,7 @@ def test_curves_show_their_lines(tmp_path):
     assert count(curves.rate_curve(history), curves.TRAINING) > 500
     dice = curves.dice_curve(history)
     assert min(count(dice, curves.colour(0)), count(dice, curves.colour(1))) > 300
-    assert pixels(dice).shape[:2] == curves.image_size()
+    assert pixels(dice).shape[:2] == (curves.HEIGHT_PX, curves.WIDTH_PX)
 
 
 def test_curves_are_the_same_bytes_and_hold_no_text(tmp_path):
@@ -91,4 +91,4 @@ def test_curves_are_the_same_bytes_and_hold_no_text(tmp_path):
 def test_short_histories_can_be_drawn(tmp_path, text):
     history = written(tmp_path, text)
     for png in (curves.loss_curve(history, history.kept(None)), curves.rate_curve(history), curves.dice_curve(history)):
-        assert pixels(png).shape == (*curves.image_size(), 3)
+        assert pixels(png).shape == (curves.HEIGHT_PX, curves.WIDTH_PX, 3)

@@ -11,6 +11,7 @@ from unet_pipeline.model.normalise import from_statistics
 from unet_pipeline.report import differences
 from unet_pipeline.report.differences import Verdict
 from unet_pipeline.report.panels import MEANINGS, Panels, views
+from unet_pipeline.report.render import data_uri, templates
 from unet_pipeline.report.results import ModelResult, open_result
 from unet_pipeline.report.views import View
 
@@ -24,12 +25,16 @@ def run(tmp_path_factory):
     return {path.parent.name: open_result(path, found) for path in stacks}
 
 
+def drawn(panel):
+    return read_page(templates().get_template("blocks.html").module.panel(panel))
+
+
 def shown(result, view):
     """Title, picture and caption of each panel."""
     panels = []
     for panel in Panels(result, view):
-        page = read_page(panel)
-        panels.append((page.one("b").text, decoded(page.one("img").attributes["src"]), page.one("figcaption").text))
+        caption = " ".join(drawn(panel).one("figcaption").text.split())
+        panels.append((panel.title, decoded(data_uri(panel.png)), caption))
     return panels
 
 
@@ -141,7 +146,7 @@ def test_pixels_that_objects_grew_into_are_of_their_object(run):
 def test_pictures_are_described(run):
     for result in run.values():
         for panel in Panels(result, views(result, OPTIONS)[0]):
-            image = read_page(panel).one("img").attributes
+            image = drawn(panel).one("img").attributes
             assert result.name in image["alt"]
             assert "scale bar" in image["alt"]
             assert decoded(image["src"]).shape[:2] == (int(image["height"]), int(image["width"]))
@@ -150,7 +155,7 @@ def test_pictures_are_described(run):
 def test_scale_bars_are_in_micrometres_where_they_can_be(run):
     for name, unit in (("unseen", "µm"), ("new", "px")):
         panel = next(iter(Panels(run[name], views(run[name], OPTIONS)[0])))
-        assert read_page(panel).one("img").attributes["alt"].endswith(f" {unit}")
+        assert drawn(panel).one("img").attributes["alt"].endswith(f" {unit}")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +182,10 @@ def test_classes_have_a_panel_and_names(classes_run):
     for index in np.unique(stored):
         assert (small[free & (stored == index)] == pictures.class_colour(int(index))).all()
     assert panels["Probability"][1].startswith("Probability of nerve or glia")
-    assert "red, green and blue" in panels["Raw"][1]
+    assert "Red, green and blue as they are" in panels["Raw"][1]
+    values = classes_run.stack.image.read(0, view.rows, view.columns)
+    small, free = without_bar(panels["Raw"][0], view.shape)
+    np.testing.assert_array_equal(small[free], np.moveaxis(values, 0, -1)[free])
 
 
 def test_true_classes_have_the_same_colours(classes_run):

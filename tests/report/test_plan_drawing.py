@@ -1,18 +1,20 @@
+import io
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_results import make_ingested, settings
-from read_page import decoded
+from matplotlib.colors import to_hex
+from PIL import Image
 
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.model.geometry import unpadded
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict.plan import plan, read_tile
 from unet_pipeline.report import plan_drawing
+from unet_pipeline.report.curves import drawn_png
 from unet_pipeline.report.plan_drawing import READ, SHARD, TILE, detail, overview, sampled
 from unet_pipeline.stacks.stack import Stack
 
@@ -39,51 +41,54 @@ class Held:
         return block
 
 
-def drawn(markup):
-    return ElementTree.fromstring(markup)
-
-
-def rectangles(svg):
+def outlines(figure):
+    """Boxes (x, y, width, height) of the outlines, by their colour."""
+    patches = [one for one in figure.axes[0].patches if not one.get_fill()]
     return {
-        (rect.get("stroke"), rect.get("stroke-dasharray") is not None): tuple(
-            float(rect.get(name)) for name in ("x", "y", "width", "height")
-        )
-        for rect in svg.iter("rect")
+        to_hex(patch.get_edgecolor()): (*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in patches
     }
 
 
-def line_places(svg, colour):
-    paths = [path.get("d") for path in svg.iter("path") if path.get("stroke") == colour]
-    rows, columns = set(), set()
-    for path in paths:
-        for part in path.split("M")[1:]:
-            if "H" in part:
-                rows.add(float(part.split("H")[0].split()[1]))
-            else:
-                columns.add(float(part.split("V")[0].split()[0]))
+def line_places(figure, colour):
+    """Rows and columns where lines of a colour lie."""
+    rows, columns = (
+        {float(segment[0][1 - axis]) for segment in lines.get_segments()}
+        for axis, lines in enumerate(one for one in figure.axes[0].collections if to_hex(one.get_color()[0]) == colour)
+    )
     return rows, columns
+
+
+def picture(figure):
+    """The grey values of the picture behind, and its opacity."""
+    rgba = np.asarray(figure.axes[0].images[0].get_array())
+    return rgba[..., 0], rgba[..., 3]
 
 
 @pytest.mark.parametrize("tile_px", [16, 48, 96])
 def test_tiles_and_shards_are_where_the_plan_has_them(stack, tile_px):
     planned = plan((2, 150, 213), unpadded(2), tile_px, (64, 128), 3)
-    svg = drawn(overview(stack, planned, 1, SHADES))
+    figure = overview(stack, planned, 1, SHADES)
     shards = [planned.shard_at(number) for number in range(planned.shard_count)]
     tiles = [tile for shard in shards for tile in planned.tiles(shard)]
-    assert line_places(svg, TILE) == ({float(t.y) for t in tiles} - {0}, {float(t.x) for t in tiles} - {0})
-    expected = {float(s.rows.start) for s in shards} - {0}, {float(s.columns.start) for s in shards} - {0}
-    assert line_places(svg, SHARD) == expected
+    assert line_places(figure, TILE) == ({float(t.y) for t in tiles}, {float(t.x) for t in tiles})
+    expected = {float(s.rows.start) for s in shards}, {float(s.columns.start) for s in shards}
+    assert line_places(figure, SHARD) == expected
 
 
 def test_outline_and_margins_of_the_first_tile(stack):
     planned = plan((2, 150, 213), unpadded(2), 48, (64, 128), 3)
     before, read = planned.geometry.before, planned.read
-    found = rectangles(drawn(overview(stack, planned, 0, SHADES)))
-    assert found[SHARD, False] == (0, 0, 213, 150)
-    assert found[READ, True] == (-before, -before, read[1], read[0])
-    view = [float(part) for part in drawn(overview(stack, planned, 0, SHADES)).get("viewBox").split()]
-    assert view[0] < -before
-    assert view[0] + view[2] > 213 + planned.geometry.after
+    figure = overview(stack, planned, 0, SHADES)
+    found = outlines(figure)
+    assert found[SHARD] == (0, 0, 213, 150)
+    assert found[READ] == (-before, -before, read[1], read[0])
+    after = planned.geometry.after
+    assert figure.axes[0].get_xlim() == (-before, 213 + after)
+    assert figure.axes[0].get_ylim() == (150 + after, -before)
+    _, opacity = picture(figure)
+    assert opacity.shape == (150 + before + after, 213 + before + after)
+    assert (opacity[before:-after, before:-after] == plan_drawing.PALE).all()
+    assert (opacity == plan_drawing.PALE).sum() == 150 * 213
 
 
 def test_the_first_tile_of_each_plane(stack):
@@ -95,24 +100,38 @@ def test_the_first_tile_of_each_plane(stack):
 
 def test_the_detail_shows_what_the_network_reads(stack):
     planned = plan((2, 150, 213), unpadded(2), 48, (64, 128), 3)
-    svg = drawn(detail(stack, planned, 1, SHADES))
+    figure = detail(stack, planned, 1, SHADES)
     window = read_tile(stack.image, plan_drawing.first_tile(planned, 1), planned)[0]
-    np.testing.assert_array_equal(decoded(svg.find("image").get("href"))[..., 0], window)
-    lengths = [int(text.text) for text in svg.iter("text")]
     before, after = planned.geometry.before, planned.geometry.after
-    assert lengths == [before, planned.keep[1], after, before, planned.keep[0], after]
+    shown, opacity = picture(figure)
+    np.testing.assert_array_equal(shown, window)
+    assert (opacity[before:, before:] == plan_drawing.PALE).all()
+    assert (opacity[:before] == plan_drawing.PALER).all()
+    lengths = [int(text.get_text()) for text in figure.axes[0].texts]
+    assert lengths == [before, planned.keep[0], after, before, planned.keep[1], after]
+
+
+def test_long_lengths_are_not_cut(stack):
+    """Four and more digits at the left of the drawing: paper is left around all that is drawn."""
+    planned = plan((1, 20_000, 20_000), unpadded(2), 16_384, (16_384, 16_384), 1)
+    image = SimpleNamespace(shape=(1, 1, 20_000, 20_000), read=lambda plane, rows, columns: np.zeros(
+        (1, rows.stop - rows.start, columns.stop - columns.start), np.uint8))  # fmt: skip
+    png = drawn_png(detail(SimpleNamespace(image=image), planned, 0, SHADES), cut=True)
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    rim = np.concatenate([pixels[:2].ravel(), pixels[:, :2].ravel()])
+    assert (rim == 255).all()
+    assert (pixels < 200).any()
 
 
 def test_an_image_smaller_than_the_margin(tmp_path):
     small = Stack.open(make_ingested(tmp_path, "s", (1, 9, 13), settings()))
     planned = plan((1, 9, 13), unpadded(3), 64, (16, 16), 1)
-    svg = drawn(overview(small, planned, 0, SHADES))
     before = planned.geometry.before
-    shown = decoded(svg.find("image").get("href"))[..., 0]
+    shown, _ = picture(overview(small, planned, 0, SHADES))
     whole = small.image.read(0, slice(0, 9), slice(0, 13))[0]
     after = planned.geometry.after
     np.testing.assert_array_equal(shown, np.pad(whole, ((before, after), (before, after)), mode="reflect"))
-    assert drawn(detail(small, planned, 0, SHADES)).find("image") is not None
+    assert detail(small, planned, 0, SHADES).axes[0].images
 
 
 @given(
@@ -143,22 +162,26 @@ def test_a_large_plan_stays_a_small_drawing(monkeypatch):
     level = SimpleNamespace(factor=100, read=lambda plane: coarse.values[plane])
     monkeypatch.setattr(plan_drawing, "coarse_level", lambda store: level)
     large = SimpleNamespace(facts={"image": {"in_place": False}}, store=None, image=None)
-    markup = overview(large, planned, 0, SHADES)
-    assert len(markup) < 20_000 + len(drawn(markup).find("image").get("href"))
-    assert not plan_drawing.all_tiles_drawn(planned)
-    rows, columns = line_places(drawn(markup), TILE)
-    assert rows == columns == {float(y) for y in range(512, 4096, 512)}
-    assert len(line_places(drawn(markup), SHARD)[0]) == 24
+    figure = overview(large, planned, 0, SHADES)
+    assert len(drawn_png(figure, cut=True)) < 200_000
+    assert plan_drawing.tile_edges(planned)[2:] == (4096, 4096)
+    rows, columns = line_places(figure, TILE)
+    assert rows == columns == {float(y) for y in range(0, 4096, 512)}
+    assert len(line_places(figure, SHARD)[0]) == 25
 
 
 def test_a_large_image_used_in_place_is_not_read_whole():
     planned = plan((1, 50_000, 50_000), unpadded(4), 512, (4096, 4096), 8)
     huge = SimpleNamespace(facts={"image": {"in_place": True}}, store=None, image=None)
-    assert drawn(overview(huge, planned, 0, SHADES)).find("image") is None
+    assert not overview(huge, planned, 0, SHADES).axes[0].images
 
 
 def test_coordinates_of_large_images_are_exact(stack):
     planned = plan((2, 1_234_567, 150), unpadded(2), 64, (64, 64), 3)
     huge = SimpleNamespace(facts={"image": {"in_place": True}}, store=None, image=None)
-    assert rectangles(drawn(overview(huge, planned, 0, SHADES)))[SHARD, False] == (0, 0, 150, 1_234_567)
+    figure = overview(huge, planned, 0, SHADES)
+    assert outlines(figure)[SHARD] == (0, 0, 150, 1_234_567)
+    height, width = np.asarray(Image.open(io.BytesIO(drawn_png(figure, cut=True)))).shape[:2]
+    assert height < 2 * 1000
+    assert width < height
     assert isinstance(stack.image, PlaneArray)

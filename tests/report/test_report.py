@@ -47,13 +47,11 @@ def page(run):
 
 def test_every_picture_is_in_the_page_and_described(page):
     images = page.all("img")
-    assert len(images) == 3 + 3 + 5 + 5 + 3
+    assert len(images) == 3 + 3 + 5 + 5 + 3 + 2
     for image in images:
         assert len(image.attributes["alt"]) > 10
         height, width = decoded(image.attributes["src"]).shape[:2]
         assert (height, width) == (int(image.attributes["height"]), int(image.attributes["width"]))
-    for image in page.all("image"):
-        assert image.attributes["href"].startswith("data:image/png;base64,")
 
 
 def test_nothing_comes_from_elsewhere(page, run):
@@ -64,7 +62,7 @@ def test_nothing_comes_from_elsewhere(page, run):
             if name in element.attributes:
                 assert element.attributes[name].startswith(("data:", "#"))
         assert not [name for name in element.attributes if name.startswith("on")]
-    assert not page.all("script", "iframe", "object", "embed", "form", "base")
+    assert not page.all("script", "iframe", "object", "embed", "form", "base", "svg")
 
 
 def test_ids_are_unique_and_links_lead_somewhere(page):
@@ -80,8 +78,8 @@ def test_headings_are_in_order(page):
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     chapters = [heading.text for heading in headings if heading.name == "h2"]
-    assert chapters == ["Flow", "Training", "Scores", "Stacks", "Provenance"]
-    assert [heading.text for heading in headings if heading.name == "h3"] == ["train_a", "unseen", "small", "new"]
+    assert chapters == ["Scores", "Stacks", "Training", "Flow", "Provenance"]
+    assert [heading.text for heading in headings if heading.name == "h3"] == ["unseen", "small", "new", "train_a"]
 
 
 def test_tables_have_captions_and_scopes(page):
@@ -103,25 +101,24 @@ def test_the_instance_score_comes_first(page, run):
     card = next(element for element in page.elements if element.attributes.get("class") == "card")
     half = metrics["ap"]["0.50"]["average_precision"]
     words = f"AP50 {half:.3f}; {metrics['objects']} objects, {metrics['found']} found"
-    assert card.text == f"SEG · unseen{metrics['seg']:.3f}{words}"
+    assert " ".join(card.text.split()) == f"SEG · unseen {metrics['seg']:.3f} {words}"
 
 
 def test_the_flow_has_the_real_counts(page, run):
     _, stacks, _, _ = run
     plans = [read_json(path.with_name("tiles.json")) for path in stacks[1:]]
     stitched = [read_json(path) for path in stacks[1:]]
-    drawing = next(svg for svg in page.all("svg") if svg.attributes.get("class") == "wide")
-    said = drawing.attributes["aria-label"]
-    assert "stacks: 4 stacks, 6 planes" in said
-    assert "ingest: 0.128 Mpx, 3 labelled" in said
-    assert "weigh: 1 stack, w0 10, σ 5 px" in said
-    assert "train: 900 steps" in said
+    said = " ".join(page.one("ol").text.split())
+    assert "stacks 4 stacks 6 planes" in said
+    assert "ingest 0.128 Mpx 3 labelled" in said
+    assert "weigh 1 stack w0 10, σ 5 px" in said
+    assert "train 900 steps" in said
     assert (
-        f"tile: {sum(plan['tiles'] for plan in plans)} tiles, {sum(s['coverage']['shards'] for s in stitched)} shards"
+        f"tile {sum(plan['tiles'] for plan in plans)} tiles {sum(s['coverage']['shards'] for s in stitched)} shards"
         in said
     )
-    assert "predict: 6 regions, 7.5 s" in said
-    assert f"stitch: {sum(s['objects'] for s in stitched)} objects" in said
+    assert "predict 6 regions 7.5 s" in said
+    assert f"stitch {sum(s['objects'] for s in stitched)} objects" in said
     assert "2 stacks scored" in said
 
 
@@ -135,7 +132,7 @@ def test_plan_proof_and_provenance_are_told(page, run):
     _, stacks, _, _ = run
     plan = read_json(stacks[1].with_name("tiles.json"))
     tiles = plan["tiles"]
-    assert f"Tiles{tiles}, each keeps {plan['plan']['keep'][0]} × {plan['plan']['keep'][1]} px" in page.text
+    assert f"unseen{tiles}{plan['plan']['keep'][0]} × {plan['plan']['keep'][1]}" in page.text
     assert "every tiling gives the result of one pass over the whole image" in page.text
     assert "9,021.4" in page.text
     assert "proved: each of" in page.text
@@ -170,7 +167,7 @@ def test_names_stay_text(tmp_path):
     assert "onerror=alert(1)>" not in text
     assert "a<b>&c" not in text
     found = read_page(text)
-    assert [h.text for h in found.all("h3")] == [f"train{NASTY}", f"x{NASTY}"]
+    assert [h.text for h in found.all("h3")] == [f"x{NASTY}", f"train{NASTY}"]
     assert NASTY in {cell.text for cell in found.all("th", "td")}
     assert not [i for i in found.all("img") if not i.attributes["src"].startswith("data:")]
     assert html.escape(NASTY, quote=True) in text
@@ -198,10 +195,11 @@ def test_training_stacks_alone(tmp_path):
     assert "trained elsewhere" in found.text
     assert "No stack of this run was scored" in found.text
     assert len(found.all("img")) == 1
-    labels = found.all("svg")[0].attributes["aria-label"]
-    assert "weigh: not used here" in labels
-    assert "train: finished model" in labels
-    assert "evaluate: no score" in labels
+    assert "Tile plan" not in found.text
+    said = " ".join(found.one("ol").text.split())
+    assert "weigh not used here" in said
+    assert "train finished model" in said
+    assert "evaluate no score" in said
 
 
 def test_an_image_used_in_place(tmp_path):
@@ -216,7 +214,6 @@ def test_an_image_used_in_place(tmp_path):
     found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     raw = next(i for i in found.all("img") if i.attributes["alt"].startswith("Raw of stack b"))
     assert decoded(raw.attributes["src"]).std() > 20
-    assert len(found.all("image")) == 2
 
 
 def test_pictures_fit_the_options(run, tmp_path):
@@ -287,8 +284,9 @@ def test_of_many_stacks_the_first_are_pictured(run, tmp_path, monkeypatch):
     report(model, stacks, config, tmp_path / "report.html")
     found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "Only the first 2 of 4 stacks have pictures here." in found.text
-    named = {re.search(r"of stack (\w+),", i.attributes["alt"]).group(1) for i in found.all("img")[3:]}
-    assert named == {"train_a", "unseen"}
+    alts = [image.attributes["alt"] for image in found.all("img")]
+    named = {name for alt in alts for name in re.findall(r"of stack (\w+),", alt)}
+    assert named == {"unseen", "small"}
     assert "1 more in the tables; median SEG" in found.text
     assert len(found.all("h3")) == 4
 

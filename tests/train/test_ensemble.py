@@ -20,6 +20,7 @@ from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
+from unet_pipeline.report.render import render
 from unet_pipeline.report.results import ModelResult
 from unet_pipeline.report.training_section import training_section
 from unet_pipeline.stacks.weigh import weigh
@@ -38,6 +39,11 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     return make_stack(tmp_path_factory.mktemp("stack"))
+
+
+def training_page(folder):
+    model = ModelResult.open(folder)
+    return render("training.html", {"training": training_section(model), "model": model})
 
 
 def logits(model, stack, plane=0, mirror="none"):
@@ -177,12 +183,12 @@ def test_its_record_tells_of_each_fold_and_of_all(crossed):
 
 def test_the_page_shows_the_folds(crossed):
     _, folds, model = crossed
-    page = training_section(ModelResult.open(model))
+    page = training_page(model)
     for fold in folds:
         assert f"{read_card(fold).training['validation_loss']:.4f}" in page
         assert f"fold {fold.name}" in page
     assert f"{read_card(model).training['spread']['validation_loss']:.4f}" in page
-    assert "Planes held out" in training_section(ModelResult.open(folds[0]))
+    assert "Planes held out" in training_page(folds[0])
 
 
 def test_verify_and_record_reach_the_folds(crossed):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unet_pipeline.errors import PipelineError
@@ -19,6 +18,8 @@ from unet_pipeline.images.pictures import class_colour, css
 
 WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""
+
+DPI = 250
 
 TRAINING, VALIDATION = "#0072b2", "#d55e00"
 INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
@@ -142,8 +143,7 @@ def dice_curve(history: History, keyed: bool = False) -> bytes:
 
 def _empty(title: str) -> tuple[Figure, Axes]:
     # 10 points at 250 px an inch are 12 px in a picture shown 350 px wide.
-    figure = Figure(figsize=(WIDTH_PX / 250, HEIGHT_PX / 250), dpi=250, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(WIDTH_PX / DPI, HEIGHT_PX / DPI), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.set_xlabel("step", fontsize=10, color=SOFT)
@@ -170,11 +170,12 @@ def _line(axes: Axes, points: Points, stroke: str, label: str = "") -> None:
 def _finished(figure: Figure, keyed: bool = False) -> bytes:
     if keyed:
         figure.axes[0].legend(fontsize=9, labelcolor=SOFT, frameon=False)
+    return drawn_png(figure)
+
+
+def drawn_png(figure: Figure, cut: bool = False) -> bytes:
+    """Return a figure as PNG without any metadata; `cut` to what is drawn, which never cuts a word."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    box = "tight" if cut else None
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches=box, pad_inches=0.02)
     return file.getvalue()
-
-
-def image_size() -> tuple[int, int]:
-    """Return (height, width) of every curve, px."""
-    return HEIGHT_PX, WIDTH_PX

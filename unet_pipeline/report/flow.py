@@ -1,14 +1,13 @@
-"""The flow of a run as a drawing: stages in the order data goes, with what each of them did."""
+"""The flow of a run: its stages, and what each of them did."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from unet_pipeline.report.html import Markup, joined, safe, tag
-
-BOX_WIDTH, BOX_HEIGHT = 128.0, 66.0
-GAP = 22.0
+from unet_pipeline.report.render import count, number, plural
+from unet_pipeline.report.results import ModelResult, StackResult
 
 
 @dataclass(frozen=True)
@@ -16,77 +15,75 @@ class Stage:
     """A stage of the flow.
 
     Attributes:
-        name: its verb.
+        name: its verb; the style knows its place.
         lines: what it did, at most two short lines.
-        along: place along the flow, from 0.
-        across: 0 and 1 are side by side, 0.5 is between them.
         used: whether this run had any use for it.
     """
 
     name: str
     lines: tuple[str, ...]
-    along: int
-    across: float
     used: bool = True
 
 
-EDGES = (
-    ("stacks", "ingest"), ("ingest", "weigh"), ("ingest", "tile"), ("weigh", "train"), ("train", "predict"),
-    ("tile", "predict"), ("predict", "stitch"), ("stitch", "evaluate"),
-)  # fmt: skip
+def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
+    """Return the stages of the run with what each of them did."""
+    planes, area = size(results)
+    weighed = [result.weigh for result in results if result.weigh is not None]
+    plans = [result.plan.plan for result in results if result.plan is not None]
+    tiles = sum(plan.tile_count(range(plan.shard_count)) for plan in plans)
+    labelled = sum(result.stack.labelled for result in results)
+    objects = sum(result.stitch["objects"] for result in results if result.stitch is not None)
+    seg = [result.seg for result in results if result.seg is not None]
+    scored = sum(result.metrics is not None for result in results)
+    shards = plural(sum(plan.shard_count for plan in plans), "shard")
+    return [
+        Stage("stacks", (plural(len(results), "stack"), plural(planes, "plane"))),
+        Stage("ingest", (area, f"{labelled} labelled")),
+        Stage("weigh", _weigh_lines(weighed), bool(weighed)),
+        Stage("train", _train_lines(model)),
+        Stage("tile", (plural(tiles, "tile"), shards), bool(plans)),
+        Stage("predict", (plural(sum(plan.regions for plan in plans), "region"), *_took(results)), bool(plans)),
+        Stage("stitch", (plural(objects, "object"), "each shard once"), bool(plans)),
+        Stage("evaluate", (_seg(seg), plural(scored, "stack") + " scored"), bool(scored)),
+    ]
 
 
-def flow(stages: Sequence[Stage]) -> Markup:
-    """Return the drawing twice, for wide windows and for narrow ones; the style shows one of them."""
-    return tag("div", joined([_drawn(stages, True, "wide"), _drawn(stages, False, "tall")]), {"class": "flow"})
+def size(results: Sequence[StackResult]) -> tuple[int, str]:
+    """Return the planes of all stacks, and their pixels in words."""
+    shapes = [result.stack.grid.shape for result in results]
+    pixels = sum(planes * height * width for planes, height, width in shapes)
+    words = f"{pixels / 1e9:,.3g} Gpx" if pixels >= 1e9 else f"{pixels / 1e6:,.3g} Mpx"
+    return sum(shape[0] for shape in shapes), words
 
 
-def _drawn(stages: Sequence[Stage], lying: bool, kind: str) -> Markup:
-    boxes = {stage.name: _corner(stage, lying) for stage in stages}
-    width, height = (max(corner[axis] for corner in boxes.values()) + (BOX_WIDTH, BOX_HEIGHT)[axis] for axis in (0, 1))
-    unused = {stage.name for stage in stages if not stage.used}
-    edges = [_edge(boxes[a], boxes[b], lying, bool({a, b} & unused)) for a, b in EDGES if a in boxes and b in boxes]
-    said = "; ".join(f"{stage.name}: {', '.join(stage.lines)}" for stage in stages)
-    attributes = {
-        "class": kind,
-        "viewBox": f"-1 -1 {width + 2:g} {height + 2:g}",
-        "role": "img",
-        "aria-label": f"Flow of the run. {said}",
-    }
-    return tag("svg", joined(["", *edges, *(_box(stage, *boxes[stage.name]) for stage in stages), ""]), attributes)
+def _weigh_lines(weighed: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    if not weighed:
+        return ("not used here",)
+    options = weighed[0]["provenance"]["config"]["weigh"]
+    return plural(len(weighed), "stack"), f"w0 {options['w0']:g}, σ {options['sigma']:g} {options['unit']}"
 
 
-def _corner(stage: Stage, lying: bool) -> tuple[float, float]:
-    if lying:
-        return stage.along * (BOX_WIDTH + GAP), stage.across * (BOX_HEIGHT + GAP)
-    return stage.across * (BOX_WIDTH + GAP), stage.along * (BOX_HEIGHT + GAP)
+def _train_lines(model: ModelResult) -> tuple[str, ...]:
+    steps = model.card.training.get("steps")
+    first = f"{count(steps)} steps" if isinstance(steps, int) else "finished model"
+    parameters = model.parameters
+    return (first,) if parameters is None else (first, _short(parameters) + " parameters")
 
 
-def _box(stage: Stage, x: float, y: float) -> Markup:
-    fill, stroke, ink = ("#f6f8fa", "#b8c2cd", "#1b2430") if stage.used else ("#ffffff", "#dde3ea", "#8a94a0")
-    frame = {"x": f"{x:g}", "y": f"{y:g}", "width": BOX_WIDTH, "height": BOX_HEIGHT, "rx": 7, "fill": fill}
-    parts = [tag("rect", "", frame | {"stroke": stroke})]
-    for line, text in enumerate((stage.name, *stage.lines)):
-        style = {"font-size": 14, "font-weight": 650} if line == 0 else {"font-size": 12, "font-weight": 400}
-        colour = "#5a6675" if line and stage.used else ink
-        place = {"x": f"{x + BOX_WIDTH / 2:g}", "y": f"{y + 21 + 17 * line:g}", "text-anchor": "middle"}
-        parts.append(tag("text", safe(text), place | style | {"fill": colour}))
-    return joined(parts, "")
+def _short(value: int) -> str:
+    return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value / 1e3:.3g} k" if value >= 1e3 else str(value)
 
 
-def _edge(start: tuple[float, float], end: tuple[float, float], lying: bool, faint: bool) -> Markup:
-    """Return an arrow that leaves a box on the side of the flow's end and turns half-way."""
-    along, across = (0, 1) if lying else (1, 0)
-    size = (BOX_WIDTH, BOX_HEIGHT)
-    out, into = start[along] + size[along], end[along] - 1
-    a, b = start[across] + size[across] / 2, end[across] + size[across] / 2
-    turn = into - GAP / 2
-    points = [(out, a), (turn, a), (turn, b), (into, b)]
-    head = [(into, b), (into - 7, b - 4), (into - 7, b + 4)]
-    colour = "#dde3ea" if faint else "#5a6675"
-    line = {"d": _path(points, lying), "fill": "none", "stroke": colour, "stroke-width": 1.5}
-    return joined([tag("path", "", line), tag("path", "", {"d": _path(head, lying) + "Z", "fill": colour})], "")
+def _took(results: Sequence[StackResult]) -> tuple[str, ...]:
+    known = [result.seconds for result in results if result.plan is not None]
+    if not known or None in known:
+        return ()
+    seconds = sum(one or 0 for one in known)
+    return (f"{seconds / 60:,.1f} min" if seconds >= 120 else f"{seconds:.3g} s",)
 
 
-def _path(points: Sequence[tuple[float, float]], lying: bool) -> str:
-    return "M" + "L".join(f"{a:g} {b:g}" if lying else f"{b:g} {a:g}" for a, b in points)
+def _seg(values: Sequence[float]) -> str:
+    if not values:
+        return "no score"
+    mean = number(sum(values) / len(values))
+    return f"SEG {mean}" if len(values) == 1 else f"mean SEG {mean}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS
 from unet_pipeline.report import differences
 from unet_pipeline.report.differences import Verdict
-from unet_pipeline.report.html import Markup, figure, legend, number, picture, ramp
+from unet_pipeline.report.render import number
 from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import COARSE_PX, View, choose_views, coarse_level, interest
 from unet_pipeline.stacks.stack import Stack
@@ -37,8 +37,46 @@ MEANINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Scale:
+    """The key of a colour scale: CSS colours at even steps, and the values at its ends."""
+
+    colours: list[str]
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with its caption.
+
+    Attributes:
+        title: its name; empty where the picture shows it.
+        png: the picture.
+        alt: what it shows, for those who cannot see it.
+        words, more: of the caption, before and after the keys.
+        keys: of its colours, as (CSS colour, meaning).
+        scale: of its colours, where they are a scale.
+    """
+
+    title: str
+    png: bytes
+    alt: str
+    words: str = ""
+    keys: Sequence[tuple[str, str]] = ()
+    scale: Scale | None = None
+    more: str = ""
+
+
+def is_rgb(stack: Stack) -> bool:
+    """Whether an image has the colours of a camera or a scanner, which are shown as they are."""
+    return stack.channels == 3 and stack.dtype == np.uint8
+
+
 def shown_normaliser(stack: Stack) -> Normaliser:
     """Return the map from grey values to 0 (black) .. 1 (white), from the statistics of the whole stack."""
+    if is_rgb(stack):
+        return Normaliser((0.0,) * 3, (1 / 255,) * 3)
     return from_statistics(SHOWN_GREY, stack.facts["statistics"], stack.dtype)
 
 
@@ -75,7 +113,7 @@ class Panels:
     result: StackResult
     view: View
 
-    def __iter__(self) -> Iterator[Markup]:
+    def __iter__(self) -> Iterator[Panel]:
         """Yield the panels there are, in the order of the data."""
         yield self._raw()
         if self.result.weigh is not None:
@@ -120,68 +158,72 @@ class Panels:
     def _label(self, array: PlaneArray) -> npt.NDArray[Any]:
         return array.read_label(self.view.plane, self.view.rows, self.view.columns)
 
-    def _shown(self, rgb: pictures.Rgb, title: str, *caption: object, ids: npt.NDArray[Any] | None = None) -> Markup:
+    def _panel(
+        self, title: str, rgb: pictures.Rgb, words: str = "", keys: Sequence[tuple[str, str]] = (),
+        scale: Scale | None = None, more: str = "", ids: npt.NDArray[Any] | None = None,
+    ) -> Panel:  # fmt: skip
         large, factor = pictures.enlarged(rgb, ids)
         pixel = self.result.stack.grid.pixel_um
         bar = pictures.scale_bar(rgb.shape[1], pixel[1] if pixel else None)
-        with_bar = pictures.with_scale_bar(large, bar, factor)
+        shown = pictures.with_scale_bar(large, bar, factor)
         alt = f"{title} of stack {self.result.name}, plane {self.view.plane}; the scale bar is {bar.label}"
-        return figure(picture(pictures.png(with_bar), with_bar.shape[:2], alt), title, *caption)
+        return Panel(title, pictures.png(shown), alt, words, keys, scale, more)
 
-    def _raw(self) -> Markup:
+    def _raw(self) -> Panel:
         stack = self.result.stack
         values = stack.image.read(self.view.plane, self.view.rows, self.view.columns)
         rgb = pictures.as_grey(shown_normaliser(stack)(values))
-        names = {1: "", 2: "The two channels in magenta and green.", 3: "The three channels as red, green and blue."}
-        words = names.get(stack.channels, f"The {stack.channels} channels in different colours, added up.")
+        names = {1: "", 2: "The two channels in magenta and green. ", 3: "The three channels as red, green and blue. "}
+        words = names.get(stack.channels, f"The {stack.channels} channels in different colours, added up. ")
         limits = f"Black and white: {SHOWN_GREY.low:g} % and {SHOWN_GREY.high:g} % of the stack's pixels are darker."
-        return self._shown(rgb, "Raw", words, limits)
+        told = "Red, green and blue as they are." if is_rgb(stack) else words + limits
+        return self._panel("Raw", rgb, told)
 
-    def _weight(self, weigh: dict[str, Any]) -> Markup:
+    def _weight(self, weigh: dict[str, Any]) -> Panel:
         term = self._label(open_array(self.result.folder / WEIGHTS, "boundary"))
         height = float(weigh["largest_boundary_term"]) or 1.0
-        key = ramp(pictures.scale_colours(WEIGHT), "0", number(height, 1))
+        scale = Scale(pictures.scale_colours(WEIGHT), "0", number(height, 1))
         rgb = pictures.as_scale(term / height, WEIGHT)
-        return self._shown(rgb, "Boundary weight", "added where objects nearly touch.", key)
+        return self._panel("Boundary weight", rgb, "added where objects nearly touch.", scale=scale)
 
-    def _probability(self, plan: StackPlan) -> Markup:
+    def _probability(self, plan: StackPlan) -> Panel:
         array = plan.probabilities()
         background = array.read(self.view.plane, self.view.rows, self.view.columns)[0].astype(np.float32)
         whole = 255 if array.dtype == np.uint8 else 1
         rgb = pictures.as_scale(1 - background / whole, PROBABILITY)
-        names = " or ".join(plan.classes[1:])
-        return self._shown(rgb, "Probability", f"of {names}", ramp(pictures.scale_colours(PROBABILITY), "0", "1"))
+        scale = Scale(pictures.scale_colours(PROBABILITY), "0", "1")
+        return self._panel("Probability", rgb, f"of {' or '.join(plan.classes[1:])}", scale=scale)
 
-    def _classes(self, title: str, classes: npt.NDArray[Any]) -> Markup:
+    def _classes(self, title: str, classes: npt.NDArray[Any]) -> Panel:
         names = self.result.model.card.classes
         keys = [(pictures.css(pictures.class_colour(index)), name) for index, name in enumerate(names)]
         if (classes == IGNORE).any():
             keys.append((pictures.css(pictures.UNKNOWN), "not annotated"))
-        return self._shown(pictures.as_classes(classes, IGNORE), title, legend(keys))
+        return self._panel(title, pictures.as_classes(classes, IGNORE), keys=keys)
 
-    def _found(self) -> Markup:
-        count = _objects(self.found)
-        return self._shown(pictures.as_instances(self.found), "Labels", f"{count} found in view.", ids=self.found)
+    def _found(self) -> Panel:
+        words = f"{_objects(self.found)} found in view."
+        return self._panel("Labels", pictures.as_instances(self.found), words, ids=self.found)
 
-    def _reference(self) -> Markup:
+    def _reference(self) -> Panel:
         ids, words = self.reference, f"{_objects(self.reference)} objects in view."
         if self.result.plan is None:
-            return self._shown(pictures.as_instances(ids), "Reference labels", words, ids=ids)
+            return self._panel("Reference labels", pictures.as_instances(ids), words, ids=ids)
         known = self.reference_classes != IGNORE
         names = differences.partners(np.where(known, ids, 0), np.where(known, self.found, 0))
         partner = differences.translated(ids, names)
         rgb = pictures.as_instances(partner)
         rgb[(ids > 0) & (partner == 0)] = pictures.UNMATCHED
-        key = legend([(pictures.css(pictures.UNMATCHED), "no match")])
-        return self._shown(rgb, "Reference", words, "Colour of the object found for it;", key, ids=ids)
+        keys = [(pictures.css(pictures.UNMATCHED), "no match")]
+        return self._panel("Reference", rgb, f"{words} Colour of the object found for it;", keys, ids=ids)
 
-    def _difference(self) -> Markup:
+    def _difference(self) -> Panel:
         parts = differences.shares(self.verdict)
         keys = [(pictures.css(differences.COLOURS[one]), f"{text} {parts[one]:.1%}") for one, text in MEANINGS.items()]
         more = "" if len(self.result.model.card.classes) == 2 else "Another class counts as joined or split."
         if (self.verdict == Verdict.UNKNOWN).any():
             keys.append((pictures.css(differences.COLOURS[Verdict.UNKNOWN]), "not annotated"))
-        return self._shown(differences.as_verdicts(self.verdict), "Difference", "to the reference:", legend(keys), more)
+        return self._panel("Difference", differences.as_verdicts(self.verdict), "to the reference:", keys, more=more)
 
 
 def _objects(ids: npt.NDArray[Any]) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from unet_pipeline.images.mirrored import mirrored, read_window
-from unet_pipeline.images.pictures import as_grey, css, png
+from unet_pipeline.images.pictures import as_grey
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict.plan import Plan, Tile
-from unet_pipeline.report.html import Markup, data_uri, joined, tag
+from unet_pipeline.report.curves import drawn_png
+from unet_pipeline.report.panels import Panel, shown_normaliser
+from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import coarse_level
 from unet_pipeline.stacks.stack import Stack
 
@@ -27,30 +33,67 @@ MOST_LINES = 64
 
 SHARD, TILE, KEEP, READ = "#0b2a4a", "#56b4e9", "#0072b2", "#d55e00"
 STRIP_PX = 256
+WIDTH_IN = 3.6
+
+PALE, PALER = 178, 68
+"""Opacity of the picture, 0..255, so that dark and light lines show on any image; paler beyond the image."""
 
 Box = tuple[float, float, float, float]
-"""(x, y, width, height)"""
+"""(x, y, width, height), px"""
+
+Edges = tuple[list[int], list[int], int, int]
+"""Rows and columns where lines lie, and how far they go: (rows, columns, height, width), px"""
 
 
-def overview(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Markup:
+@dataclass(frozen=True)
+class PlanSection:
+    """What `plans.html` shows: the results whose plans it tells in numbers, and drawings of the first plan."""
+
+    results: list[StackResult]
+    drawings: list[Panel]
+
+    @classmethod
+    def of(cls, results: Sequence[StackResult]) -> PlanSection:
+        """Gather the plans of all stacks that are predicted."""
+        predicted = [result for result in results if result.plan is not None]
+        return cls(predicted, [panel for result in predicted[:1] for panel in _panels(result)])
+
+
+def _panels(result: StackResult) -> list[Panel]:
+    assert result.plan is not None
+    stack, plan, plane = result.stack, result.plan.plan, result.stack.grid.planes // 2
+    shades, (_, height, width), read = shown_normaliser(stack), plan.shape, " × ".join(map(str, plan.read))
+    tiles = "tiles" if tile_edges(plan)[2:] == plan.shape[1:] else "tiles of the first shard"
+    return [
+        Panel(
+            f"{result.name}, plane {plane}",
+            drawn_png(overview(stack, plan, plane, shades), cut=True),
+            f"Plan of a plane of {height} × {width} px: shards, tiles, and the margins of the first tile",
+            "with its mirrored surroundings, paler.",
+            [(SHARD, "image and shards"), (TILE, tiles), (KEEP, "first tile: kept"), (READ, "first tile: read")],
+        ),
+        Panel(
+            "First tile",
+            drawn_png(detail(stack, plan, plane, shades), cut=True),
+            f"What the network reads for the first tile, {read} px",
+            f"as the network reads it, {read} px; paler what is mirrored beyond the image. Lengths in px.",
+            [(KEEP, "kept"), (READ, "margins")],
+        ),
+    ]
+
+
+def overview(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Figure:
     """Return a drawing of a plane: its outline, shards, tiles, what surrounds it by mirroring, and the first tile."""
     _, height, width = plan.shape
-    before, after = plan.geometry.before, plan.geometry.after
-    outer = (-before, -before, width + before + after, height + before + after)
-    first = first_tile(plan, plane)
-    shapes = [
-        *_backdrop(stack, plan, plane, normaliser),
-        _veil(outer, (0, 0, width, height)),
-        *_lines(_tile_edges(plan), TILE, 1),
-        *_lines(_shard_edges(plan), SHARD, 2),
-        _rectangle((0, 0, width, height), SHARD, 2),
-        _rectangle((first.x, first.y, first.width, first.height), KEEP, 2, fill=KEEP),
-        _rectangle(read_box(plan, first), READ, 2, dashes="6 4"),
-    ]
-    label = f"Plan of a plane of {height} × {width} px: shards, tiles, and the margins of the first tile"
-    rim = 0.006 * max(outer[2:])
-    around = (outer[0] - rim, outer[1] - rim, outer[2] + 2 * rim, outer[3] + 2 * rim)
-    return _drawing(around, shapes, label)
+    before, after, first = plan.geometry.before, plan.geometry.after, first_tile(plan, plane)
+    figure, axes = _canvas((-before, -before, width + before + after, height + before + after))
+    _backdrop(axes, stack, plan, plane, normaliser)
+    _lines(axes, tile_edges(plan), TILE, 0.6)
+    _lines(axes, shard_edges(plan), SHARD, 1.2)
+    _rectangle(axes, (0, 0, width, height), SHARD)
+    _rectangle(axes, (first.x, first.y, first.width, first.height), KEEP, filled=True)
+    _rectangle(axes, (first.x - before, first.y - before, plan.read[1], plan.read[0]), READ, dashed=True)
+    return figure
 
 
 def first_tile(plan: Plan, plane: int) -> Tile:
@@ -59,32 +102,20 @@ def first_tile(plan: Plan, plane: int) -> Tile:
     return next(plan.tiles(plan.shard_at(plane * shards)))
 
 
-def read_box(plan: Plan, tile: Tile) -> Box:
-    """Return the window a tile reads, px of the image; it may leave the image."""
-    before = plan.geometry.before
-    return tile.x - before, tile.y - before, plan.read[1], plan.read[0]
-
-
-def detail(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Markup:
+def detail(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Figure:
     """Return a drawing of the first tile of a plane: exactly what the network reads, and what it keeps of it."""
-    tile, (height, width) = first_tile(plan, plane), plan.read
-    x, y = read_box(plan, tile)[:2]
-    unit = max(height, width) / 400
-    around = (-44 * unit, -44 * unit, width + 46 * unit, height + 46 * unit)
-    left, top = max(0.0, -x), max(0.0, -y)
-    inside = (left, top, min(width, plan.shape[2] - x) - left, min(height, plan.shape[1] - y) - top)
-    kept = (plan.geometry.before, plan.geometry.before, tile.width, tile.height)
-    grey = normaliser(sampled(stack, plane, (round(y), round(x)), plan.read))
-    shapes = [
-        _image(grey, (0, 0, width, height)),
-        _veil((0, 0, width, height), inside),
-        _rectangle(inside, SHARD, 2),
-        _rectangle(kept, KEEP, 2, fill=KEEP),
-        _rectangle((0, 0, width, height), READ, 2, dashes="6 4"),
-        *_measures(plan, 1, unit, across=False),
-        *_measures(plan, 0, unit, across=True),
-    ]
-    return _drawing(around, shapes, f"What the network reads for the first tile, {height} × {width} px")
+    tile, before, (height, width) = first_tile(plan, plane), plan.geometry.before, plan.read
+    y, x, whole, step = tile.y - before, tile.x - before, (0, 0, width, height), _step(plan.read)
+    figure, axes = _canvas(whole)
+    inside = _inside(y, height, plan.shape[1])[::step], _inside(x, width, plan.shape[2])[::step]
+    _picture(axes, normaliser(sampled(stack, plane, (y, x), plan.read)), inside, whole)
+    _rectangle(axes, (before, before, tile.width, tile.height), KEEP, filled=True)
+    _rectangle(axes, whole, READ, dashed=True)
+    for axis, size in enumerate((height, width)):
+        edges = (0, before, before + plan.keep[axis], size)
+        for start, end, colour in zip(edges, edges[1:], (READ, KEEP, READ), strict=False):
+            _length(axes, start, end, -0.03 * max(height, width), colour, down=axis == 0)
+    return figure
 
 
 def sampled(stack: Stack, plane: int, start: tuple[int, int], size: tuple[int, int]) -> npt.NDArray[Any]:
@@ -101,7 +132,7 @@ def sampled(stack: Stack, plane: int, start: tuple[int, int], size: tuple[int, i
     Returns:
         (channels, y, x), at most `SHOWN_PX` long.
     """
-    step = -(-max(size) // SHOWN_PX)
+    step = _step(size)
     high = STRIP_PX // step * step or step
     strips = []
     for y in range(0, size[0], high):
@@ -110,26 +141,37 @@ def sampled(stack: Stack, plane: int, start: tuple[int, int], size: tuple[int, i
     return np.concatenate(strips, axis=1)
 
 
-def _backdrop(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Iterable[Markup]:
-    """Yield the coarse picture of the plane and of its mirrored surroundings, if it can be had cheaply."""
+def _step(size: tuple[int, int]) -> int:
+    return -(-max(size) // SHOWN_PX)
+
+
+def _backdrop(axes: Axes, stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> None:
+    """Draw the coarse picture of the plane and of its mirrored surroundings, if it can be had cheaply."""
     _, height, width = plan.shape
     if not stack.facts["image"]["in_place"]:
         level = coarse_level(stack.store)
         values, factor = level.read(plane), level.factor
     elif max(height, width) <= LARGEST_SOURCE_PX:
-        values, factor = sampled(stack, plane, (0, 0), (height, width)), -(-max(height, width) // SHOWN_PX)
+        values, factor = sampled(stack, plane, (0, 0), (height, width)), _step((height, width))
     else:
         return
     before, after = (-(-side // factor) for side in (plan.geometry.before, plan.geometry.after))
-    rows, columns = (mirrored(-before, before + size + after, size) for size in values.shape[1:])
-    step = -(-max(len(rows), len(columns)) // SHOWN_PX)
-    picture = values[:, rows[::step][:, None], columns[::step][None, :]]
-    box = -before * factor, -before * factor, len(columns) * factor, len(rows) * factor
-    yield _image(normaliser(picture), box)
+    (high, wide), margins = values.shape[1:], before + after
+    step = _step((high + margins, wide + margins))
+    rows, columns = (mirrored(-before, before + size + after, size)[::step] for size in (high, wide))
+    inside = _inside(-before, high + margins, high)[::step], _inside(-before, wide + margins, wide)[::step]
+    box = -before * factor, -before * factor, (wide + margins) * factor, (high + margins) * factor
+    _picture(axes, normaliser(values[:, rows[:, None], columns[None, :]]), inside, box)
 
 
-def _tile_edges(plan: Plan) -> tuple[list[float], list[float], float, float]:
-    """Return the rows and columns where tiles begin, and how far the lines go: (rows, columns, height, width)."""
+def _inside(start: int, count: int, size: int) -> npt.NDArray[np.bool_]:
+    """Return which of `count` places from `start` on lie within 0 .. `size`."""
+    places = np.arange(start, start + count)
+    return (places >= 0) & (places < size)
+
+
+def tile_edges(plan: Plan) -> Edges:
+    """Return the rows and columns where tiles begin; where they are too many, those of the first shard."""
     _, height, width = plan.shape
     rows, columns = (
         [first for start in range(0, size, shard) for first in range(start, min(start + shard, size), keep)]
@@ -138,79 +180,51 @@ def _tile_edges(plan: Plan) -> tuple[list[float], list[float], float, float]:
     if max(len(rows), len(columns)) > MOST_LINES:
         height, width = min(height, plan.shard[0]), min(width, plan.shard[1])
         rows, columns = list(range(0, height, plan.keep[0])), list(range(0, width, plan.keep[1]))
-    return [float(y) for y in rows], [float(x) for x in columns], height, width
+    return rows, columns, height, width
 
 
-def _shard_edges(plan: Plan) -> tuple[list[float], list[float], float, float]:
+def shard_edges(plan: Plan) -> Edges:
+    """Return the rows and columns where shards begin."""
     _, height, width = plan.shape
-    rows, columns = range(0, height, plan.shard[0]), range(0, width, plan.shard[1])
-    return [float(y) for y in rows], [float(x) for x in columns], height, width
+    return list(range(0, height, plan.shard[0])), list(range(0, width, plan.shard[1])), height, width
 
 
-def all_tiles_drawn(plan: Plan) -> bool:
-    """Whether the overview shows all tiles, not those of the first shard alone."""
-    edges = _tile_edges(plan)
-    return edges[2:] == plan.shape[1:]
+def _canvas(box: Box) -> tuple[Figure, Axes]:
+    x, y, width, height = box
+    # Between a band and a square: what is much longer than wide is drawn thin, not as a picture of endless length.
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * min(max(height / width, 0.3), 1.5)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(x, x + width), ylim=(y + height, y), aspect="equal")
+    axes.set_axis_off()
+    return figure, axes
 
 
-def _lines(edges: tuple[list[float], list[float], float, float], colour: str, width: float) -> list[Markup]:
+def _picture(axes: Axes, shares: npt.NDArray[Any], inside: tuple[npt.NDArray[np.bool_], ...], box: Box) -> None:
+    """Draw normalised values (channels, y, x), paler where they lie beyond the image."""
+    x, y, width, height = box
+    opacity = np.where(inside[0][:, None] & inside[1][None, :], PALE, PALER).astype(np.uint8)
+    axes.imshow(np.dstack([as_grey(shares), opacity]), extent=(x, x + width, y + height, y), zorder=0)
+
+
+def _lines(axes: Axes, edges: Edges, colour: str, width: float) -> None:
     rows, columns, high, wide = edges
-    path = "".join([*(f"M0 {y:.9g}H{wide:.9g}" for y in rows if y), *(f"M{x:.9g} 0V{high:.9g}" for x in columns if x)])
-    return [_path(path, colour, width)] if path else []
+    axes.hlines(rows, 0, wide, colors=colour, linewidths=width)
+    axes.vlines(columns, 0, high, colors=colour, linewidths=width)
 
 
-def _measures(plan: Plan, axis: int, unit: float, across: bool) -> list[Markup]:
-    """Return the lengths before, kept and after, in px, beside the drawing of a tile."""
-    geometry, keep = plan.geometry, plan.keep[axis]
-    edges = (0, geometry.before, geometry.before + keep, geometry.before + keep + geometry.after)
-    shapes = []
-    for start, end, colour in zip(edges, edges[1:], (READ, KEEP, READ), strict=False):
-        middle, inset = (start + end) / 2, min(2 * unit, (end - start) / 4)
-        ends = start + inset, end - inset
-        line = (
-            f"M{-8 * unit:.9g} {ends[0]:.9g}V{ends[1]:.9g}"
-            if across
-            else f"M{ends[0]:.9g} {-8 * unit:.9g}H{ends[1]:.9g}"
-        )
-        place = (
-            {"x": f"{-14 * unit:.9g}", "y": f"{middle:.9g}"}
-            if across
-            else {"x": f"{middle:.9g}", "y": f"{-20 * unit:.9g}"}
-        )
-        style = {"font-size": f"{14 * unit:.9g}", "fill": colour, "dominant-baseline": "middle"}
-        anchor = {"text-anchor": "end" if across else "middle"}
-        shapes += [_path(line, colour, 2), tag("text", str(end - start), place | style | anchor)]
-    return shapes
-
-
-def _drawing(around: Box, shapes: Iterable[Markup], label: str) -> Markup:
-    view = " ".join(f"{value:.9g}" for value in around)
-    return tag("svg", joined(["", *shapes, ""]), {"viewBox": view, "role": "img", "aria-label": label})
-
-
-def _image(grey: npt.NDArray[Any], box: Box) -> Markup:
-    place = _place(box) | {"preserveAspectRatio": "none", "href": data_uri(png(as_grey(grey)))}
-    # Pale, so that dark and light lines show on any image.
-    return tag("image", "", place | {"opacity": 0.7})
-
-
-def _veil(outer: Box, inner: Box) -> Markup:
-    """Return a bright veil over what lies outside of the image."""
-    rings = "".join(
-        f"M{x:.9g} {y:.9g}h{width:.9g}v{height:.9g}h{-width:.9g}Z" for x, y, width, height in (outer, inner)
+def _rectangle(axes: Axes, box: Box, colour: str, dashed: bool = False, filled: bool = False) -> None:
+    x, y, width, height = box
+    if filled:
+        axes.add_patch(Rectangle((x, y), width, height, color=colour, alpha=0.28, linewidth=0))
+    style = "--" if dashed else "-"
+    axes.add_patch(
+        Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.2, linestyle=style, clip_on=False)
     )
-    return tag("path", "", {"d": rings, "fill": css((255, 255, 255)), "fill-opacity": 0.62, "fill-rule": "evenodd"})
 
 
-def _rectangle(box: Box, colour: str, width: float, dashes: str | None = None, fill: str = "none") -> Markup:
-    style = {"fill": fill, "fill-opacity": 0.28, "stroke": colour, "stroke-width": width, "stroke-dasharray": dashes}
-    return tag("rect", "", _place(box) | style | {"vector-effect": "non-scaling-stroke"})
-
-
-def _path(path: str, colour: str, width: float) -> Markup:
-    style = {"d": path, "fill": "none", "stroke": colour, "stroke-width": width}
-    return tag("path", "", style | {"vector-effect": "non-scaling-stroke"})
-
-
-def _place(box: Box) -> dict[str, object]:
-    return dict(zip(("x", "y", "width", "height"), (f"{value:.9g}" for value in box), strict=True))
+def _length(axes: Axes, start: int, end: int, beside: float, colour: str, down: bool) -> None:
+    """Write a length, in px, above the drawing, or down its left side."""
+    along, across, text = [start, end], [beside, beside], ((start + end) / 2, 1.6 * beside)
+    place, sides = (text[::-1], ("right", "center")) if down else (text, ("center", "bottom"))
+    axes.plot(across if down else along, along if down else across, color=colour, linewidth=1.2, clip_on=False)
+    axes.text(place[0], place[1], str(end - start), color=colour, fontsize=8, ha=sides[0], va=sides[1])

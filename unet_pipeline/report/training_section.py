@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from unet_pipeline.model.card import Architecture
-from unet_pipeline.report.curves import TRAINING, VALIDATION, colour, dice_curve, image_size, loss_curve, rate_curve
-from unet_pipeline.report.html import (
-    Markup,
-    count,
-    details,
-    facts,
-    figure,
-    flattened,
-    grid,
-    joined,
-    legend,
-    number,
-    paragraph,
-    picture,
-    table,
-)
+from unet_pipeline.report.curves import TRAINING, VALIDATION, colour, dice_curve, loss_curve, rate_curve
+from unet_pipeline.report.panels import Panel
+from unet_pipeline.report.render import count, number
 from unet_pipeline.report.results import ModelResult
 
 NETWORKS = {
@@ -30,23 +18,28 @@ NETWORKS = {
 }
 
 
-def training_section(model: ModelResult) -> Markup:
+@dataclass(frozen=True)
+class TrainingSection:
+    """What `training.html` shows.
+
+    Attributes:
+        network, training: names and values.
+        members: of an ensemble, its table: name and cells of each row; empty of a single network.
+        curves: of a training with a history.
+        record: what the model's card says of its training, without what made it, which stands elsewhere on the page.
+    """
+
+    network: list[tuple[str, object]]
+    training: list[tuple[str, object]]
+    members: list[tuple[object, list[str]]]
+    curves: list[Panel]
+    record: dict[str, Any]
+
+
+def training_section(model: ModelResult) -> TrainingSection:
     """Return the facts of the model and its training, and the curves where there is a history."""
-    tables = [facts("Network", _network(model))]
-    if rows := _training(model):
-        tables.append(facts("Training", rows))
-    parts: list[object] = [grid(tables, "pair"), *_members(model)]
-    if len(parts) > 1:
-        parts.append(paragraph("The curves of each member lie in its own folder, as history.tsv."))
-    elif model.history is None:
-        parts.append(paragraph("The model folder holds no history.tsv: it was trained elsewhere, without curves here."))
-    else:
-        parts.append(grid(_curves(model), "curves"))
-    # What made the model stands with the provenance of the page.
     record = {key: value for key, value in model.card.training.items() if key != "provenance"}
-    if record:
-        parts.append(details("Record of the training", facts("Record", flattened(record))))
-    return joined(parts)
+    return TrainingSection(_network(model), _training(model), _members(model), _curves(model), record)
 
 
 def kept_step(model: ModelResult) -> int | None:
@@ -55,7 +48,7 @@ def kept_step(model: ModelResult) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _network(model: ModelResult) -> list[tuple[object, object]]:
+def _network(model: ModelResult) -> list[tuple[str, object]]:
     card, network = model.card, model.card.architecture
     geometry = card.geometry
     scope = "each stack by its own" if card.normalise.scope == "stack" else "all stacks by those of the training stacks"
@@ -76,21 +69,14 @@ def _network(model: ModelResult) -> list[tuple[object, object]]:
     return [row for row in rows if row is not None]
 
 
-def _members(model: ModelResult) -> list[Markup]:
-    """Return the table of an ensemble's members with mean and spread, as a list; empty of a single network."""
-    record = model.card.training
-    members = _mappings(record.get("members"))
-    if not members:
-        return []
-    head = ["Member", "Planes held out", "Step kept", "Validation loss", *(f"Dice {x}" for x in model.card.classes)]
-    rows: list[list[object]] = []
-    for one in members:
+def _members(model: ModelResult) -> list[tuple[object, list[str]]]:
+    record, rows = model.card.training, []
+    for one in _mappings(record.get("members")):
         name = f"fold {one['fold']}" if "fold" in one else one.get("model")
         held_out = sum(len(_items(place.get("planes"))) for place in _mappings(one.get("held_out")))
-        rows.append([name, count(held_out), count(_known(one.get("selected_step"))), *_scores(model, one)])
-    rows.append(["mean", "", "", *_scores(model, _mapping(record.get("mean")))])
-    rows.append(["spread (standard deviation)", "", "", *_scores(model, _mapping(record.get("spread")))])
-    return [table("Members of the ensemble, each scored on validation tiles it did not learn from", head, rows)]
+        rows.append((name, [count(held_out), count(_known(one.get("selected_step"))), *_scores(model, one)]))
+    over_all = (("mean", "mean"), ("spread (standard deviation)", "spread")) if rows else ()
+    return rows + [(name, ["", "", *_scores(model, _mapping(record.get(key)))]) for name, key in over_all]
 
 
 def _scores(model: ModelResult, record: dict[str, Any]) -> list[str]:
@@ -114,11 +100,11 @@ def _departures(network: Architecture) -> list[str]:
     return ["padded" if network.padded else "unpadded", *down, *up, *named]
 
 
-def _training(model: ModelResult) -> list[tuple[object, object]]:
+def _training(model: ModelResult) -> list[tuple[str, object]]:
     """Return what the training record says of the most asked; each row only where it is there."""
     record = dict(model.card.training)
     settings = _mapping(_mapping(record.get("settings")).get("train"))
-    rows: list[tuple[object, object]] = []
+    rows: list[tuple[str, object]] = []
     if "steps" in record:
         known = {"batch", "tile_px"} <= set(settings)
         batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if known else ""
@@ -148,24 +134,21 @@ def _listed(planes: list[Any]) -> str:
     return ", ".join(map(str, planes[:12])) + (f" and {len(planes) - 12} more" if len(planes) > 12 else "")
 
 
-def _curves(model: ModelResult) -> list[Markup]:
+def _curves(model: ModelResult) -> list[Panel]:
     history = model.history
     if history is None:
         return []
     kept = history.kept(kept_step(model))
     keys = [(TRAINING, "training"), (VALIDATION, "validation")] if history.column("validation_loss") else []
     circle = f"The circle marks the weights that were kept, of step {kept[0]:,.0f}." if kept else ""
-    shown = [_curve(loss_curve(history, kept), "Loss over the steps of training", legend(keys), circle)]
+    shown = [Panel("", loss_curve(history, kept), "Loss over the steps of training", keys=keys, more=circle)]
     if history.dice:
         names = [(colour(index), name) for index, name in enumerate(history.dice)]
-        shown.append(_curve(dice_curve(history), "Dice on validation tiles over the steps of training", legend(names)))
+        alt = "Dice on validation tiles over the steps of training"
+        shown.append(Panel("", dice_curve(history), alt, keys=names))
     if history.column("learning_rate"):
-        shown.append(_curve(rate_curve(history), "Learning rate over the steps of training"))
+        shown.append(Panel("", rate_curve(history), "Learning rate over the steps of training"))
     return shown
-
-
-def _curve(png: bytes, alt: str, *caption: object) -> Markup:
-    return figure(picture(png, image_size(), alt), None, *caption)
 
 
 def _mapping(value: object) -> dict[str, Any]:
