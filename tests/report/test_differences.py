@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from unet_pipeline.report.differences import COLOURS, Verdict, as_verdicts, partners, shares, translated, verdicts
+from unet_pipeline.report.differences import COLOURS, Verdict, as_verdicts, fractions, partners, translated, verdicts
 
 shapes = array_shapes(min_dims=2, max_dims=2, max_side=8)
 
@@ -74,9 +74,9 @@ def test_translated():
 
 
 @given(pairs())
-def test_shares_are_of_the_annotated_pixels(given_):
+def test_fractions_are_of_the_annotated_pixels(given_):
     verdict = verdicts(*given_)
-    found = shares(verdict)
+    found = fractions(verdict)
     known = verdict[verdict != Verdict.UNKNOWN]
     assert Verdict.UNKNOWN not in found
     for one, share in found.items():

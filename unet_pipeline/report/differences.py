@@ -1,4 +1,4 @@
-"""Where a result differs from its reference, object against object: what was missed, added, joined or split."""
+"""Differences of a result from its reference, object by object: missed, added, joined or split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Ids = npt.NDArray[Any]
 
 
 class Verdict(IntEnum):
-    """What became of a pixel."""
+    """The verdict on a pixel."""
 
     BACKGROUND = 0
     """background of both"""
@@ -42,7 +42,7 @@ COLOURS: dict[Verdict, tuple[int, int, int]] = {
 
 
 def partners(reference: Ids, found: Ids) -> dict[int, int]:
-    """Return which object was found for which of the reference: {reference id: found id}.
+    """Return the object found for each object of the reference: {reference id: found id}.
 
     The found object covers more than half of the reference object (the match of CTC SEG) and shares more pixels with it
     than with any other (of equals the smallest id counts). So of two objects joined into one, one has a partner.
@@ -63,27 +63,27 @@ def partners(reference: Ids, found: Ids) -> dict[int, int]:
 
 def translated(ids: Ids, names: dict[int, int]) -> npt.NDArray[np.uint64]:
     """Return ids (y, x), each replaced by the one it has in `names`, 0 where it has none."""
-    known = np.array([0, *sorted(names)], np.uint64)
+    ordered = np.array([0, *sorted(names)], np.uint64)
     given = np.array([0, *(names[one] for one in sorted(names))], np.uint64)
-    place = np.minimum(np.searchsorted(known, ids.astype(np.uint64)), len(known) - 1)
-    return np.where(known[place] == ids, given[place], np.uint64(0))
+    place = np.minimum(np.searchsorted(ordered, ids.astype(np.uint64)), len(ordered) - 1)
+    return np.where(ordered[place] == ids, given[place], np.uint64(0))
 
 
 def verdicts(
-    reference: Ids, found: Ids, known: npt.NDArray[np.bool_], same_class: npt.NDArray[np.bool_]
+    reference: Ids, found: Ids, annotated: npt.NDArray[np.bool_], same_class: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
     """Return the `Verdict` of each pixel.
 
     Args:
         reference: (y, x) instance ids, 0 background.
         found: (y, x) likewise.
-        known: (y, x) where the reference says anything.
+        annotated: (y, x) where the reference says anything.
         same_class: (y, x) where both give the same class.
 
     Returns:
         (y, x) uint8.
     """
-    pairs = partners(np.where(known, reference, 0), np.where(known, found, 0))
+    pairs = partners(np.where(annotated, reference, 0), np.where(annotated, found, 0))
     inside, result = reference > 0, found > 0
     agreed = inside & result & same_class & (translated(reference, pairs) == found)
     verdict = np.full(reference.shape, Verdict.BACKGROUND, np.uint8)
@@ -91,7 +91,7 @@ def verdicts(
     verdict[~inside & result] = Verdict.SPURIOUS
     verdict[inside & result] = Verdict.OTHER
     verdict[agreed] = Verdict.AGREED
-    verdict[~known] = Verdict.UNKNOWN
+    verdict[~annotated] = Verdict.UNKNOWN
     return verdict
 
 
@@ -100,8 +100,8 @@ def as_verdicts(verdict: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.array([COLOURS[one] for one in Verdict], np.uint8)[verdict]
 
 
-def shares(verdict: npt.NDArray[np.uint8]) -> dict[Verdict, float]:
-    """Return the share of each verdict (y, x) among the annotated pixels, 0..1; of none, 0."""
+def fractions(verdict: npt.NDArray[np.uint8]) -> dict[Verdict, float]:
+    """Return the fraction of each verdict (y, x) among the annotated pixels, 0..1; of none, 0."""
     counts = np.bincount(verdict.ravel(), minlength=len(Verdict))
     annotated = int(counts.sum() - counts[Verdict.UNKNOWN])
     return {one: int(counts[one]) / annotated if annotated else 0.0 for one in Verdict if one != Verdict.UNKNOWN}

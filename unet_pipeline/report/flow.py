@@ -1,4 +1,4 @@
-"""The flow of a run: its stages, and what each of them did."""
+"""The flow of a run: its stages and their work."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def _short(value: int) -> str:
 
 
 def _took(results: Sequence[StackResult]) -> tuple[str, ...]:
-    known = [result.seconds for result in results if result.plan is not None]
-    if not known or None in known:
+    taken = [result.seconds for result in results if result.plan is not None]
+    if not taken or None in taken:
         return ()
-    seconds = sum(one or 0 for one in known)
+    seconds = sum(one or 0 for one in taken)
     return (f"{seconds / 60:,.1f} min" if seconds >= 120 else f"{seconds:.3g} s",)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a stack: what went in, what came out, and where the two differ from the reference."""
+"""The pictures of a stack: image, reference and result, and their differences."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ class Panels:
 
     @cached_property
     def verdict(self) -> npt.NDArray[np.uint8]:
-        """What became of each pixel (y, x)."""
-        plan, truth = self.result.plan, self.reference_classes
+        """The verdict on each pixel (y, x)."""
+        plan, reference = self.result.plan, self.reference_classes
         # Objects grow, and holes are filled, into pixels the network calls background: those are of any class.
-        given = truth if plan is None else self._label(plan.labels(CLASSES))
-        same = (given == truth) | (given == 0)
-        return differences.verdicts(self.reference, self.found, truth != IGNORE, same)
+        given = reference if plan is None else self._label(plan.labels(CLASSES))
+        same = (given == reference) | (given == 0)
+        return differences.verdicts(self.reference, self.found, reference != IGNORE, same)
 
     def _label(self, array: PlaneArray) -> npt.NDArray[Any]:
         return array.read_label(self.view.plane, self.view.rows, self.view.columns)
@@ -176,8 +176,8 @@ class Panels:
         names = {1: "", 2: "The two channels in magenta and green. ", 3: "The three channels as red, green and blue. "}
         words = names.get(stack.channels, f"The {stack.channels} channels in different colours, added up. ")
         limits = f"Black and white: {SHOWN_GREY.low:g} % and {SHOWN_GREY.high:g} % of the stack's pixels are darker."
-        told = "Red, green and blue as they are." if is_rgb(stack) else words + limits
-        return self._panel("Raw", rgb, told)
+        caption = "Red, green and blue as they are." if is_rgb(stack) else words + limits
+        return self._panel("Raw", rgb, caption)
 
     def _weight(self, weigh: dict[str, Any]) -> Panel:
         term = self._label(open_array(self.result.folder / WEIGHTS, "boundary"))
@@ -209,8 +209,8 @@ class Panels:
         ids, words = self.reference, f"{_objects(self.reference)} objects in view."
         if self.result.plan is None:
             return self._panel("Reference labels", pictures.as_instances(ids), words, ids=ids)
-        known = self.reference_classes != IGNORE
-        names = differences.partners(np.where(known, ids, 0), np.where(known, self.found, 0))
+        annotated = self.reference_classes != IGNORE
+        names = differences.partners(np.where(annotated, ids, 0), np.where(annotated, self.found, 0))
         partner = differences.translated(ids, names)
         rgb = pictures.as_instances(partner)
         rgb[(ids > 0) & (partner == 0)] = pictures.UNMATCHED
@@ -218,7 +218,7 @@ class Panels:
         return self._panel("Reference", rgb, f"{words} Colour of the object found for it;", keys, ids=ids)
 
     def _difference(self) -> Panel:
-        parts = differences.shares(self.verdict)
+        parts = differences.fractions(self.verdict)
         keys = [(pictures.css(differences.COLOURS[one]), f"{text} {parts[one]:.1%}") for one, text in MEANINGS.items()]
         more = "" if len(self.result.model.card.classes) == 2 else "Another class counts as joined or split."
         if (self.verdict == Verdict.UNKNOWN).any():

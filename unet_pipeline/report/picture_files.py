@@ -63,7 +63,7 @@ def write_pictures(
 
 
 def widened(view: View, size: tuple[int, int], side_px: int = LARGEST_PX) -> View:
-    """Return the window of at most `side_px` a side around a view, within a plane of (height, width) `size`."""
+    """Return the window of at most `side_px` a side around a view, inside a plane of (height, width) `size`."""
     rows, columns = (
         _around(part, length, side_px) for part, length in zip((view.rows, view.columns), size, strict=True)
     )
@@ -87,8 +87,8 @@ def _drawn(result: StackResult, plan: StackPlan, view: View, kinds: Sequence[str
     if "cutout" in kinds:
         yield "cutout", rgb_png(cut_out(image, classes))
     if "panels" in kinds:
-        truth = [_read(stack.reference(CLASSES), view)] if stack.labelled else []
-        yield "panels", rgb_png(beside([image, *(pictures.as_classes(one, IGNORE) for one in (*truth, classes))]))
+        reference = [_read(stack.reference(CLASSES), view)] if stack.labelled else []
+        yield "panels", rgb_png(beside([image, *(pictures.as_classes(one, IGNORE) for one in (*reference, classes))]))
 
 
 def _read(array: PlaneArray, view: View) -> npt.NDArray[Any]:

@@ -38,7 +38,7 @@ WIDTH_IN = 3.6
 PALE, PALER = 178, 68
 """Opacity of the picture, 0..255, so that dark and light lines show on any image; paler beyond the image."""
 
-Box = tuple[float, float, float, float]
+Extent = tuple[float, float, float, float]
 """(x, y, width, height), px"""
 
 Edges = tuple[list[int], list[int], int, int]
@@ -189,7 +189,7 @@ def shard_edges(plan: Plan) -> Edges:
     return list(range(0, height, plan.shard[0])), list(range(0, width, plan.shard[1])), height, width
 
 
-def _canvas(box: Box) -> tuple[Figure, Axes]:
+def _canvas(box: Extent) -> tuple[Figure, Axes]:
     x, y, width, height = box
     # Between a band and a square: what is much longer than wide is drawn thin, not as a picture of endless length.
     figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * min(max(height / width, 0.3), 1.5)))
@@ -199,11 +199,11 @@ def _canvas(box: Box) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _picture(axes: Axes, shares: npt.NDArray[Any], inside: tuple[npt.NDArray[np.bool_], ...], box: Box) -> None:
+def _picture(axes: Axes, values: npt.NDArray[Any], inside: tuple[npt.NDArray[np.bool_], ...], box: Extent) -> None:
     """Draw normalised values (channels, y, x), paler where they lie beyond the image."""
     x, y, width, height = box
     opacity = np.where(inside[0][:, None] & inside[1][None, :], PALE, PALER).astype(np.uint8)
-    picture, extent = np.dstack([as_grey(shares), opacity]), (x, x + width, y + height, y)
+    picture, extent = np.dstack([as_grey(values), opacity]), (x, x + width, y + height, y)
     # Never smoothed: what is seen is what is stored, in a third of the bytes.
     axes.imshow(picture, extent=extent, interpolation="nearest", zorder=0)
 
@@ -214,7 +214,7 @@ def _lines(axes: Axes, edges: Edges, colour: str, width: float) -> None:
     axes.vlines(columns, 0, high, colors=colour, linewidths=width)
 
 
-def _rectangle(axes: Axes, box: Box, colour: str, dashed: bool = False, filled: bool = False) -> None:
+def _rectangle(axes: Axes, box: Extent, colour: str, dashed: bool = False, filled: bool = False) -> None:
     x, y, width, height = box
     if filled:
         axes.add_patch(Rectangle((x, y), width, height, color=colour, alpha=0.28, linewidth=0))

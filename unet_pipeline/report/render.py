@@ -1,4 +1,4 @@
-"""How the page is written: templates, in which every text is escaped, and the filters they use.
+"""The writing of the page: templates, in which every text is escaped, and the filters they use.
 
 The page's structure lies in `templates/`, values come from the modules beside this one. What a template gets is escaped
 unless it is markup, which only templates make. So no name of a stack, class or file can become part of the page's code.

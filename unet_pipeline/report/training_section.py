@@ -1,4 +1,4 @@
-"""What the page says of the model: the network, how it was trained, and the curves."""
+"""The part of the page about the model: network, training, curves."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def _departures(network: Architecture) -> list[str]:
 
 
 def _training(model: ModelResult) -> list[tuple[str, object]]:
-    """Return what the training record says of the most asked; each row only where it is there."""
+    """Return the most asked facts of the training record; each row only where the record has it."""
     record = dict(model.card.training)
     settings = _mapping(_mapping(record.get("settings")).get("train"))
     rows: list[tuple[str, object]] = []
     if "steps" in record:
-        known = {"batch", "tile_px"} <= set(settings)
-        batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if known else ""
+        has_tiles = {"batch", "tile_px"} <= set(settings)
+        batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if has_tiles else ""
         rows.append(("Steps", f"{count(record['steps'])}{batch}"))
     for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
         if names := record.get(key):

@@ -1,4 +1,4 @@
-"""Where to look: the planes and windows of a stack that show most, found on a coarse level of its labels.
+"""Views: the planes and windows of a stack that show most, found on a coarse level of its labels.
 
 Memory is flat: whatever the size of the stack, only a coarse level of a few planes is read.
 """
@@ -80,7 +80,7 @@ def borders(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 def interest(
     found: npt.NDArray[Any] | None, reference: npt.NDArray[Any] | None, classes: npt.NDArray[Any] | None
 ) -> npt.NDArray[np.bool_]:
-    """Return where there is something to see, (y, x): borders of objects, and where result and reference differ.
+    """Return the pixels worth seeing, (y, x): borders of objects, and where result and reference differ.
 
     Args:
         found: (y, x) ids of the result, if there is one.
