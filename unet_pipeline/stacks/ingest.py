@@ -33,7 +33,7 @@ from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
 from unet_pipeline.records.provenance import provenance, told
 from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
-from unet_pipeline.stacks.statistics import Histogram, Moments, as_record
+from unet_pipeline.stacks.statistics import Moments, Quantiles, as_record
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,7 @@ def _copy_image(
     image: Fitted, grid: ngff.Grid, options: Store, target: PlaneArray | None, where: str, progress: Progress
 ) -> dict[str, Any]:
     """Copy every block to `target` (if any) and return the statistics, of the pictures without their padding."""
-    moments, histogram = Moments(image.shape[1]), None
-    small = image.dtype.kind in "ui" and image.dtype.itemsize <= 2
-    if small:
-        histogram = Histogram(image.dtype, moments.low, moments.high)
+    moments, quantiles = Moments(image.shape[1]), Quantiles(image.dtype, image.shape[1])
     write = target.write if target else lambda *_: None
     with closing(read_ahead(image, _blocks(grid, options))) as parts, behind(write) as write_soon:
         for block, values in parts:
@@ -230,19 +227,16 @@ def _copy_image(
             write_soon(*block, values)
             progress.advance()
             known = content(image, block, values)
-            if not known.size:
-                continue
-            moments.add(known)
-            if histogram:
-                histogram.add(known)
-    if histogram is None:
-        histogram = Histogram(image.dtype, moments.low, moments.high)
+            if known.size:
+                moments.add(known)
+                quantiles.add(known)
+    if quantiles.refine():
         with closing(read_ahead(target or image, _blocks(grid, options))) as parts:
             for block, values in parts:
                 known = content(image, block, values)
                 if known.size:
-                    histogram.add(known)
-    return as_record(moments, histogram)
+                    quantiles.add(known)
+    return as_record(moments, quantiles)
 
 
 def _refuse_nan(values: npt.NDArray[Any], where: str) -> None:
