@@ -327,3 +327,24 @@ def test_real_stacks(name, shape, dtype):
     planes = open_planes(str(DATA / name))
     assert (planes.shape, planes.dtype) == (shape, dtype)
     assert_reads(planes, tifffile.imread(DATA / name)[:, None])
+
+
+@pytest.mark.parametrize("place", ["a", "a/*.png", "a/img1.png"])
+def test_a_dangling_link_is_named(tmp_path, place):
+    """Content that git-annex has not fetched: the plane must not be left out."""
+    write_planes(tmp_path / "a", noise((3, 21, 33)))
+    (tmp_path / "a/img1.png").unlink()
+    (tmp_path / "a/img1.png").symlink_to("/nowhere/img1.png")
+    with pytest.raises(PipelineError, match=r"img1\.png: expected a link .* one to /nowhere/img1\.png") as caught:
+        open_planes(str(tmp_path / place))
+    assert "annex" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", ["a.tif", "a.ome.tif"])
+def test_a_link_to_another_folder_is_followed(tmp_path, kind):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "project").mkdir()
+    pixels = noise((3, 21, 33))
+    tifffile.imwrite(tmp_path / "data" / kind, pixels, metadata={"axes": "ZYX"})
+    (tmp_path / "project" / "link.ome.tif").symlink_to(f"../data/{kind}")
+    check(tmp_path / "project" / "link.ome.tif", pixels[:, None])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,3 +133,99 @@ def test_one_of_several_series_is_chosen(tmp_path):
     with pytest.raises(PipelineError, match="series"):
         ingest(Source("two", str(tmp_path / "two.ome.tif")), settings(), record)
     assert not record.exists()
+
+
+def mask(planes=1):
+    """Return three cells of one value: two squares that touch at a corner, and one apart; (planes, y, x) uint8."""
+    values = np.zeros((planes, 100, 130), np.uint8)
+    values[:, 5:30, 5:30] = values[:, 30:60, 30:60] = values[:, 5:30, 60:90] = 1
+    return values
+
+
+@pytest.mark.parametrize("values", [mask(), mask() * 255, mask() == 1, mask().astype(np.uint16) * 65535, mask(2) * 3])
+def test_a_mask_of_one_value_is_no_instances(tmp_path, values):
+    """It is refused with two ways out, and each of them works."""
+    grey = draw(len(values))[0]
+    value = int(values.max())
+    with pytest.raises(PipelineError, match=rf"value {value} alone, in 2 pieces") as caught:
+        make_stack(tmp_path, image=grey, labels=values)
+    assert "labels.kind: pieces" in caught.value.fix
+    assert f"{{0: background, {value}: cell}}" in caught.value.fix
+    stack = make_stack(tmp_path, settings(labels={"kind": "pieces"}), image=grey, labels=values)
+    expected = np.concatenate([ndimage.label(plane)[0][None] + 3 * i * (plane > 0) for i, plane in enumerate(values)])
+    np.testing.assert_array_equal(whole(stack.reference("instances")), expected)
+    np.testing.assert_array_equal(whole(stack.reference("classes")), values > 0)
+    named = {"kind": "classes", "values": {0: "background", value: "cell"}}
+    stack = make_stack(tmp_path, settings(labels=named), image=grey, labels=values)
+    np.testing.assert_array_equal(whole(stack.reference("instances")), expected)
+
+
+def test_one_object_a_plane_may_have_one_value(tmp_path):
+    values = mask(2)
+    values[:, :, 60:] = 0
+    stack = make_stack(tmp_path, labels=values)
+    np.testing.assert_array_equal(whole(stack.reference("instances")), values)
+
+
+def test_pieces_of_different_values_stay_apart(tmp_path):
+    """Across the borders of shards, too: they are 64 px."""
+    values = np.zeros((1, 100, 130), np.uint16)
+    values[0, 10:90, 10:60], values[0, 10:90, 60:120], values[0, 40:50, 90:125] = 1, 700, 0
+    stack = make_stack(tmp_path, settings(labels={"kind": "pieces"}), image=draw(1)[0], labels=values)
+    found = whole(stack.reference("instances"))[0]
+    assert set(found[values[0] == 1]) == {1}
+    assert set(found[values[0] == 700]) == {2}
+
+
+def test_ids_of_many_pieces_are_said_aloud(tmp_path, capsys):
+    values = mask() + mask()
+    values[0, 70:80, 70:80] = values[0, 70:80, 100:110] = values[0, 85:95, 70:80] = 1
+    stack = make_stack(tmp_path, settings(store={"shard_px": 256}), image=draw(1)[0], labels=values)
+    assert "separate pieces each" in stack.facts["notes"][0]
+    assert stack.facts["notes"][0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8", "i4", "u4", "i1", "f2", "f8"])
+def test_every_width_of_number_is_read_exactly(tmp_path, dtype):
+    """int64 is what NumPy makes of a list; C, and so tifffile, have two names for it."""
+    image = (np.arange(2 * 64 * 64).reshape(2, 64, 64) % 100).astype(dtype)
+    stack = make_stack(tmp_path, image=image, labelled=False)
+    np.testing.assert_array_equal(stack.image.read(1, slice(0, 64), slice(0, 64))[0], image[1])
+    assert stack.facts["statistics"]["max"] == [99]
+
+
+def write_pairs(folder, pairs):
+    """Write pictures of grey value k, and labels with a square of value k."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number, (image, labels) in enumerate(pairs, 1):
+        square = np.zeros((32, 32), np.uint8)
+        square[4:9, 4:9] = number
+        for place, pixels in ((image, np.full((32, 32), number, np.uint8)), (labels, square)):
+            if place:
+                (folder / place).parent.mkdir(exist_ok=True)
+                tifffile.imwrite(folder / place, pixels)
+
+
+def test_two_folders_are_paired_by_name(tmp_path):
+    names = ["cell", "cell_2", "cell_3", "cell_10"]
+    write_pairs(tmp_path, [(f"images/{name}.tif", f"masks/{name}_mask.tif") for name in names])
+    record = tmp_path / "results" / "ingest.json"
+    source = Source("pairs", str(tmp_path / "images"), str(tmp_path / "masks"))
+    for planes, expected in (("", [1, 2, 3, 4]), ("3,0", [4, 1])):
+        ingest(replace(source, planes=planes), settings(), record)
+        stack = Stack.open(record)
+        assert [int(stack.image.read(i, slice(1), slice(1)).item()) for i in range(len(expected))] == expected
+        assert whole(stack.reference("instances"))[:, 5, 5].tolist() == expected
+        assert stack.facts["names"] == {
+            "image": [f"{names[i - 1]}.tif" for i in expected],
+            "labels": [f"{names[i - 1]}_mask.tif" for i in expected],
+        }
+
+
+def test_folders_that_do_not_pair_are_refused(tmp_path):
+    pairs = [("images/a1.tif", "masks/a1.tif"), ("images/a2.tif", ""), ("images/a3.tif", "masks/a3.tif")]
+    write_pairs(tmp_path, [*pairs, ("", "masks/a4.tif")])
+    source = Source("pairs", str(tmp_path / "images"), str(tmp_path / "masks"))
+    with pytest.raises(PipelineError, match=r"without a label: a2\.tif; .*without a picture: a4\.tif"):
+        ingest(source, settings(), tmp_path / "ingest.json")

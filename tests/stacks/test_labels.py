@@ -1,8 +1,15 @@
+import io
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import ndimage
 
 from unet_pipeline.config.sections import Labels
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.stacks.label_shapes import LabelShapes
 from unet_pipeline.stacks.labels import LabelReader
 
 CLASSES = Labels(kind="classes", classes=("membrane", "cell"), values={0: "membrane", 255: "cell"}, ignore=7)
@@ -62,10 +69,10 @@ def test_a_grey_mask_names_many_values():
         LabelReader(CLASSES, "mask.tif").classes(np.arange(4000).reshape(40, 100), "plane 0")
 
 
-def finished(labels, values):
-    reader = LabelReader(labels, "labels.tif")
-    (reader.instances if labels.kind == "instances" else reader.classes)(values, "plane 0")
-    reader.finish()
+def finished(labels, values, lossy=False):
+    reader = LabelReader(labels, "labels.tif", lossy)
+    (reader.classes if labels.kind == "classes" else reader.instances)(values, "plane 0")
+    return reader.finish()
 
 
 @pytest.mark.parametrize(
@@ -76,12 +83,83 @@ def finished(labels, values):
         (Labels(ignore=1), np.ones((4, 4), np.uint8), "all the ignore value"),
         (CLASSES, np.full((4, 4), 255, np.uint8), "all cell"),
         (Labels(), np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8), "grey-level image"),
-        (Labels(), np.eye(6, dtype=np.uint8) * 255, "0 and 255"),
     ],
 )
 def test_what_only_the_whole_stack_shows(labels, values, message):
     with pytest.raises(PipelineError, match=message):
         finished(labels, values)
+
+
+def cells(size=96, count=9):
+    """Return discs of ids 1, 11, 21, ...: (y, x) uint8."""
+    y, x = np.mgrid[:size, :size]
+    places = [(16 + 30 * (i // 3), 16 + 30 * (i % 3)) for i in range(count)]
+    return sum((np.hypot(y - a, x - b) < 12) * (1 + 10 * i) for i, (a, b) in enumerate(places)).astype(np.uint8)
+
+
+def jpeg(values, quality):
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(stream))
+
+
+def resized(values, factor, way):
+    return np.asarray(Image.fromarray(values).resize((int(values.shape[1] * factor),) * 2, way))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(lambda values, quality=quality: jpeg(values, quality) for quality in (50, 75, 90, 95)),
+        *(lambda values, quality=quality: jpeg((values > 0) * np.uint8(255), quality) for quality in (50, 75, 90)),
+        *(lambda values, k=k: resized(values, k, Image.Resampling.BILINEAR) for k in (0.7, 1.5, 2, 3)),
+        *(lambda values, k=k: resized(values, k, Image.Resampling.BICUBIC) for k in (0.7, 1.5, 2, 3)),
+    ],
+)
+def test_jpeg_and_interpolation_leave_rims(spoil):
+    with pytest.raises(PipelineError, match=r"thin rims of other values|neighbouring object pixels"):
+        finished(Labels(), spoil(cells()))
+
+
+def test_the_best_jpeg_is_no_better():
+    with pytest.raises(PipelineError, match="thin rims"):
+        finished(Labels(), jpeg((cells() > 0) * np.uint8(255), 100), lossy=True)
+    assert finished(Labels(), cells(), lossy=True) == []
+
+
+@pytest.mark.parametrize("factor", [1, 0.7, 2, 3])
+def test_nearest_neighbours_leave_none(factor):
+    assert finished(Labels(), resized(cells(), factor, Image.Resampling.NEAREST)) == []
+
+
+def test_touching_cells_have_no_rims():
+    y, x = np.mgrid[:200, :200]
+    seeds = np.random.default_rng(0).integers(0, 200, (60, 2))
+    nearest = np.argmin([np.hypot(y - a, x - b) for a, b in seeds], axis=0) + 1
+    assert finished(Labels(), np.where(np.hypot(y - 100, x - 100) < 90, nearest, 0).astype(np.uint16)) == []
+
+
+def test_ids_of_many_pieces_are_told():
+    """Few values on many cells are classes; ids that a volume cuts into few pieces are not."""
+    notes = finished(Labels(), np.where(cells() > 40, 2, cells() > 0).astype(np.uint8))
+    assert len(notes) == 1
+    assert "4.5 separate pieces each" in notes[0]
+    assert "labels.kind: pieces" in notes[0]
+    assert finished(Labels(kind="pieces"), np.where(cells() > 40, 2, cells() > 0).astype(np.uint8)) == []
+
+
+@given(seed=st.integers(0, 10**6), rows=st.integers(1, 40), columns=st.integers(1, 40))
+def test_pieces_are_counted_as_scipy_does(seed, rows, columns):
+    ids = np.random.default_rng(seed).integers(0, 4, (rows, columns)).astype(np.uint32)
+    shapes = LabelShapes()
+    shapes.add(ids)
+    pieces = holes = 0
+    for value in range(1, 4):
+        here = np.pad(ids == value, 1)
+        pieces += ndimage.label(here)[1]
+        holes += ndimage.label(~here, np.ones((3, 3)))[1] - 1
+    assert shapes.pieces == pieces - holes
+    assert shapes.ids == len(np.unique(ids[ids > 0]))
 
 
 def test_dense_cells_are_not_taken_for_grey_values():

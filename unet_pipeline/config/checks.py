@@ -77,19 +77,20 @@ def _check_train(config: Config, given: set[str]) -> None:
         )
     if train.folds > 1 and train.hold_out > 0:
         raise PipelineError("train.hold_out", "0 with train.folds above 1", train.hold_out, 0)
-    if train.loss == "dice" and {"weigh", "labels"} <= given and config.labels.kind == "instances" and w0 > 0:
+    if train.loss == "dice" and {"weigh", "labels"} <= given and config.labels.kind != "classes" and w0 > 0:
+        expected = f"a loss with pixel weights for kind: {config.labels.kind}, whose seams only weights can part"
         raise PipelineError(
-            "train.loss", "a loss with pixel weights for kind: instances, whose seams only weights can part", "dice",
-            "cross_entropy+dice", "take cross_entropy+dice, or set weigh.w0: 0 to do without the boundary weights",
+            "train.loss", expected, "dice", "cross_entropy+dice",
+            "take cross_entropy+dice, or set weigh.w0: 0 to do without the boundary weights",
         )  # fmt: skip
 
 
 def _check_labels(labels: Labels) -> None:
     if not 2 <= len(labels.classes) <= 32 or len(set(labels.classes)) != len(labels.classes):
         raise PipelineError("labels.classes", "2 to 32 different names", list(labels.classes))
-    if labels.kind == "instances" and len(labels.classes) != 2:
+    if labels.kind != "classes" and len(labels.classes) != 2:
         raise PipelineError(
-            "labels.classes", "two names (background and the objects) with kind: instances", list(labels.classes),
+            "labels.classes", f"two names (background and the objects) with kind: {labels.kind}", list(labels.classes),
             fix="use kind: classes with values for more classes",
         )  # fmt: skip
     if labels.kind == "classes" and set(labels.values.values()) != set(labels.classes):

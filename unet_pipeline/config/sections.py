@@ -33,8 +33,10 @@ ENCODER_DEPTH = {"vgg16": 4, "resnet50": 5}
 class Labels:
     """The meaning of the pixel values of label images."""
 
-    kind: Literal["instances", "classes"] = key(
-        "instances", "instances: 0 is background, every other value one object; classes: values as in `values`"
+    kind: Literal["instances", "pieces", "classes"] = key(
+        "instances",
+        "instances: 0 is background, every other value one object; pieces: every connected piece of a value in a plane "
+        "is one; classes: values as in `values`",
     )
     classes: tuple[str, ...] = key(("background", "cell"), "class names; the first is the background, at most 32")
     values: dict[int, str] = key(

@@ -20,7 +20,15 @@ from unet_pipeline.errors import PipelineError, nearest_name
 from unet_pipeline.images.planes import SourcePlanes
 from unet_pipeline.images.readers.axes import natural_key, parse_planes
 from unet_pipeline.images.readers.blocks import Array, Reader, Window
-from unet_pipeline.images.readers.files_reader import CHECK_DISK, SUFFIXES, Files, FilesReader, is_image, open_file
+from unet_pipeline.images.readers.files_reader import (
+    CHECK_DISK,
+    SUFFIXES,
+    Files,
+    FilesReader,
+    is_image,
+    open_file,
+    refuse_dangling,
+)
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 
 MAX_CHANNELS = 1024
@@ -89,7 +97,7 @@ class _View:
         step: float | None,
     ) -> None:
         info = reader.info
-        self._source, self._reader, self._chosen = source, reader, chosen
+        self._source, self._reader, self.numbers = source, reader, tuple(chosen)
         sizes = [info.sizes[number] for number in chosen] if info.sizes else [info.shape[2:]]
         self.shape = (len(chosen), info.shape[1], *(max(edges) for edges in zip(*sizes, strict=True)))
         self.dtype, self.plane_axis, self.channel_names = info.dtype, info.plane_axis, info.channel_names
@@ -99,8 +107,8 @@ class _View:
 
     def read(self, plane: int, rows: slice, columns: slice) -> Array:
         number = operator.index(plane)
-        if not 0 <= number < len(self._chosen):
-            raise IndexError(f"plane {number} of {len(self._chosen)}")
+        if not 0 <= number < len(self.numbers):
+            raise IndexError(f"plane {number} of {len(self.numbers)}")
         height, width = self.size(number)
         top, bottom, row_step = rows.indices(height)
         left, right, column_step = columns.indices(width)
@@ -109,15 +117,20 @@ class _View:
         window = Window(top, max(top, bottom), left, max(left, right))
         if 0 in window.shape:
             return np.empty((self.shape[1], *window.shape), self.dtype)
-        return self._reader.read(self._chosen[number], window)
+        return self._reader.read(self.numbers[number], window)
 
     def size(self, plane: int) -> tuple[int, int]:
         sizes = self._reader.info.sizes
-        return sizes[self._chosen[plane]] if sizes else self.shape[2:]
+        return sizes[self.numbers[plane]] if sizes else self.shape[2:]
+
+    def file(self, plane: int) -> Path | None:
+        return self.files[self.numbers[plane]] if self._reader.info.sizes else None
 
     def name(self, plane: int) -> str:
-        number = self._chosen[plane]
-        return str(self.files[number]) if self._reader.info.sizes else f"{self._source}, plane {number}"
+        return str(self.file(plane) or f"{self._source}, plane {self.numbers[plane]}")
+
+    def take(self, numbers: Sequence[int]) -> _View:
+        return _View(self._source, self._reader, numbers, self.pixel_um, self.step)
 
     def fingerprint(self) -> str:
         return self._reader.fingerprint()
@@ -148,6 +161,7 @@ def _open_reader(source: str, axes: str | None, series: int | None, options: Fil
         return open_file(path, axes, series, options.colours)
     if path.exists():
         raise PipelineError(path, "a regular file or a folder", "a pipe, socket or device", fix="name a file")
+    refuse_dangling(path)
     if not any(letter in source for letter in "*?["):
         raise PipelineError(path, "a file or folder that exists", "none there", _nearest(path), fix="check the path")
     found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))

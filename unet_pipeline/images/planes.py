@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -48,6 +49,16 @@ class SourcePlanes(Planes, Protocol):
     @property
     def block_px(self) -> tuple[int, int]:
         """(height, width) of the tiles, strips or chunks: windows on multiples of it are read without waste."""
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which plane of the source each plane is, from 0."""
+
+    def file(self, plane: int) -> Path | None:
+        """Return the file that a plane is, None in a file or store of several."""
+
+    def take(self, numbers: Sequence[int]) -> SourcePlanes:
+        """Return other planes of the same source, in this order; `numbers` are those of the source."""
 
     def size(self, plane: int) -> tuple[int, int]:
         """Return (height, width) of a plane: less than those of `shape` where pictures differ (`mixed`)."""

@@ -91,6 +91,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "channels": SIZE,
         "dtype": OneOf(tuple(DTYPES)),
         "image": {"in_place": bool, "source": str, "axes": str, "planes": str},
+        "names": {"image": Either([str], None), "labels": Either([str], None)},
+        "notes": [str],
         "fit": Either({"sizes": str, "fill": str, "pictures": [PICTURE]}, None),
         "labels": Either({"class_counts": {str: COUNT}}, None),
         "statistics": STATISTICS,

@@ -6,7 +6,7 @@ An image that is a Zarr store already is used in place; only its reference and s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.images.planes import SourcePlanes
 from unet_pipeline.images.pyramid import build_pyramid
+from unet_pipeline.images.readers.axes import parse_planes
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
@@ -31,6 +32,7 @@ from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
 from unet_pipeline.records.provenance import provenance, told
+from unet_pipeline.stacks.pairs import pair_files
 from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
 from unet_pipeline.stacks.statistics import Moments, Quantiles, as_record
@@ -73,7 +75,8 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
         output: the record to write, `results/{stack}/ingest.json`.
 
     Returns:
-        The record: stack, grid, channels, dtype, image, fit, labels, statistics, fingerprints, id, files, provenance.
+        The record: stack, grid, channels, dtype, image, names, fit, notes, labels, statistics, fingerprints, id,
+        files, provenance.
 
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
@@ -90,6 +93,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
                 "channels": image.shape[1],
                 "dtype": image.dtype.name,
                 "image": _place(source, image),
+                "names": {"image": _names(image.planes), "labels": _names(labels.planes) if labels else None},
                 "fit": image.record(),
                 **counted,
                 "fingerprints": {
@@ -122,9 +126,14 @@ def _fill(
     with Progress(total, f"ingest {source.stack}") as progress:
         target = None if in_place else open_array(store, "0", True, check)
         statistics = _copy_image(image, grid, config.store, target, source.image, progress)
-        counts = copy_labels(labels, source.labels, config.labels, store, progress, check) if labels else None
+        counts: dict[str, Any] | None = None
+        notes: list[str] = []
+        if labels:
+            counts, notes = copy_labels(labels, source.labels, config.labels, store, progress, check)
+        for note in notes:
+            progress.say(note)
     _fill_pyramids(store, in_place, labels is not None, check)
-    return {"labels": counts, "statistics": statistics}
+    return {"labels": counts, "statistics": statistics, "notes": notes}
 
 
 def _in_place(source: Source, image: Fitted) -> bool:
@@ -155,12 +164,9 @@ def _open_image(source: Source, options: Ingest) -> Fitted:
 
 def _open_labels(source: Source, options: Ingest, image: Fitted) -> Fitted:
     labels = open_planes(
-        source.labels,
-        source.label_axes or None,
-        planes=(source.label_planes or source.planes) or None,
-        names=source.names or None,
-        mixed=options.sizes != "same",
+        source.labels, source.label_axes or None, names=source.names or None, mixed=options.sizes != "same"
     )
+    labels = labels.take(_matching(source, image.planes, labels))
     if labels.shape[1] != 1:
         fix = (
             "save labels as one channel of integers, class indices or ids of objects (a palette PNG is read as its "
@@ -169,6 +175,19 @@ def _open_labels(source: Source, options: Ingest, image: Fitted) -> Fitted:
         raise PipelineError(source.labels, "labels with one channel", f"{labels.shape[1]} channels (RGB?)", fix=fix)
     _check_sizes(source, image.planes, labels)
     return Fitted(labels, options, labels=True)
+
+
+def _matching(source: Source, image: SourcePlanes, labels: SourcePlanes) -> Sequence[int]:
+    """Return the planes of the labels that belong to those of the image: by name where both are files, one a plane."""
+    if source.label_planes or image.file(0) is None or labels.file(0) is None:
+        return parse_planes(source.labels, source.label_planes or source.planes, labels.shape[0])
+    return pair_files(image.files, labels.files, image.numbers if source.planes else None)
+
+
+def _names(planes: SourcePlanes) -> list[str] | None:
+    """Return the file name of each plane, None where the planes are of one file or store."""
+    files = [planes.file(plane) for plane in range(planes.shape[0])]
+    return [file.name for file in files if file is not None] or None
 
 
 def _check_sizes(source: Source, image: SourcePlanes, labels: SourcePlanes) -> None:

@@ -12,9 +12,13 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.halo_blocks import row_bands
+from unet_pipeline.stacks.label_shapes import LOSSY_SHARE, PIECES_PER_ID, RIM_SHARE, LabelShapes
 
 GREY_SHARE = 0.5
 """Labels are refused as grey values when more than this share of neighbouring object pixels differ."""
+SAVE_ANEW = (
+    "this looks like a JPEG, a resampled mask or a grey-level image: save ids as TIFF or PNG, without interpolation"
+)
 
 LARGEST = 2**32 - 1
 UNDECLARED = IGNORE - 1
@@ -30,29 +34,33 @@ class LabelReader:
     Attributes:
         labels: what the values mean.
         where: the file or folder, for messages.
+        lossy: whether the files are JPEGs.
         counts: pixels per class, `(classes,)`, ignored pixels left out.
         ignored: pixels nobody annotated.
+        shapes: of instances: what their shapes tell about how they were saved.
     """
 
     labels: Labels
     where: str
+    lossy: bool = False
     counts: npt.NDArray[np.int64] = field(init=False)
     ignored: int = 0
-    _pairs: int = 0
-    _unlike: int = 0
-    _values: set[int] = field(default_factory=set)
+    shapes: LabelShapes = field(default_factory=LabelShapes)
     _strange: Counter[int] = field(default_factory=Counter)
     _place: str = ""
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.labels.classes), dtype=np.int64)
 
-    def instances(self, values: npt.NDArray[Any], place: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
+    def instances(
+        self, values: npt.NDArray[Any], place: str, rims: bool = True
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
         """Return instance ids and class indices of a block of instance labels, `(y, x)` uint32 and uint8.
 
         Args:
             values: `(y, x)` label values; 0 is background.
             place: file and plane, for messages.
+            rims: whether rims of other ids around objects count as a mistake.
 
         Raises:
             PipelineError: negative, fractional, or larger than uint32.
@@ -64,7 +72,7 @@ class LabelReader:
             id_band[...] = np.where(ignored, 0, numbers)
             class_band[...] = np.where(ignored, IGNORE, id_band > 0)
             self._count(class_band)
-            self._remember(id_band)
+        self.shapes.add(ids, rims)
         return ids, classes
 
     def classes(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.uint8]:
@@ -94,12 +102,14 @@ class LabelReader:
                 self._refuse_strange()
         return result
 
-    def finish(self) -> None:
+    def finish(self) -> list[str]:
         """Check the stack as a whole, after its last block.
 
+        Returns:
+            What is doubtful and nevertheless accepted, in sentences.
+
         Raises:
-            PipelineError: undeclared values, all background, one value only, grey values, or a binary mask declared as
-                instances.
+            PipelineError: undeclared values, all background, one value only, grey values, rims of other ids.
         """
         self._refuse_strange()
         if self.counts.sum() == 0:
@@ -110,19 +120,37 @@ class LabelReader:
             raise PipelineError(self.where, "labelled objects", f"labels that are all {present[0]}", fix=fix)
         if len(present) == 1:
             raise PipelineError(self.where, "objects and background", f"labels that are all {present[0]}")
-        if self.labels.kind == "instances":
-            self._check_instances()
+        return self._check_instances() if self.labels.kind != "classes" else []
 
-    def _check_instances(self) -> None:
-        if self._pairs and self._unlike / self._pairs > GREY_SHARE:
-            share = f"{100 * self._unlike / self._pairs:.0f} % of neighbouring object pixels with different values"
-            fix = (
-                "this looks like a grey-level image or a resampled mask: give instance ids, saved without interpolation"
-            )
-            raise PipelineError(self.where, "instances, each with one value", share, fix=fix)
-        if self._values == {255}:
-            fix = "for a mask set labels.kind: classes and labels.values: {0: background, 255: cell}"
-            raise PipelineError(self.where, "instances, each with its own value", "only the values 0 and 255", fix=fix)
+    def _check_instances(self) -> list[str]:
+        shapes = self.shapes
+        if shapes.grey > GREY_SHARE:
+            share = f"{100 * shapes.grey:.0f} % of neighbouring object pixels with different values"
+            raise PipelineError(self.where, "instances, each with one value", share, fix=SAVE_ANEW)
+        if shapes.rimmed > (LOSSY_SHARE if self.lossy else RIM_SHARE):
+            share = f"thin rims of other values on {100 * shapes.rimmed:.0f} % of the edges of objects"
+            raise PipelineError(self.where, "instances, each with one value", share, fix=SAVE_ANEW)
+        if self.labels.kind == "instances" and shapes.only is None and shapes.pieces_per_id > PIECES_PER_ID:
+            return [
+                f"{self.where}: the ids have {shapes.pieces_per_id:.1f} separate pieces each. If they are classes, set "
+                "labels.kind: classes; if every piece is an object, labels.kind: pieces"
+            ]
+        return []
+
+    def refuse_single(self, pieces: int, plane: int) -> None:
+        """Refuse one value for `pieces` separate pieces of a plane: a mask, not instances.
+
+        Raises:
+            PipelineError: with the two ways out.
+        """
+        value = self.shapes.only
+        background, name = self.labels.classes[:2]
+        fix = (
+            f"for classes set labels.kind: classes and labels.values: {{0: {background}, {value}: {name}}}; to make "
+            "every connected piece an object, set labels.kind: pieces"
+        )
+        got = f"a mask: the value {value} alone, in {pieces} pieces in plane {plane}"
+        raise PipelineError(self.where, "instances, each with its own value", got, fix=fix)
 
     def _whole_numbers(self, values: npt.NDArray[Any], place: str) -> npt.NDArray[np.int64]:
         if not values.size:
@@ -131,8 +159,9 @@ class LabelReader:
             got = "NaN" if np.isnan(values).any() else "fractions"
             raise PipelineError(place, "whole numbers as label values", got, fix="save labels as integers")
         low, high = values.min(), values.max()
-        if low < 0 or high > LARGEST:
-            raise PipelineError(place, f"label values from 0 to {LARGEST}", low if low < 0 else high)
+        largest = LARGEST - IGNORE * (self.labels.kind == "pieces")
+        if low < 0 or high > largest:
+            raise PipelineError(place, f"label values from 0 to {largest}", low if low < 0 else high)
         return values.astype(np.int64)
 
     def _ignored(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -144,14 +173,6 @@ class LabelReader:
         counts = np.bincount(classes.ravel(), minlength=256)
         self.counts += counts[: len(self.counts)]
         self.ignored += int(counts[IGNORE])
-
-    def _remember(self, ids: npt.NDArray[np.uint32]) -> None:
-        left, right = ids[:, :-1], ids[:, 1:]
-        both = (left > 0) & (right > 0)
-        self._pairs += int(both.sum())
-        self._unlike += int((both & (left != right)).sum())
-        if len(self._values) < 2:
-            self._values.update(np.unique(ids[ids > 0])[:2].tolist())
 
     def _refuse_strange(self) -> None:
         """Refuse a plane with values that labels.values does not name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,14 @@ from unet_pipeline.records.files import Check
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.stacks.labels import LabelReader
 from unet_pipeline.stacks.sizes import Fitted
+
+if TYPE_CHECKING:
+    from unet_pipeline.objects.components import ComponentTable, Write
+
+LEAST_SCALE = 0.5
+"""Labels made smaller than this have objects as thin as rims."""
+
+LOSSY = (".jpg", ".jpeg")
 
 Block = tuple[int, slice, slice]
 """Plane, rows, columns."""
@@ -42,7 +50,7 @@ def read_ahead(planes: Fitted | PlaneArray, blocks: Iterable[Block]) -> Generato
 
 def copy_labels(
     labels: Fitted, where: str, options: Labels, store: Path, progress: Progress, check: Check
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
     """Write the reference as classes and instances.
 
     Args:
@@ -54,13 +62,13 @@ def copy_labels(
         check: called before each shard is written.
 
     Returns:
-        Counts for the record: class_counts, ignored, largest_instance.
+        Counts for the record: class_counts, ignored, largest_instance; and what is doubtful, in sentences.
 
     Raises:
         PipelineError: for the reasons of `LabelReader`, or if a file cannot be read.
     """
     classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
-    reader = LabelReader(options, where)
+    reader = LabelReader(options, where, any(file.suffix.lower() in LOSSY for file in labels.planes.files))
     largest = 0
     blocks = (shard.at for shard in classes.shards())
     with closing(read_ahead(labels, blocks)) as parts, behind(PlaneArray.write) as write_soon:
@@ -69,17 +77,21 @@ def copy_labels(
             if options.kind == "classes":
                 write_soon(classes, *block, _around(labels, block, reader.classes(known, place), IGNORE))
             else:
-                ids, indices = reader.instances(known, place)
+                ids, indices = reader.instances(known, place, labels.place(block[0]).scale >= LEAST_SCALE)
                 write_soon(instances, *block, _around(labels, block, ids, 0))
                 write_soon(classes, *block, _around(labels, block, indices, IGNORE))
                 largest = max(largest, int(ids.max(initial=0)))
             reader.ignored += values[0].size - known.size
             progress.advance()
-    reader.finish()
+    notes = reader.finish()
     if options.kind == "classes":
-        largest = _instances_of_classes(classes, instances)
+        largest = _number_pieces(classes, instances)
+    elif options.kind == "pieces":
+        largest = _number_pieces(instances, instances)
+    elif reader.shapes.only:
+        _check_single(reader, classes)
     counts = dict(zip(options.classes, reader.counts.tolist(), strict=True))
-    return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}
+    return {"class_counts": counts, "ignored": reader.ignored, "largest_instance": largest}, notes
 
 
 def _label_place(labels: Fitted, plane: int) -> str:
@@ -100,13 +112,33 @@ def _around(labels: Fitted, block: Block, known: npt.NDArray[Any], fill: int) ->
     return whole
 
 
-def _instances_of_classes(classes: PlaneArray, instances: PlaneArray) -> int:
-    """Number the connected components of every class but the background, plane by plane."""
+def _number_pieces(values: PlaneArray, instances: PlaneArray) -> int:
+    """Number the connected pieces of every class, or of every id, plane by plane; the arrays may be the same one.
+
+    Blocks are whole shards, and each is read for the last time before it is written.
+    """
+    return len(_components(values, instances.write, 4).area)
+
+
+def _check_single(reader: LabelReader, classes: PlaneArray) -> None:
+    """Refuse a mask of one value that has several pieces in a plane; those that touch at a corner count as one."""
+    planes, pieces = np.unique(_components(classes, lambda *_: None, 8).plane, return_counts=True)
+    if (most := int(pieces.max())) > 1:
+        reader.refuse_single(most, int(planes[pieces.argmax()]))
+
+
+def _components(values: PlaneArray, write: Write, connectivity: Literal[4, 8]) -> ComponentTable:
     # Imported here: compiled loops take half a second to load, and most stacks bring instances.
     from unet_pipeline.objects.components import ComponentOptions, label_components
 
-    planes, _, height, width = classes.shape
-    table = label_components(
-        classes.read_label, instances.write, (planes, height, width), classes.shard_px, ComponentOptions()
+    def read(plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        block = values.read_label(plane, rows, columns)
+        if block.dtype == np.uint8:
+            return block
+        # Ids start above what is a class.
+        return np.where(block > 0, block + np.uint32(IGNORE), np.uint32(0))
+
+    planes, _, height, width = values.shape
+    return label_components(
+        read, write, (planes, height, width), values.shard_px, ComponentOptions(connectivity=connectivity)
     )
-    return len(table.area)

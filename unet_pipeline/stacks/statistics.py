@@ -138,23 +138,26 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     bits = 8 * values.dtype.itemsize
     if values.dtype.kind == "f":
         values = values + values.dtype.type(0)  # -0.0 becomes 0.0
-    raw = values.view(f"u{values.dtype.itemsize}")
+    raw: npt.NDArray[Any] = values.view(f"u{values.dtype.itemsize}")
     if values.dtype.kind == "u":
         return raw
-    sign = raw.dtype.type(1 << bits - 1)
+    sign: np.unsignedinteger[Any] = raw.dtype.type(1 << bits - 1)
     if values.dtype.kind == "i":
-        return raw ^ sign
+        signed: npt.NDArray[Any] = raw ^ sign
+        return signed
     # IEEE 754 floats sort as sign and magnitude: negative ones are turned around.
     return np.where(raw & sign, ~raw, raw | sign)
 
 
 def _values(keys: npt.NDArray[np.uint64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Return what `_keys` was given."""
-    raw = keys.astype(f"u{dtype.itemsize}")
+    raw: npt.NDArray[Any] = keys.astype(f"u{dtype.itemsize}")
     if dtype.kind == "u":
         return raw
     sign = raw.dtype.type(1 << 8 * dtype.itemsize - 1)
-    return (raw ^ sign if dtype.kind == "i" else np.where(raw & sign, raw ^ sign, ~raw)).view(dtype)
+    signed: npt.NDArray[Any] = raw ^ sign if dtype.kind == "i" else np.where(raw & sign, raw ^ sign, ~raw)
+    found: npt.NDArray[Any] = signed.view(dtype)
+    return found
 
 
 def as_record(moments: Moments, quantiles: Quantiles) -> dict[str, Any]:

@@ -260,3 +260,32 @@ def test_malformed_scales_say_nothing(scale):
     found = from_multiscale({"axes": axes}, dataset, "zyx")
     if found != Calibration():
         assert isinstance(scale, list) and len(scale) == 3
+
+
+def pyramid(path, order, present=("s0", "s1", "s2")):
+    """Write an image of three levels, 32, 16 and 8 px, listed in an order."""
+    group = zarr.create_group(path)
+    for level, (name, edge) in enumerate({"s0": 32, "s1": 16, "s2": 8}.items()):
+        if name in present:
+            zarr.create_array(path / name, data=np.full((edge, edge), level, "u1"), chunks=(8, 8))
+    levels = [
+        {"path": f"s{i}", "coordinateTransformations": [{"type": "scale", "scale": [2.0**i, 2.0**i]}]} for i in order
+    ]
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": levels}]}
+    return path
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_the_largest_level_is_read_wherever_it_is_listed(tmp_path, order):
+    planes = open_planes(str(pyramid(tmp_path / "a.zarr", order)))
+    assert planes.shape == (1, 1, 32, 32)
+    assert planes.pixel_um == (1, 1)
+    assert not planes.read(0, slice(None), slice(None)).any()
+
+
+def test_a_missing_level_is_an_error_unless_it_is_coarser(tmp_path):
+    assert open_planes(str(pyramid(tmp_path / "a.zarr", (0, 1, 2), ("s0", "s1")))).shape[2] == 32
+    for number, order in enumerate([(0, 1, 2), (2, 1, 0)]):
+        with pytest.raises(PipelineError, match="an array 's0', a level"):
+            open_planes(str(pyramid(tmp_path / f"{number}.zarr", order, ("s1", "s2"))))

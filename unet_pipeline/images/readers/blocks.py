@@ -120,12 +120,12 @@ def pixel_dtype(where: object, dtype: object) -> np.dtype[Any]:
     Raises:
         PipelineError: for anything but bool, integers and real floats.
     """
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or dtype.itemsize > 8:
         what = "a pixel type that NumPy lacks" if dtype is None else dtype
-        raise PipelineError(
-            where, "pixels that are bool, integer or real floating point", what, fix="convert the image"
-        )
-    return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+        expected = "pixels that are bool, integer or real floating point, of at most 64 bits"
+        raise PipelineError(where, expected, what, fix="convert the image")
+    # By kind and size: C has two names for some integers, and Zarr knows one of them.
+    return np.dtype(np.uint8) if dtype.kind == "b" else np.dtype(f"{dtype.kind}{dtype.itemsize}")
 
 
 def refuse_transparency(where: object, opaque: bool) -> None:

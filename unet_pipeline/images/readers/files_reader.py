@@ -21,8 +21,23 @@ SUPPORTED = f"an image ({' '.join(SUFFIXES)}), a folder or glob of such, or a Za
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a path is a file that may be a plane of a folder; hidden files are none."""
-    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Return whether a path is a file that may be a plane of a folder, or a link to one; hidden files are none."""
+    return (path.is_file() or _dangles(path)) and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _dangles(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def refuse_dangling(path: Path) -> None:
+    """Refuse a link to a file that is not there, such as one whose content git-annex has not fetched.
+
+    Raises:
+        PipelineError: naming the link and what it leads to.
+    """
+    if _dangles(path):
+        fix = "fetch the file (git annex get, datalad get), correct the link, or remove it"
+        raise PipelineError(path, "a link to a file that is there", f"one to {path.readlink()}, which is not", fix=fix)
 
 
 def _kind(path: Path) -> str:
@@ -45,6 +60,7 @@ def open_file(path: Path, axes: str | None, series: int | None = None, colours: 
         PipelineError: for a file of another kind, or one that cannot be used.
     """
     kind = _kind(path)
+    refuse_dangling(path)
     try:
         if kind == TIFF:
             from unet_pipeline.images.readers.tiff_reader import TiffReader

@@ -97,8 +97,11 @@ def _check_ndtiff(path: Path) -> None:
 
 
 def _check_beside(path: Path, name: str) -> None:
-    """Refuse a file that is not in the folder of `path` or below it, or is no regular file such as a pipe."""
-    folder = path.parent.resolve()
+    """Refuse a file that is not in the folder of `path` or below it, or is no regular file such as a pipe.
+
+    Where `path` is a link, the folder is that of the file it leads to: tifffile looks there.
+    """
+    folder = path.resolve().parent
     try:
         other = (folder / name).resolve()
         inside, special = other.is_relative_to(folder), other.exists() and not other.is_file()

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.readers.axes import LETTERS, UNKNOWN
@@ -87,19 +87,48 @@ def find_array(path: Path) -> tuple[Node, Node | None]:
     if node.array:
         parent = read_node(path.parent)
         return node, parent if parent is not None and _dataset(parent, path.name) else None
-    level = _first_level(node)
-    inner = read_node(path / level)
-    if inner is None or not inner.array:
-        raise PipelineError(path, f"an array {level!r}, the largest level of the image", "none there")
-    return inner, node
+    return _largest_level(node), node
 
 
-def _first_level(node: Node) -> str:
-    datasets = node.multiscale.get("datasets")
-    first = datasets[0] if isinstance(datasets, list) and datasets else None
-    level = first.get("path") if isinstance(first, dict) else None
-    if isinstance(level, str) and level and ".." not in PurePosixPath(level).parts and not level.startswith("/"):
-        return level
+def _largest_level(node: Node) -> Node:
+    """Return the level of most pixels: the specification lists it first, and not every writer does."""
+    listed = node.multiscale.get("datasets")
+    levels = [one.get("path") if isinstance(one, dict) else None for one in listed] if isinstance(listed, list) else []
+    if not levels or not all(map(_is_inside, levels)):
+        _refuse_group(node)
+    nodes = {level: read_node(node.path / level) for level in map(str, levels)}
+    found = {level: inner for level, inner in nodes.items() if inner is not None and inner.array}
+    best = max(found, key=lambda level: _pixels(found[level]), default=None)
+    for missing in (level for level in nodes if level not in found):
+        # What is coarser than the level that is read may be missing: nobody reads it.
+        if best is None or not _coarseness(node, missing) > _coarseness(node, best):
+            fix = "copy the store again, whole, or name one of its levels"
+            raise PipelineError(node.path, f"an array {missing!r}, a level of the image", "none there", fix=fix)
+    assert best is not None
+    return found[best]
+
+
+def _coarseness(image: Node, level: str) -> float:
+    """Return the product of the scales that a level declares; NaN where they are malformed, 1 where there are none."""
+    axes = image.multiscale.get("axes", OLD_AXES)
+    return math.prod(_scale(_dataset(image, level), len(axes) if isinstance(axes, list | tuple) else 0))
+
+
+def _is_inside(level: object) -> bool:
+    """Tell whether a level is a path below its store."""
+    return (
+        isinstance(level, str) and level != "" and ".." not in PurePosixPath(level).parts and not level.startswith("/")
+    )
+
+
+def _pixels(node: Node) -> float:
+    """Return the pixels of an array; 0 where its shape is none, which is told when it is opened."""
+    shape = node.metadata.get("shape")
+    numbers = isinstance(shape, list) and all(isinstance(n, int) and 0 <= n < 2**62 for n in shape)
+    return math.prod(map(float, shape)) if numbers and isinstance(shape, list) else 0.0
+
+
+def _refuse_group(node: Node) -> NoReturn:
     inside = sorted(child.name for child in node.path.iterdir() if child.is_dir() and read_node(child))
     got = f"a group of {', '.join(inside)}" if inside else "an empty group"
     near = node.path / inside[0] if inside else None
