@@ -138,7 +138,7 @@ def test_one_of_several_series_is_chosen(tmp_path):
 def mask(planes=1):
     """Return three cells of one value: two squares that touch at a corner, and one apart; (planes, y, x) uint8."""
     values = np.zeros((planes, 100, 130), np.uint8)
-    values[:, 5:30, 5:30] = values[:, 30:60, 30:60] = values[:, 5:30, 60:90] = 1
+    values[:, 5:30, 5:30] = values[:, 30:60, 30:60] = values[:, 5:30, 70:95] = 1
     return values
 
 
