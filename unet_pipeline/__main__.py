@@ -99,6 +99,18 @@ def evaluate(options: argparse.Namespace) -> None:
     evaluate(options.stitch, _config(options), options.output)
 
 
+def segment(options: argparse.Namespace) -> None:
+    """Segment one image with a trained model, without a table: ingest, tile, predict and stitch in one."""
+    from unet_pipeline.face.segment import segment
+    from unet_pipeline.stacks.ingest import Source
+
+    folder, asked = options.output, ("axes", "planes", "names", "series", "pixel_um", "step")
+    reading = {name: getattr(options, name) for name in asked}
+    source = Source(stack=options.name or folder.resolve().name, image=options.image, **reading)
+    plan = segment(source, options.model, _config(options), folder)
+    _say(f"{plan.store}: probabilities, labels/classes, labels/instances; {folder / 'stitch.json'} says what was found")
+
+
 def prove(options: argparse.Namespace) -> None:
     """Show on your own model and image that tiling does not change the result; an error if it does."""
     from unet_pipeline.audit.prove import describe, prove
@@ -181,11 +193,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--stack", required=True, help="name of the stack")
     one.add_argument("--image", required=True, help="file, folder, glob or Zarr store")
     one.add_argument("--labels", default="", help="label file, folder, glob or Zarr store")
-    for name in ("--axes", "--label-axes", "--planes", "--label-planes", "--names"):
-        one.add_argument(name, default="", help="as the column of that name in the table of stacks")
-    one.add_argument("--series", type=int, default=None, help="which series of a file that holds several, from 0")
-    one.add_argument("--pixel-um", type=_positive, default=None, help="pixel size, micrometres")
-    one.add_argument("--step", type=_positive, default=None, help="distance of planes, micrometres or seconds")
+    _add_reading(one, "--axes", "--label-axes", "--planes", "--label-planes", "--names")
 
     one = _add(verbs, weigh, "--config", "--output")
     one.add_argument("--threads", type=int, default=1, help="blocks worked on at a time; they do not change the result")
@@ -223,6 +231,13 @@ def parser() -> argparse.ArgumentParser:
 
     one = _add(verbs, evaluate, "--config", "--output")
     one.add_argument("--stitch", type=Path, required=True, help="stitch.json of the stack")
+
+    one = _add(verbs, segment, "--config", "--threads", "--device")
+    one.add_argument("image", help="file, folder, glob or Zarr store")
+    one.add_argument("--model", type=Path, required=True, help="model folder")
+    one.add_argument("--output", type=Path, required=True, help="folder for the volume and its records, new or empty")
+    one.add_argument("--name", default="", help="name of the stack (default: that of the output folder)")
+    _add_reading(one, "--axes", "--planes", "--names")
 
     one = _add(verbs, prove, "--config", "--threads", "--device")
     one.add_argument("--model", type=Path, required=True, help="model folder")
@@ -282,6 +297,15 @@ def _add(
     if "--device" in common:
         one.add_argument("--device", default=None, help="auto, cpu or cuda (compute.device)")
     return one
+
+
+def _add_reading(one: argparse.ArgumentParser, *columns: str) -> None:
+    """Add the options that say how an image is read."""
+    for name in columns:
+        one.add_argument(name, default="", help="as the column of that name in the table of stacks")
+    one.add_argument("--series", type=int, default=None, help="which series of a file that holds several, from 0")
+    one.add_argument("--pixel-um", type=_positive, default=None, help="pixel size, micrometres")
+    one.add_argument("--step", type=_positive, default=None, help="distance of planes, micrometres or seconds")
 
 
 def _positive(text: str) -> float | None:

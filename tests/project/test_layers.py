@@ -12,7 +12,9 @@ from graphlib import TopologicalSorter
 import pytest
 from places import ROOT
 
-ROOMS = "errors machine config records objects images stacks model train predict audit stitch evaluate report __main__"
+ROOMS = (
+    "errors machine config records objects images stacks model train predict audit stitch evaluate report face __main__"
+)
 ORDER = ROOMS.split()
 WITHOUT_TORCH = (
     "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch evaluate.evaluate audit.verify report.report "

@@ -11,7 +11,7 @@ from places import ROOT
 from unet_pipeline.__main__ import _config, main, parser
 
 VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
-VERBS += ("record", "differs", "export", "summary")
+VERBS += ("record", "differs", "export", "summary", "segment")
 
 
 def run(*arguments):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +13,13 @@ import numpy.typing as npt
 from unet_pipeline.audit.coverage import check_stitched
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import IGNORE, Config
+from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
 from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
-from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.box import Box
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_bytes, write_text
@@ -55,37 +59,92 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
     return record
 
 
-def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config: Config) -> dict[str, Any]:
-    in_volume = facts["provenance"]["config"]["stitch"]["connect"] == "volume"
-    table, counts = _overlaps(stack_plan, in_volume)
+class LabelPlanes(Protocol):
+    """Labels of a stack, read window by window; a `PlaneArray` is one."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(planes, 1, height, width)."""
+
+    def read_label(self, plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
+        """Return (rows, columns)."""
+
+    def shards(self) -> Iterator[Box]:
+        """Yield boxes of one plane each that cover the stack once."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A result and its reference, all of one size.
+
+    Attributes:
+        name: of the stack, for the progress.
+        class_names: by class index.
+        in_volume: whether ids of objects span the planes; else each plane has objects of its own.
+        reference_classes, reference_instances: the reference; class 255 where nobody annotated.
+        classes, instances: the result.
+        probabilities: of the result, one channel for each class; None where there are none.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    in_volume: bool
+    reference_classes: LabelPlanes
+    reference_instances: LabelPlanes
+    classes: LabelPlanes
+    instances: LabelPlanes
+    probabilities: Planes | None
+
+
+def scores(compared: Compared, isbi: bool) -> dict[str, Any]:
+    """Return all scores of a result: instances, classes, pixels, confusion and, if asked for, isbi (see `evaluate`).
+
+    Raises:
+        PipelineError: if isbi is asked for and there are no probabilities.
+    """
+    table, counts = _overlaps(compared)
+    planes, _, height, width = compared.instances.shape
     return {
-        "stack": stack_plan.stack.name,
         "instances": _instances(table),
-        "classes": _classes(counts, stack_plan.classes),
-        "pixels": {"scored": int(counts.sum()), "of": int(np.prod(stack_plan.plan.shape))}
-        | pixel_scores(counts).as_dict(),
+        "classes": _classes(counts, compared.class_names),
+        "pixels": {"scored": int(counts.sum()), "of": planes * height * width} | pixel_scores(counts).as_dict(),
         "confusion": counts.tolist(),
-        "isbi": _isbi(stack_plan) if config.evaluate.isbi else None,
+        "isbi": _isbi(compared) if isbi else None,
+    }
+
+
+def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config: Config) -> dict[str, Any]:
+    stack = stack_plan.stack
+    compared = Compared(
+        name=stack.name,
+        class_names=stack_plan.classes,
+        in_volume=facts["provenance"]["config"]["stitch"]["connect"] == "volume",
+        reference_classes=stack.reference(CLASSES),
+        reference_instances=stack.reference(INSTANCES),
+        classes=stack_plan.labels(CLASSES),
+        instances=stack_plan.labels(INSTANCES),
+        probabilities=stack_plan.probabilities(),
+    )
+    return {
+        "stack": stack.name,
+        **scores(compared, config.evaluate.isbi),
         "provenance": provenance(sections_of(config, "evaluate"), [stitched]),
     }
 
 
-def _overlaps(stack_plan: StackPlan, in_volume: bool) -> tuple[OverlapTable, npt.NDArray[np.int64]]:
+def _overlaps(compared: Compared) -> tuple[OverlapTable, npt.NDArray[np.int64]]:
     """Return the overlaps of all objects, and the confusion of classes; pixels nobody annotated are left out."""
-    stack, size = stack_plan.stack, len(stack_plan.classes)
-    reference_classes, reference_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
-    classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES)
+    size = len(compared.class_names)
     tables, counts = [], np.zeros((size, size), np.int64)
-    shards = list(instances.shards())
-    with Progress(len(shards), f"evaluate {stack.name}") as progress:
-        for plane, rows, columns in (shard.at for shard in shards):
-            reference = reference_classes.read_label(plane, rows, columns)
+    shards = list(compared.instances.shards())
+    with Progress(len(shards), f"evaluate {compared.name}") as progress:
+        for shard in shards:
+            reference = compared.reference_classes.read_label(*shard.at)
             annotated = reference != IGNORE
-            counts += confusion(reference, classes.read_label(plane, rows, columns), size, IGNORE)
-            expected, found = (
-                array.read_label(plane, rows, columns)[annotated] for array in (reference_instances, instances)
-            )
-            tables.append(OverlapTable.of(expected, found, plane=0 if in_volume else plane))
+            counts += confusion(reference, compared.classes.read_label(*shard.at), size, IGNORE)
+            arrays = compared.reference_instances, compared.instances
+            expected, found = (array.read_label(*shard.at)[annotated] for array in arrays)
+            tables.append(OverlapTable.of(expected, found, plane=0 if compared.in_volume else shard.plane))
             progress.advance()
     return OverlapTable.merge(tables), counts
 
@@ -107,26 +166,28 @@ def _classes(counts: npt.NDArray[np.int64], names: tuple[str, ...]) -> list[dict
     return [{"name": name} | score.as_dict() for name, score in zip(names, dice_iou(counts), strict=True)]
 
 
-def _isbi(stack_plan: StackPlan) -> dict[str, Any]:
-    """Return the scores of ISBI 2012, or the reason why there are none."""
+def _isbi(compared: Compared) -> dict[str, Any]:
+    """Return the scores of ISBI 2012, or the reason why there are none; an error without probabilities."""
     from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores  # its libraries take a second to start
 
-    planes, height, width = stack_plan.plan.shape
+    planes, _, height, width = compared.instances.shape
     if height * width > ISBI_LARGEST_PX:
         return {"skipped": f"planes of {height} x {width} px are larger than {ISBI_LARGEST_PX} px"}
-    probabilities, reference = stack_plan.probabilities(), stack_plan.stack.reference(INSTANCES)
+    if compared.probabilities is None:
+        raise PipelineError(
+            "evaluate.isbi", "a result with probabilities", "labels alone", fix="set evaluate.isbi: false"
+        )
     scored = []
-    with Progress(planes, f"isbi {stack_plan.stack.name}") as progress:
+    with Progress(planes, f"isbi {compared.name}") as progress:
         for plane in range(planes):
-            interior = _interior(probabilities, plane)
-            scored.append(isbi_scores(interior, reference.read_label(plane, slice(0, height), slice(0, width))))
+            whole = plane, slice(0, height), slice(0, width)
+            interior = _interior(compared.probabilities.read(*whole))
+            scored.append(isbi_scores(interior, compared.reference_instances.read_label(*whole)))
             progress.advance()
     return combine_planes(scored).as_dict()
 
 
-def _interior(probabilities: PlaneArray, plane: int) -> npt.NDArray[np.float32]:
-    """Return the probability of not being background, (y, x) float32 in 0..1."""
-    height, width = probabilities.shape[2:]
-    background = probabilities.read(plane, slice(0, height), slice(0, width))[0].astype(np.float32)
+def _interior(probabilities: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the probability of not being background, (y, x) float32 in 0..1, of those stored, (classes, y, x)."""
     whole = 255 if probabilities.dtype == np.uint8 else 1
-    return np.asarray(1 - background / whole, dtype=np.float32)
+    return np.asarray(1 - probabilities[0].astype(np.float32) / whole, dtype=np.float32)

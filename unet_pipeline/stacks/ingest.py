@@ -81,7 +81,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
     """
-    image = _open_image(source, config.ingest)
+    image = open_image(source, config.ingest)
     labels = _open_labels(source, config.ingest, image) if source.labels else None
     store = output.parent / IMAGE
     with claim(output, store, list_path(output)) as mine:
@@ -149,7 +149,12 @@ def _place(source: Source, image: Fitted) -> dict[str, Any]:
     }
 
 
-def _open_image(source: Source, options: Ingest) -> Fitted:
+def open_image(source: Source, options: Ingest) -> Fitted:
+    """Open the image of a stack, and decide how each of its pictures is placed on the planes; no pixel is read.
+
+    Raises:
+        PipelineError: naming the file, for anything in it that cannot be used.
+    """
     image = open_planes(
         source.image,
         source.axes or None,

@@ -1,0 +1,1 @@
+"""What a notebook imports: the stages on one image, from arrays to arrays."""
