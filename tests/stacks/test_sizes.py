@@ -16,6 +16,7 @@ from reading import calm, noise
 from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
+from unet_pipeline.objects.box import Box
 from unet_pipeline.stacks import sizes
 from unet_pipeline.stacks.sizes import Fitted, nearest, smooth
 
@@ -77,10 +78,10 @@ def test_resizing_is_that_of_pillow(tmp_path: Path, channels: int) -> None:
         picture = Image.fromarray(np.moveaxis(pixels, 0, -1).squeeze())
         expected = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
         found = whole(planes, plane)
-        place = planes.place(plane)
+        place = planes.content(plane)
         assert (place.height, place.width) == (height, width)
         assert (place.top, place.left) == ((32 - height) // 2, (32 - width) // 2)
-        rows, columns = place.within(slice(0, 32), slice(0, 32))
+        rows, columns = place.window_in(Box.of(plane, slice(0, 32), slice(0, 32)))
         inside = found[:, rows, columns].astype(int)
         assert np.abs(inside - np.moveaxis(expected, -1, 0)).max() <= 1  # Pillow rounds 8 bit between its two passes
         outside = np.ones((32, 32), bool)
@@ -120,11 +121,11 @@ def test_labels_are_never_interpolated(tmp_path: Path, dtype: str) -> None:
         Image.fromarray(values).save(tmp_path / f"a/{number}.png")
     planes = fitted(tmp_path / "a", SQUARE, labels=True)
     for plane in range(4):
-        place = planes.place(plane)
+        place = planes.content(plane)
         with Image.open(tmp_path / f"a/{plane}.png") as picture:
             grey = Image.fromarray(np.asarray(picture).astype(np.uint8))
         expected = np.asarray(grey.resize((place.width, place.height), Image.Resampling.NEAREST))
-        rows, columns = place.within(slice(0, 32), slice(0, 32))
+        rows, columns = place.window_in(Box.of(plane, slice(0, 32), slice(0, 32)))
         found = whole(planes, plane)[0, rows, columns]
         assert set(np.unique(found)) <= {0, 15, 200}
         np.testing.assert_array_equal(found, expected)

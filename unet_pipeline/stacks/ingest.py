@@ -27,13 +27,14 @@ from unet_pipeline.images.readers.axes import parse_planes
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.box import Box, plane_boxes
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
 from unet_pipeline.records.provenance import provenance, told
 from unet_pipeline.stacks.pairs import pair_files
-from unet_pipeline.stacks.reference import Block, content, copy_labels, read_ahead
+from unet_pipeline.stacks.reference import content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
 from unet_pipeline.stacks.statistics import Moments, Quantiles, as_record
 
@@ -227,12 +228,10 @@ def _create(
         ngff.create_labels(store, grid, options, labels)
 
 
-def _blocks(grid: ngff.Grid, options: Store) -> Iterator[Block]:
+def _blocks(grid: ngff.Grid, options: Store) -> Iterator[Box]:
     _, (height, width) = ngff.clipped_edges(grid.height, grid.width, options)
-    for plane in range(grid.planes):
-        for y in range(0, grid.height, height):
-            for x in range(0, grid.width, width):
-                yield plane, slice(y, min(y + height, grid.height)), slice(x, min(x + width, grid.width))
+    for plane in plane_boxes(grid.shape):
+        yield from plane.divided(height, width)
 
 
 def _count_blocks(grid: ngff.Grid, options: Store) -> int:
@@ -247,19 +246,19 @@ def _copy_image(
     write = target.write if target else lambda *_: None
     with closing(read_ahead(image, _blocks(grid, options))) as parts, behind(write) as write_soon:
         for block, values in parts:
-            _refuse_nan(values, f"{where}, plane {block[0]}")
-            write_soon(*block, values)
+            _refuse_nan(values, f"{where}, plane {block.plane}")
+            write_soon(*block.at, values)
             progress.advance()
-            known = content(image, block, values)
-            if known.size:
-                moments.add(known)
-                quantiles.add(known)
+            given = content(image, block, values)
+            if given.size:
+                moments.add(given)
+                quantiles.add(given)
     if quantiles.refine():
         with closing(read_ahead(target or image, _blocks(grid, options))) as parts:
             for block, values in parts:
-                known = content(image, block, values)
-                if known.size:
-                    quantiles.add(known)
+                given = content(image, block, values)
+                if given.size:
+                    quantiles.add(given)
     return as_record(moments, quantiles)
 
 

@@ -14,6 +14,7 @@ from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.box import Box
 from unet_pipeline.records.files import Check
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.stacks.labels import LabelReader
@@ -27,25 +28,22 @@ LEAST_SCALE = 0.5
 
 LOSSY = (".jpg", ".jpeg")
 
-Block = tuple[int, slice, slice]
-"""Plane, rows, columns."""
 
-
-def content(planes: Fitted, block: Block, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the part of a block that a picture had, (channels, rows, columns); perhaps empty.
+def content(planes: Fitted, block: Box, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the part of a block that its source file had, (channels, rows, columns); perhaps empty.
 
     Args:
         planes: the fitted stack.
-        block: which block.
+        block: a box of one plane.
         values: its values, (channels, rows, columns).
     """
-    rows, columns = planes.place(block[0]).within(*block[1:])
+    rows, columns = planes.content(block.plane).window_in(block)
     return values[:, rows, columns]
 
 
-def read_ahead(planes: Fitted | PlaneArray, blocks: Iterable[Block]) -> Generator[tuple[Block, Any], None, None]:
+def read_ahead(planes: Fitted | PlaneArray, blocks: Iterable[Box]) -> Generator[tuple[Box, Any], None, None]:
     """Yield each block with its values (channels, rows, columns), read while the caller works."""
-    return ahead(lambda block: (block, planes.read(*block)), blocks)
+    return ahead(lambda block: (block, planes.read(*block.at)), blocks)
 
 
 def copy_labels(
@@ -70,18 +68,17 @@ def copy_labels(
     classes, instances = (open_array(store, f"labels/{name}/0", True, check) for name in (CLASSES, INSTANCES))
     reader = LabelReader(options, where, any(file.suffix.lower() in LOSSY for file in labels.planes.files))
     largest = 0
-    blocks = (shard.at for shard in classes.shards())
-    with closing(read_ahead(labels, blocks)) as parts, behind(PlaneArray.write) as write_soon:
+    with closing(read_ahead(labels, classes.shards())) as parts, behind(PlaneArray.write) as write_soon:
         for block, values in parts:
-            known, place = content(labels, block, values)[0], _label_place(labels, block[0])
+            given, place = content(labels, block, values)[0], _label_place(labels, block.plane)
             if options.kind == "classes":
-                write_soon(classes, *block, _around(labels, block, reader.classes(known, place), IGNORE))
+                write_soon(classes, *block.at, _around(labels, block, reader.classes(given, place), IGNORE))
             else:
-                ids, indices = reader.instances(known, place, labels.place(block[0]).scale >= LEAST_SCALE)
-                write_soon(instances, *block, _around(labels, block, ids, 0))
-                write_soon(classes, *block, _around(labels, block, indices, IGNORE))
+                ids, indices = reader.instances(given, place, labels.content(block.plane).scale >= LEAST_SCALE)
+                write_soon(instances, *block.at, _around(labels, block, ids, 0))
+                write_soon(classes, *block.at, _around(labels, block, indices, IGNORE))
                 largest = max(largest, int(ids.max(initial=0)))
-            reader.ignored += values[0].size - known.size
+            reader.ignored += values[0].size - given.size
             progress.advance()
     notes = reader.finish()
     if options.kind == "classes":
@@ -96,19 +93,17 @@ def copy_labels(
 
 def _label_place(labels: Fitted, plane: int) -> str:
     """Return file and plane for messages."""
-    place = labels.place(plane)
-    resized = f" resized to {place.height} × {place.width}" if place.scale != 1 else ""
+    content = labels.content(plane)
+    resized = f" resized to {content.height} × {content.width}" if content.scale != 1 else ""
     return f"{labels.planes.name(plane)}{resized}"
 
 
-def _around(labels: Fitted, block: Block, known: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
-    """Return a block (rows, columns) of what is known of the picture, and `fill` around it."""
-    plane, rows, columns = block
-    size = rows.stop - rows.start, columns.stop - columns.start
-    if known.shape == size:
-        return known
-    whole = np.full(size, fill, known.dtype)
-    whole[labels.place(plane).within(rows, columns)] = known
+def _around(labels: Fitted, block: Box, given: npt.NDArray[Any], fill: int) -> npt.NDArray[Any]:
+    """Return a block (rows, columns) with the values its source file gave, and `fill` around them."""
+    if given.shape == block.size:
+        return given
+    whole = np.full(block.size, fill, given.dtype)
+    whole[labels.content(block.plane).window_in(block)] = given
     return whole
 
 
@@ -130,13 +125,13 @@ def _check_single(reader: LabelReader, classes: PlaneArray) -> None:
 def _components(values: PlaneArray, write: Write, connectivity: Literal[4, 8]) -> ComponentTable:
     # Imported here: compiled loops take half a second to load, and most stacks bring instances.
     from unet_pipeline.objects.components import ComponentOptions, label_components
+    from unet_pipeline.objects.fragments import LARGEST_CLASS
 
     def read(plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
         block = values.read_label(plane, rows, columns)
         if block.dtype == np.uint8:
             return block
-        # Ids start above what is a class.
-        return np.where(block > 0, block + np.uint32(IGNORE), np.uint32(0))
+        return np.where(block > 0, block + np.uint32(LARGEST_CLASS), np.uint32(0))
 
     planes, _, height, width = values.shape
     return label_components(

@@ -30,6 +30,7 @@ from unet_pipeline.config.sections import Ingest
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.planes import SourcePlanes
+from unet_pipeline.objects.box import Box, Window
 
 Array = npt.NDArray[Any]
 
@@ -42,7 +43,7 @@ LEAST_CONTENT = 0.02
 
 
 @dataclass(frozen=True)
-class Place:
+class Content:
     """Where the content of a picture lies in its plane, px.
 
     Attributes:
@@ -59,12 +60,12 @@ class Place:
     width: int
     scale: float = 1.0
 
-    def within(self, rows: slice, columns: slice) -> tuple[slice, slice]:
+    def window_in(self, block: Box) -> Window:
         """Return the part of a block that is content, as rows and columns of the block; perhaps empty."""
-        return _within(rows, self.top, self.height), _within(columns, self.left, self.width)
+        return _part_in(block.rows, self.top, self.height), _part_in(block.columns, self.left, self.width)
 
 
-def _within(part: slice, start: int, size: int) -> slice:
+def _part_in(part: slice, start: int, size: int) -> slice:
     low, high = (min(max(edge, part.start), part.stop) for edge in (start, start + size))
     return slice(low - part.start, high - part.start)
 
@@ -133,14 +134,14 @@ class Fitted:
                     got = f"{height} × {width}"
                     raise PipelineError(self.planes.name(plane), f"a picture of at most {LARGEST_PX} px", got, fix=fix)
 
-    def place(self, plane: int) -> Place:
+    def content(self, plane: int) -> Content:
         """Return where the content of a plane lies: in the middle, rounded up and to the left."""
         height, width = self.planes.size(plane)
         scale = 1.0
         if self._options.sizes == "square":
             scale = self._options.square_px / max(height, width)
             height, width = (max(1, round(side * scale)) for side in (height, width))
-        return Place((self.shape[2] - height) // 2, (self.shape[3] - width) // 2, height, width, scale)
+        return Content((self.shape[2] - height) // 2, (self.shape[3] - width) // 2, height, width, scale)
 
     def read(self, plane: int, rows: slice, columns: slice) -> Array:
         """Return a window of a plane, (channels, rows, columns); of labels, only what lies in `place` means anything.
@@ -150,11 +151,11 @@ class Fitted:
         """
         if self._whole(plane):
             return self.planes.read(plane, rows, columns)
-        place, content = self.place(plane), self._content(plane)
+        place, content = self.content(plane), self._content(plane)
         size = rows.stop - rows.start, columns.stop - columns.start
         if self._options.fill == "mirror":
             return read_window(content, 0, rows.start - place.top, columns.start - place.left, size)
-        part = place.within(rows, columns)
+        part = place.window_in(Box.of(plane, rows, columns))
         origin = rows.start + part[0].start - place.top, columns.start + part[1].start - place.left
         values = np.full((self.shape[1], *size), 0 if self._labels else self._options.grey, self.dtype)
         ends = (start + part[axis].stop - part[axis].start for axis, start in enumerate(origin))
@@ -168,7 +169,7 @@ class Fitted:
             return _Part(self.planes, plane)
         with self._lock:
             if self._last is None or self._last[0] != plane:
-                place = self.place(plane)
+                place = self.content(plane)
                 resize = nearest if self._labels else smooth
                 whole = self.planes.read(plane, slice(None), slice(None))
                 self._last = plane, resize(whole, (place.height, place.width))
@@ -176,7 +177,7 @@ class Fitted:
 
     def pixel_um(self, pixel_um: tuple[float, float] | None) -> tuple[float, float] | None:
         """Return the (y, x) size of a pixel after fitting, micrometres; None if unknown, or not the same everywhere."""
-        scales = {self.place(plane).scale for plane in range(self.shape[0])}
+        scales = {self.content(plane).scale for plane in range(self.shape[0])}
         if pixel_um is None or len(scales) > 1:
             return None
         scale = scales.pop()
@@ -191,7 +192,7 @@ class Fitted:
             return None
         pictures = []
         for plane in range(self.shape[0]):
-            one = self.place(plane)
+            one = self.content(plane)
             place = [one.top, one.left, one.height, one.width]
             name, size = Path(self.planes.name(plane)).name, list(self.planes.size(plane))
             pictures.append({"name": name, "size": size, "scale": one.scale, "place": place})
