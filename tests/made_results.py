@@ -17,10 +17,13 @@ from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.model.card import Architecture, ModelCard, write_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
+from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.files import write_text
 from unet_pipeline.records.layout import CLASSES
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record import write_json
+from unet_pipeline.records.record import write_record
+from unet_pipeline.records.score_records import Difference, ProveRecord
+from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
@@ -33,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     "tile": {"tile_px": 48},
     "report": {"panel_px": 96},
 }
-COMPUTE = {"device": "cpu", "threads": 1, "precision": "float32", "torch": "2.11.0"}
+COMPUTE = ComputeUsed("cpu", 1, "float32", "2.11.0")
 
 
 def settings(**changed: dict[str, Any]) -> Config:
@@ -123,7 +126,7 @@ def make_predicted(record: Path, config: Config, regions: int = 2, truth: bool =
     paths = []
     for region in range(regions):
         path = record.parent / "regions" / f"{region}.json"
-        write_json(path, _region(plan, region, config, truth))
+        write_record(path, _region(plan, region, config, truth))
         took = path.parents[2] / "benchmarks" / "predict" / plan.stack.name / f"{region}.tsv"
         write_text(took, "s\th:m:s\n1.25\t0:00:01\n")
         paths.append(path)
@@ -131,7 +134,7 @@ def make_predicted(record: Path, config: Config, regions: int = 2, truth: bool =
     return record.with_name("stitch.json")
 
 
-def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> dict[str, Any]:
+def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> PredictRecord:
     probabilities, classes = plan.probabilities(writable=True), plan.labels(CLASSES, writable=True)
     shards, outputs = [], {}
     for number in plan.plan.region(region):
@@ -142,13 +145,12 @@ def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> dict[s
         probabilities.write(shard.plane, shard.rows, shard.columns, np.rint(values * 255).astype(np.uint8))
         classes.write(shard.plane, shard.rows, shard.columns, values.argmax(axis=0).astype(np.uint8))
         place = shard.plane, shard.rows.start, shard.columns.start
-        sums = {"probabilities": probabilities.shard_sha256(*place), "classes": classes.shard_sha256(*place)}
-        shards.append({"shard": number, **sums})
-    return {
-        "stack": plan.stack.name, "plan": plan.digest, "region": region, "model": "", "made_by": "", "shards": shards,
-        "tiles": plan.plan.tile_count(plan.plan.region(region)), "tiles_skipped": 0, "compute": COMPUTE,
-        "provenance": provenance(config.section("predict"), [plan.record]),
-    }  # fmt: skip
+        shards.append(ShardWritten(number, probabilities.shard_sha256(*place), classes.shard_sha256(*place)))
+    return PredictRecord(
+        stack=plan.stack.name, plan=plan.digest, region=region, model="", made_by="", shards=tuple(shards),
+        tiles=plan.plan.tile_count(plan.plan.region(region)), tiles_skipped=0, compute=COMPUTE,
+        provenance=provenance(config.section("predict"), [plan.record]),
+    )  # fmt: skip
 
 
 def _output(plan: StackPlan, plane: int, truth: bool) -> np.ndarray:
@@ -186,18 +188,13 @@ def make_scored(stitched: Path, config: Config) -> Path:
 def make_proof(stitched: Path, model: Path, config: Config) -> None:
     """A proof as `prove` writes it."""
     plan = StackPlan.open(stitched.with_name("tiles.json"))
-    rows = [
-        {"tiling": f"tiles of {px} px", "largest_difference_std": 0.0, "flipped_labels": 0, "flipped_per_mpx": 0.0}
-        for px in (32, 48, 96)
-    ]
-    paper = {"tiling": "the paper's step: full outputs of 388 px (stride 4 px)", "largest_difference_std": 1.72,
-             "flipped_labels": 93, "flipped_per_mpx": 9021.4}  # fmt: skip
-    record = {
-        "stack": plan.stack.name, "crop": [96, 128], "seamless": True, "tolerance_std": 0.0, "rows": rows,
-        "paper_step": paper, "compute": COMPUTE,
-        "provenance": provenance(config.section("predict"), [plan.stack.record, model / "model.json"]),
-    }  # fmt: skip
-    write_json(stitched.with_name("prove.json"), record)
+    rows = tuple(Difference(f"tiles of {px} px", 0.0, 0, 0.0) for px in (32, 48, 96))
+    record = ProveRecord(
+        stack=plan.stack.name, crop=(96, 128), seamless=True, tolerance_std=0.0, rows=rows,
+        paper_step=Difference("the paper's step: full outputs of 388 px (stride 4 px)", 1.72, 93, 9021.4),
+        compute=COMPUTE, provenance=provenance(config.section("predict"), [plan.stack.record, model / "model.json"]),
+    )  # fmt: skip
+    write_record(stitched.with_name("prove.json"), record)
 
 
 def make_run(folder: Path, config: Config | None = None, scale: int = 1) -> tuple[Path, list[Path], Config]:

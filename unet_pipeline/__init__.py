@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unet_pipeline.face.segmentation import Model, Segmentation, predict
     from unet_pipeline.face.weights import boundary_weight_map
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Model", "OpenStack", "PipelineError", "Segmentation",

@@ -120,7 +120,7 @@ def prove(options: argparse.Namespace) -> None:
         options.model, Stack.open(options.ingest), _config(options), options.output, options.plane, options.crop_px
     )
     _say(describe(found))
-    if not found["seamless"]:
+    if not found.seamless:
         raise PipelineError("prove", "the same result from every tiling", "differences", fix="report this as a bug")
 
 

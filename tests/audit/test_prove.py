@@ -21,9 +21,9 @@ def made(tmp_path_factory):
 def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
     stack, model = made
     found = prove(model, stack, settings(), tmp_path / "prove.json", plane=1)
-    assert found["seamless"]
-    assert len(found["rows"]) >= 6
-    assert all(row["largest_difference_std"] < 1e-4 and row["flipped_labels"] == 0 for row in found["rows"])
+    assert found.seamless
+    assert len(found.rows) >= 6
+    assert all(row.largest_difference_std < 1e-4 and row.flipped_labels == 0 for row in found.rows)
     assert json.loads((tmp_path / "prove.json").read_text())["crop"] == [100, 130]
     assert "seamless" in describe(found)
 
@@ -37,7 +37,7 @@ def test_a_step_off_the_stride_is_caught(made):
     true = forward.card.geometry
     lying = Geometry(2, true.before, true.after + 2, true.lost)
     shifted = tiled_pass(crop, Plan((1, 100, 130), lying, (38, 38), (38, 38), 1), forward)
-    assert difference(shifted, whole)["largest_difference_std"] > 0.01
+    assert difference(shifted, whole).largest_difference_std > 0.01
 
 
 def test_the_papers_step_changes_phase():
@@ -57,7 +57,7 @@ def test_the_papers_step_costs_labels_at_depth_3(tmp_path):
     crop = Crop(stack.image, 0, (1, 1, 100, 130))
     assert paper_step(forward, 40) % forward.card.geometry.stride
     found = difference(paper_pass(crop, forward, 40), whole_pass(crop, forward))
-    assert found["largest_difference_std"] > 0.01
+    assert found.largest_difference_std > 0.01
 
 
 def test_differences_are_counted():
@@ -66,9 +66,9 @@ def test_differences_are_counted():
     changed = whole.copy()
     changed[1, 0, :3] = 5
     found = difference(changed, whole)
-    assert found["flipped_labels"] == 3
-    assert found["flipped_per_mpx"] == 30000
-    assert found["largest_difference_std"] == pytest.approx(10)
+    assert found.flipped_labels == 3
+    assert found.flipped_per_mpx == 30000
+    assert found.largest_difference_std == pytest.approx(10)
 
 
 def test_a_plane_that_does_not_exist(made, tmp_path):

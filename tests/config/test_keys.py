@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet_pipeline.config.keys import build, json_schema, key, plain
+from unet_pipeline.config.keys import Bounds, build, json_schema, key, plain
 from unet_pipeline.errors import PipelineError
 
 
@@ -133,6 +133,94 @@ def test_map_keys_survive_json() -> None:
 
 def test_the_json_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema(Outer))
+
+
+def _even(item: int, where: str) -> None:
+    if item % 2:
+        raise PipelineError(where, "an even number", item)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something inside a record."""
+
+    name: str
+    size: Annotated[int, Bounds(1, 9)] = 1
+
+
+@dataclass(frozen=True)
+class Other:
+    """What may stand instead."""
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A record: keys without default, and parts of all kinds."""
+
+    step: Literal["whole"] = "whole"
+    parts: tuple[Part, ...]
+    pair: tuple[float, Annotated[float, Bounds(0, 1)]]
+    table: tuple[tuple[int, ...], ...] = ()
+    by_name: dict[str, Annotated[int, Bounds(0, 9), _even]]
+    either: Part | Other | None
+    free: dict[str, Any]
+
+
+RECORD: dict[str, Any] = {
+    "step": "whole", "parts": [{"name": "a"}, {"name": "b", "size": 2}], "pair": [1, 0.5], "table": [[1], [2, 3]],
+    "by_name": {"x": 2}, "either": {"why": "so"}, "free": {"a": [None, {"b": 1}]},
+}  # fmt: skip
+
+
+def test_a_record_is_built_of_parts() -> None:
+    built = build(Whole, RECORD, "")
+    assert built == Whole(
+        parts=(Part("a"), Part("b", 2)), pair=(1.0, 0.5), table=((1,), (2, 3)), by_name={"x": 2}, either=Other("so"),
+        free={"a": [None, {"b": 1}]},
+    )  # fmt: skip
+    assert type(built.pair[0]) is float
+    assert build(Whole, plain(built), "") == built
+    assert build(Whole, RECORD | {"either": None}, "").either is None
+    assert build(Whole, RECORD | {"either": {"name": "a"}}, "").either == Part("a")
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "expected"),
+    [
+        ({"step": "half"}, "step", "one of whole"),
+        ({"step": ["whole"]}, "step", "one of whole"),
+        ({"parts": {"name": "a"}}, "parts", "a list"),
+        ({"parts": ["a"]}, "parts[0]", "keys and values"),
+        ({"parts": [{"name": "a"}, {}]}, "parts[1].name", "this key"),
+        ({"parts": [{"name": "a", "size": 10}]}, "parts[0].size", "1 to 9"),
+        ({"parts": [{"name": "a", "siz": 1}]}, "parts[0].siz", "one of name, size"),
+        ({"pair": [1]}, "pair", "a list of 2 values"),
+        ({"pair": "ab"}, "pair", "a list"),
+        ({"pair": [1, 2]}, "pair[1]", "0 to 1"),
+        ({"pair": [1, math.nan]}, "pair[1]", "0 to 1"),
+        ({"pair": [10**400, 0]}, "pair[0]", "a number"),
+        ({"table": [[1], [2, "3"]]}, "table[1][1]", "a whole number"),
+        ({"by_name": [1]}, "by_name", "keys and values"),
+        ({"by_name": {"x": 3}}, "by_name.x", "an even number"),
+        ({"by_name": {"x": 10}}, "by_name.x", "0 to 9"),
+        ({"by_name": {"\ud800": 2}}, "by_name", "text of whole characters"),
+        ({"either": {"size": 2}}, "either.name", "this key"),
+        ({"either": 3}, "either", "keys and values"),
+        ({"free": 3}, "free", "keys and values"),
+    ],
+)
+def test_what_is_wrong_in_a_record_is_named_with_its_place(change: dict[str, Any], where: str, expected: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        build(Whole, RECORD | change, "")
+    assert (caught.value.where, caught.value.expected) == (where, expected)
+
+
+@pytest.mark.parametrize("name", ["parts", "pair", "by_name", "either", "free"])
+def test_a_key_without_default_must_be_there(name: str) -> None:
+    with pytest.raises(PipelineError, match=f"{name}: expected this key, got nothing"):
+        build(Whole, {key: part for key, part in RECORD.items() if key != name}, "")
 
 
 scalars: st.SearchStrategy[Any] = st.one_of(

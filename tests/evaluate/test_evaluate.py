@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -27,11 +28,11 @@ def perfect(tmp_path):
 
 def vouch(stitched, stack_plan):
     """Let the record vouch for what now lies in the store."""
-    write_json(stitched, read_json(stitched) | {"files": write_list(stitched, [stack_plan.store])})
+    write_json(stitched, read_json(stitched) | {"files": asdict(write_list(stitched, [stack_plan.store]))})
 
 
 def scores(stitched, **sections):
-    return evaluate(stitched, settings(**sections), stitched.with_name("metrics.json"))
+    return asdict(evaluate(stitched, settings(**sections), stitched.with_name("metrics.json")))
 
 
 def test_a_perfect_result_scores_one(perfect):
@@ -78,7 +79,7 @@ def test_pixels_nobody_annotated_do_not_count(tmp_path):
     config = settings(labels={"ignore": 999})
     stack = make_stack(tmp_path, config, labels=labels)
     stitched = run(make_plan(stack, config), make_model(tmp_path / "model"), config)
-    found = evaluate(stitched, config, stitched.with_name("metrics.json"))
+    found = asdict(evaluate(stitched, config, stitched.with_name("metrics.json")))
     assert (found["pixels"]["scored"], found["pixels"]["of"]) == (2 * 50 * 130, 2 * 100 * 130)
 
 
@@ -101,7 +102,7 @@ def test_scores_of_three_classes_are_those_of_another_library(tmp_path):
     stack = make_stack(tmp_path, config, labels=values)
     stack_plan = make_plan(stack, config)
     stitched = run(stack_plan, make_model(tmp_path / "model", classes=names), config)
-    found = evaluate(stitched, config, stitched.with_name("metrics.json"))
+    found = asdict(evaluate(stitched, config, stitched.with_name("metrics.json")))
     result = np.stack([stack_plan.labels("classes").read_label(p, slice(0, 100), slice(0, 130)) for p in range(2)])
     annotated = values != 7
     table = contingency_table(values[annotated], result[annotated]).toarray().astype(int)

@@ -103,17 +103,11 @@ def read_model(folder: Path) -> None:
     import torch
 
     from unet_pipeline.model.models import load_model
+    from unet_pipeline.records.stack_records import Statistics
 
     sign_model(folder)
     network, card = load_model(folder, torch.device("cpu"))
-    statistics = {
-        "min": [0.0],
-        "max": [9.0],
-        "mean": [4.0],
-        "std": [2.0],
-        "pixels": 9,
-        "quantiles": [[float(i) for i in range(1001)]],
-    }
+    statistics = Statistics((0.0,), (9.0,), (4.0,), (2.0,), 9, (tuple(float(i) for i in range(1001)),))
     card.normaliser_of(statistics, "uint8")
     card.check_image(1, "image")
     size = card.geometry.read_px(card.geometry.stride)
@@ -243,7 +237,7 @@ def training(cells: Path) -> None:
     from unet_pipeline.train.train import Weighed
 
     weighed = Weighed.open(cells / "weigh.json")
-    statistics = weighed.stack.facts["statistics"]
+    statistics = weighed.stack.ingested.statistics
     normaliser = from_statistics(Normalise(), merge([statistics, statistics]), weighed.stack.dtype)
     stack = weighed.training_stack(normaliser)
     stack.image.read(0, slice(0, 32), slice(0, 32))

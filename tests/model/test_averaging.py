@@ -78,7 +78,7 @@ def test_each_mirroring_counts(made):
         for mirror in MIRRORINGS
     }
     for one, other in pairwise(passes.values()):
-        assert difference(one, other)["largest_difference_std"] > 0.01
+        assert difference(one, other).largest_difference_std > 0.01
     assert {name: len(set(each)) for name, each in MIRRORINGS.items()} == COUNTS
 
 
@@ -95,8 +95,8 @@ def test_a_turn_is_undone(mirror):
 def test_tilings_equal_one_whole_pass(made, mirror):
     stack, model = made
     found = prove(model, stack, settings(predict={"mirror": mirror}), None, plane=1)
-    assert found["seamless"]
-    assert all(row["largest_difference_std"] < 1e-4 and row["flipped_labels"] == 0 for row in found["rows"])
+    assert found.seamless
+    assert all(row.largest_difference_std < 1e-4 and row.flipped_labels == 0 for row in found.rows)
 
 
 @pytest.mark.parametrize("mirror", ["flips", "all"])
@@ -106,7 +106,7 @@ def test_a_step_off_the_stride_is_caught(made, mirror):
     crop, true = Crop(stack.image, 0, (1, 1, 100, 130)), forward.card.geometry
     lying = Geometry(2, true.before, true.after + 2, true.lost)
     shifted = tiled_pass(crop, Plan((1, 100, 130), lying, (38, 38), (38, 38), 1), forward)
-    assert difference(shifted, whole_pass(crop, forward))["largest_difference_std"] > 0.01
+    assert difference(shifted, whole_pass(crop, forward)).largest_difference_std > 0.01
 
 
 class Padded(nn.Module):
@@ -145,7 +145,7 @@ def test_padded_networks_are_seamless_where_the_margin_reaches(made, mirror, cro
     differences = []
     for tile_px, shard in ((8, (16, 24)), (12, (36, 36)), (32, (72, 104)), (72, (72, 104))):
         tiled = tiled_pass(image, plan((1, 70, 101), geometry, tile_px, shard, 2), forward)
-        differences.append(difference(tiled, whole)["largest_difference_std"])
+        differences.append(difference(tiled, whole).largest_difference_std)
     assert (max(differences) < 1e-4) == seamless
 
 

@@ -8,6 +8,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import Architecture, ModelCard, geometry, read_card, write_card
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.records.record import write_json
+from unet_pipeline.records.stack_records import Statistics
 
 CARD = ModelCard(
     Architecture("unet", 3, 8, 2, 3, 0.25),
@@ -18,14 +19,7 @@ CARD = ModelCard(
     {"steps": 7, "dice": [0.5, None]},
     "abc",
 )
-STATISTICS = {
-    "min": [0],
-    "max": [10],
-    "mean": [4],
-    "std": [2],
-    "pixels": 9,
-    "quantiles": [[i / 100 for i in range(1001)]],
-}
+STATISTICS = Statistics((0.0,), (10.0,), (4.0,), (2.0,), 9, (tuple(i / 100 for i in range(1001)),))
 
 
 def test_a_card_is_read_as_written(tmp_path):
@@ -85,6 +79,7 @@ def change(*path, to=None, remove=False):
         (change("normaliser", to={"offset": [0.0], "scale": [1.0]}), "2 channels"),
         (change("training", to=[1]), "training"),
         (change("weights_sha256", to=5), "weights_sha256"),
+        (change("step", to="ensemble"), "step"),
     ],
 )
 def test_a_malformed_card_is_refused_and_the_fault_named(tmp_path, damage, named):

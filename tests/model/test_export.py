@@ -21,6 +21,7 @@ from unet_pipeline.model.export.exported import Exported, compare, facts, import
 from unet_pipeline.model.geometry import Geometry, unpadded
 from unet_pipeline.model.models import build, load_model, save_model
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.records.stack_records import Statistics
 
 DEPTH = 3
 """The first at which an output is no multiple of the stride: 8 n + 4 px."""
@@ -248,9 +249,9 @@ def test_grey_values_are_normalised_as_by_the_pipeline(normalise, normaliser):
     pytest.importorskip("bioimageio.core")
     card = card_of(architecture=Architecture("unet", 1, 2, 2), normalise=normalise, normaliser=normaliser)
     steps = preprocessing(card)
-    statistics = {"min": GREY[0].min((1, 2)), "max": GREY[0].max((1, 2)), "mean": GREY[0].mean((1, 2))}
-    statistics |= {"std": GREY[0].std((1, 2))}
-    statistics |= {"quantiles": np.percentile(GREY[0], np.linspace(0, 100, 1001), axis=(1, 2)).T}
+    low, high, mean, std = (getattr(GREY[0], name)((1, 2)) for name in ("min", "max", "mean", "std"))
+    quantiles = np.percentile(GREY[0], np.linspace(0, 100, 1001), axis=(1, 2)).T
+    statistics = Statistics(low, high, mean, std, GREY[0][0].size, quantiles)
     expected = card.normaliser_of(statistics, np.float32)(GREY[0])
     np.testing.assert_allclose(by_definition(steps, GREY), expected[None], atol=1e-4)
 

@@ -8,19 +8,15 @@ from hypothesis import strategies as st
 from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.normalise import LEVELS, Normaliser, from_statistics, merge
+from unet_pipeline.records.stack_records import Statistics
 
 
 def statistics(values):
     """Statistics of (channels, n) values in the layout of ingest."""
     values = np.asarray(values, dtype=np.float64)
-    return {
-        "min": values.min(axis=1).tolist(),
-        "max": values.max(axis=1).tolist(),
-        "mean": values.mean(axis=1).tolist(),
-        "std": values.std(axis=1).tolist(),
-        "pixels": values.shape[1],
-        "quantiles": np.percentile(values, LEVELS, axis=1).T.tolist(),
-    }
+    low, high, mean, std = (tuple(getattr(values, name)(axis=1).tolist()) for name in ("min", "max", "mean", "std"))
+    quantiles = np.percentile(values, LEVELS, axis=1).T
+    return Statistics(low, high, mean, std, values.shape[1], tuple(map(tuple, quantiles.tolist())))
 
 
 def test_percentiles_become_0_and_1():
@@ -127,14 +123,14 @@ def test_merged_statistics_are_those_of_all_pixels_together(sizes, seed):
     parts = [generator.normal(generator.uniform(0, 50), 5, (2, 40 * size)) for size in sizes]
     merged, whole = merge([statistics(part) for part in parts]), statistics(np.concatenate(parts, axis=1))
     for name in ("min", "max", "mean", "std"):
-        np.testing.assert_allclose(merged[name], whole[name], rtol=1e-9)
-    assert merged["pixels"] == whole["pixels"]
+        np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-9)
+    assert merged.pixels == whole.pixels
 
 
 def test_merged_quantiles_are_those_of_all_pixels_together():
     generator = np.random.default_rng(5)
     parts = [generator.normal(10, 3, (1, 90_000)), generator.gamma(2, 9, (1, 30_000)), np.full((1, 5_000), 12.0)]
-    merged = np.array(merge([statistics(part) for part in parts])["quantiles"][0])
+    merged = np.array(merge([statistics(part) for part in parts]).quantiles[0])
     together = np.sort(np.concatenate(parts, axis=1)[0])
     # compare shares of pixels: in a jump of the distribution any percentile may fall on the same value
     below = np.searchsorted(together, merged - 1e-6) / len(together) * 100
@@ -146,7 +142,7 @@ def test_merged_quantiles_are_those_of_all_pixels_together():
 
 def test_stacks_count_by_their_pixels():
     large, small = statistics([np.linspace(0, 1, 9000)]), statistics([np.linspace(100, 101, 1000)])
-    median = merge([large, small])["quantiles"][0][500]
+    median = merge([large, small]).quantiles[0][500]
     np.testing.assert_allclose(median, 0.5 / 0.9, atol=1e-3)
 
 
@@ -154,7 +150,7 @@ def test_one_stack_merges_to_itself():
     one = statistics([np.arange(50)])
     assert merge([one]) == one
     two = merge([one, one])
-    np.testing.assert_allclose(two["quantiles"], one["quantiles"], atol=1e-6)
+    np.testing.assert_allclose(two.quantiles, one.quantiles, atol=1e-6)
 
 
 def test_stacks_with_other_channels_do_not_merge():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from chain import draw, make_model, make_plan, make_stack, settings
@@ -155,5 +157,5 @@ def test_a_region_that_goes_on_counts_what_was_skipped_before(slide, monkeypatch
         predict(make_plan(stack, config, 1), 0, model, config, path)
     monkeypatch.setattr(module, "predict_shard", real)
     record = predict(make_plan(stack, config, 1), 0, model, config, path)
-    assert record["shards"] == records[0]["shards"]
-    assert record["tiles_skipped"] == records[0]["tiles_skipped"] > 0
+    assert [asdict(one) for one in record.shards] == records[0]["shards"]
+    assert record.tiles_skipped == records[0]["tiles_skipped"] > 0

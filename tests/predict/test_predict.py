@@ -80,7 +80,7 @@ def test_a_region_of_no_shards_is_recorded(made):
     stack, model = made
     stack_plan = make_plan(stack, settings(), 40)
     record = predict(stack_plan, 0, model, settings(), stack.record.parent / "regions" / "0.json")
-    assert record["shards"] == []
+    assert record.shards == ()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     ingest(Source("cells", str(tmp_path / "image.tif"), str(tmp_path / "labels.tif")), settings(), record)
     stack = Stack.open(record)
     weighed = weigh(stack, settings(), stack.record.with_name("weigh.json"))
-    assert sum(weighed["class_counts"].values()) + weighed["ignored"] == image.size
+    assert sum(weighed.class_counts.values()) + weighed.ignored == image.size
     config = settings(tile={"tile_px": tile_px}, predict={"probabilities": "float16"})
     stack_plan, model = make_plan(stack, config), make_model(tmp_path / "model")
     assert run(stack_plan, model, config).exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -270,7 +270,7 @@ def test_a_peer_is_scored_as_we_are(tmp_path):
     config = settings(stitch={"min_area_px": 20, "grow_px": 2}, evaluate={"isbi": True})
     plan = make_plan(stack, config)
     stitched = run(plan, make_model(tmp_path / "model"), config)
-    ours = evaluate(stitched, config, stitched.with_name("metrics.json"))
+    ours = asdict(evaluate(stitched, config, stitched.with_name("metrics.json")))
     planes, height, width = stack.grid.shape
     stored = StackPlan.open(plan.record).probabilities()
     probabilities = np.stack([stored.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)])

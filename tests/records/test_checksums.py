@@ -1,4 +1,5 @@
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -18,30 +19,30 @@ def made(tmp_path):
     (store / "c" / ".half.123.partial").write_text("half-written")
     (tmp_path / "b.tif").write_text("picture")
     record, products = tmp_path / "a.json", [store, tmp_path / "b.tif"]
-    return record, products, {"files": write_list(record, products)}
+    return record, products, write_list(record, products)
 
 
 def test_sha256sum_reads_the_list(made, tmp_path):
-    record, _, facts = made
+    record, _, files = made
     ran = subprocess.run(["sha256sum", "--check", "a.sha256"], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count(": OK") == facts["files"]["files"] == 4
-    assert facts["files"]["bytes"] == len("{}" + "one" + "zero" + "picture")
-    assert facts["files"]["sha256"] == sha256_file(list_path(record))
+    assert ran.stdout.count(": OK") == files.files == 4
+    assert files.bytes == len("{}" + "one" + "zero" + "picture")
+    assert files.sha256 == sha256_file(list_path(record))
 
 
 def test_nothing_is_damaged_at_first(made):
-    record, products, facts = made
-    assert not list(damaged(read_list(record, facts, "fix"), products))
+    record, products, files = made
+    assert not list(damaged(read_list(record, files), products))
 
 
 def test_what_was_changed_lost_or_added_is_named(made, tmp_path):
-    record, products, facts = made
+    record, products, files = made
     store = products[0]
     (store / "c/0/1").write_text("two")
     (store / "zarr.json").unlink()
     (store / "c/0/2").write_text("new")
-    found = dict(damaged(read_list(record, facts, "fix"), products))
+    found = dict(damaged(read_list(record, files), products))
     assert found == {
         store / "c/0/1": "a file that was changed since",
         store / "zarr.json": "no file",
@@ -50,9 +51,9 @@ def test_what_was_changed_lost_or_added_is_named(made, tmp_path):
 
 
 def test_known_checksums_are_used(made):
-    record, products, facts = made
+    record, products, files = made
     file = products[0] / "c/0/1"
-    assert dict(damaged(read_list(record, facts, "fix"), products, {file: "another"})) == {
+    assert dict(damaged(read_list(record, files), products, {file: "another"})) == {
         file: "a file that was changed since"
     }
     write_list(record, products, {file: "0" * 64})
@@ -61,13 +62,13 @@ def test_known_checksums_are_used(made):
 
 @pytest.mark.parametrize("change", ["bit", "lost", "record"])
 def test_a_damaged_list_is_named(made, change):
-    record, _, facts = made
+    record, _, files = made
     if change == "bit":
         text = list_path(record).read_text()
         list_path(record).write_text(text.replace("b.tif", "c.tif"))
     elif change == "lost":
         list_path(record).unlink()
     else:
-        facts = {}
-    with pytest.raises(PipelineError, match=r"a\.sha256[\s\S]*mend it so"):
-        read_list(record, facts, "mend it so")
+        files = replace(files, sha256="0" * 64)
+    with pytest.raises(PipelineError, match=r"a\.sha256[\s\S]*--forcerun .*a\.json"):
+        read_list(record, files)

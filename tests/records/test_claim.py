@@ -1,4 +1,5 @@
 import threading
+from dataclasses import dataclass
 
 import pytest
 
@@ -9,6 +10,13 @@ from unet_pipeline.records.record import read_json
 from unet_pipeline.records.run_lock import RUN, lock
 
 
+@dataclass(frozen=True)
+class Note:
+    """Stands for a record."""
+
+    by: str
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -16,12 +24,12 @@ def names(folder):
 def test_the_last_job_that_starts_writes_and_the_earlier_one_stops(tmp_path):
     output = tmp_path / "a.json"
     with claim(output) as orphan:
-        orphan.write({"by": "orphan"})
+        orphan.write(Note("orphan"))
         with claim(output) as later:
             with pytest.raises(PipelineError, match="no other job"):
-                orphan.write({"by": "orphan again"})
+                orphan.write(Note("orphan again"))
             later.check()
-            later.write({"by": "later"})
+            later.write(Note("later"))
         with pytest.raises(PipelineError, match="one that has finished"):
             orphan.check()
     assert read_json(output) == {"by": "later"}
@@ -38,7 +46,7 @@ def test_a_job_of_an_earlier_run_stops_even_if_it_starts_last(tmp_path, monkeypa
         with pytest.raises(PipelineError, match="the run that started this job"), claim(output):
             pass
         monkeypatch.setenv(RUN, last)
-        rerun.write({"by": "rerun"})
+        rerun.write(Note("rerun"))
     monkeypatch.setenv(RUN, former)
     with pytest.raises(PipelineError, match="the run that started this job"), claim(output):
         pass
@@ -53,7 +61,7 @@ def test_an_orphan_stops_when_another_run_begins_before_its_successor_does(tmp_p
         orphan.check()
         lock(path)
         with pytest.raises(PipelineError, match="the run that started this job"):
-            orphan.write({})
+            orphan.write(Note("orphan"))
     assert not (tmp_path / "a.json").exists()
 
 

@@ -68,7 +68,7 @@ def test_raw_has_the_scale_of_the_whole_stack(run):
     view = View(1, slice(10, 60), slice(20, 90))
     (_, rgb, _), *_ = shown(result, view)
     stack = result.stack
-    shades = from_statistics(Normalise("percentile", 0.3, 99.8), stack.facts["statistics"], stack.dtype)
+    shades = from_statistics(Normalise("percentile", 0.3, 99.8), stack.ingested.statistics, stack.dtype)
     values = shades(stack.image.read(1, view.rows, view.columns))[0]
     expected = np.rint(np.clip(values, 0, 1) * 255)
     small, free = without_bar(rgb, view.shape)
@@ -89,10 +89,10 @@ def test_weights_are_those_of_weigh(run):
     result, view = run["train_a"], View(0, slice(0, 96), slice(30, 126))
     _, (_, rgb, caption), _ = shown(result, view)
     term = open_array(result.folder / "weights.zarr", "boundary").read_label(0, view.rows, view.columns)
-    expected = pictures.as_scale(term / result.weigh["largest_boundary_term"], "magma")
+    expected = pictures.as_scale(term / result.weigh.largest_boundary_term, "magma")
     small, free = without_bar(rgb, view.shape)
     np.testing.assert_array_equal(small[free], expected[free])
-    assert f"{result.weigh['largest_boundary_term']:.1f}" in caption
+    assert f"{result.weigh.largest_boundary_term:.1f}" in caption
 
 
 def test_labels_have_the_colours_of_their_ids(run):

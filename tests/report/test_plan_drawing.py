@@ -156,12 +156,17 @@ def test_large_windows_are_read_in_strips():
     assert image.largest <= 3000 * plan_drawing.STRIP_PX
 
 
+def placed(in_place):
+    """What a record says of an image."""
+    return SimpleNamespace(image=SimpleNamespace(in_place=in_place))
+
+
 def test_a_large_plan_stays_a_small_drawing(monkeypatch):
     planned = plan((1, 100_000, 100_000), unpadded(4), 512, (4096, 4096), 8)
     coarse = Held(np.zeros((1, 1, 1000, 1000), np.uint8))
     level = SimpleNamespace(factor=100, read=lambda plane: coarse.values[plane])
     monkeypatch.setattr(plan_drawing, "coarse_level", lambda store: level)
-    large = SimpleNamespace(facts={"image": {"in_place": False}}, store=None, image=None)
+    large = SimpleNamespace(ingested=placed(False), store=None, image=None)
     figure = overview(large, planned, 0, SHADES)
     assert len(drawn_png(figure, cut=True)) < 200_000
     assert plan_drawing.tile_edges(planned)[2:] == (4096, 4096)
@@ -172,13 +177,13 @@ def test_a_large_plan_stays_a_small_drawing(monkeypatch):
 
 def test_a_large_image_used_in_place_is_not_read_whole():
     planned = plan((1, 50_000, 50_000), unpadded(4), 512, (4096, 4096), 8)
-    huge = SimpleNamespace(facts={"image": {"in_place": True}}, store=None, image=None)
+    huge = SimpleNamespace(ingested=placed(True), store=None, image=None)
     assert not overview(huge, planned, 0, SHADES).axes[0].images
 
 
 def test_coordinates_of_large_images_are_exact(stack):
     planned = plan((2, 1_234_567, 150), unpadded(2), 64, (64, 64), 3)
-    huge = SimpleNamespace(facts={"image": {"in_place": True}}, store=None, image=None)
+    huge = SimpleNamespace(ingested=placed(True), store=None, image=None)
     figure = overview(huge, planned, 0, SHADES)
     assert outlines(figure)[SHARD] == (0, 0, 150, 1_234_567)
     height, width = np.asarray(Image.open(io.BytesIO(drawn_png(figure, cut=True)))).shape[:2]

@@ -177,7 +177,7 @@ def test_stale_scores_are_not_shown(run, tmp_path):
     model, stacks, config, _ = run
     shutil.copytree(model.parent, tmp_path / "results")
     moved = [tmp_path / "results" / path.relative_to(model.parent) for path in stacks]
-    write_json(moved[1], read_json(moved[1]) | {"more": 1})
+    write_json(moved[1], read_json(moved[1]) | {"objects": 1})
     report(tmp_path / "results" / "model", moved, config, tmp_path / "report.html")
     found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "metrics.json was made from another stitch.json" in found.text
@@ -273,7 +273,7 @@ def test_a_part_that_is_missing_inside_a_record_is_named(run, tmp_path):
     stitched = tmp_path / "results" / stacks[1].relative_to(model.parent)
     path = stitched.with_name("metrics.json")
     write_json(path, read_json(path) | {"instances": {"seg": 0.5}})
-    with pytest.raises(PipelineError, match=r"metrics\.json: instances\.objects: expected what evaluate writes"):
+    with pytest.raises(PipelineError, match=r"metrics\.json: instances\.objects: expected this key, got nothing"):
         report(tmp_path / "results" / "model", [stitched], config, tmp_path / "report.html")
 
 

@@ -9,7 +9,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card, write_card
 from unet_pipeline.records.layout import WEIGHTS_FILE
 from unet_pipeline.records.record import read_json, write_json
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.score_records import EvaluateRecord
+from unet_pipeline.records.steps import open_record
 from unet_pipeline.report.results import ModelResult, open_result
 
 
@@ -35,11 +36,11 @@ def test_all_records_are_found(run):
     model, (train, unseen, small, new) = run
     one = open_result(train, model)
     assert (one.name, one.plan, one.stitch, one.metrics, one.seg) == ("train_a", None, None, None, None)
-    assert one.weigh["stack"] == "train_a"
+    assert one.weigh.stack == "train_a"
     two = open_result(unseen, model)
-    assert two.stitch["stack"] == two.metrics["stack"] == two.prove["stack"] == two.name == "unseen"
-    assert two.seg == two.metrics["instances"]["seg"] > 0.3
-    assert [region["region"] for region in two.regions] == [0, 1]
+    assert two.stitch.stack == two.metrics.stack == two.prove.stack == two.name == "unseen"
+    assert two.seg == two.metrics.instances.seg > 0.3
+    assert [region.region for region in two.regions] == [0, 1]
     assert two.weigh is None
     assert open_result(small, model).seg is not None
     last = open_result(new, model)
@@ -93,7 +94,7 @@ def test_scores_of_another_result_are_left_out(run):
 
 def test_weights_and_proofs_of_another_stack_or_model_are_left_out(run):
     model, (train, unseen, *_) = run
-    change(train, dtype="uint8", more=1)
+    change(train, dtype="uint16")
     assert open_result(train, model).notes == (
         "weigh.json was made from another ingest.json and is left out: run weigh again.",
     )
@@ -105,7 +106,7 @@ def test_weights_and_proofs_of_another_stack_or_model_are_left_out(run):
 
 def test_a_result_of_an_older_plan_is_refused(run):
     model, (_, unseen, *_) = run
-    change(unseen.with_name("tiles.json"), more=1)
+    change(unseen.with_name("tiles.json"), tiles=1)
     with pytest.raises(PipelineError, match="run stitch again"):
         open_result(unseen, model)
 
@@ -128,7 +129,7 @@ def test_a_model_of_other_classes_is_refused(run, tmp_path):
 def test_regions_of_another_plan_do_not_count(run):
     model, (_, unseen, *_) = run
     change(unseen.parent / "regions" / "1.json", plan="another")
-    assert [region["region"] for region in open_result(unseen, model).regions] == [0]
+    assert [region.region for region in open_result(unseen, model).regions] == [0]
 
 
 def test_the_role_of_a_stack(run):
@@ -175,4 +176,4 @@ def test_a_record_needs_its_provenance(tmp_path):
     facts = read_json(stitched.with_name("metrics.json"))
     write_json(stitched.with_name("metrics.json"), facts | {"provenance": None})
     with pytest.raises(PipelineError, match=r"--forcerun .*metrics\.json"):
-        open_record(stitched.with_name("metrics.json"), "evaluate")
+        open_record(stitched.with_name("metrics.json"), EvaluateRecord)

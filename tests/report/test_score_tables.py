@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from read_page import read_page
 
+from unet_pipeline.config.keys import build
 from unet_pipeline.evaluate.evaluate import _classes, _instances
 from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import pixel_scores
 from unet_pipeline.evaluate.scores import confusion
+from unet_pipeline.records.score_records import EvaluateRecord
 from unet_pipeline.report.render import mean_average_precision, render
 
 TRUTH = np.repeat([[0, 1, 1, 2, 2, 3, 3, 3, 0, 0]], 10, axis=0)
@@ -18,13 +20,16 @@ FOUND = np.repeat([[0, 7, 7, 8, 0, 9, 9, 9, 5, 0]], 10, axis=0)
 def scored(name, isbi=None, truth=TRUTH, found=FOUND, role=None):
     counts = confusion(truth > 0, found > 0, 2)
     metrics = {
+        "stack": name,
         "instances": _instances(OverlapTable.of(truth, found)),
         "classes": _classes(counts, ("background", "cell")),
-        "pixels": pixel_scores(counts).as_dict(),
+        "pixels": {"scored": int(counts.sum()), "of": int(truth.size)} | pixel_scores(counts).as_dict(),
         "confusion": counts.tolist(),
         "isbi": isbi,
+        "provenance": {"config": {}, "inputs": {}, "packages": {}},
+        "confusion_sha256": "",
     }
-    return SimpleNamespace(name=name, metrics=metrics, role=role)
+    return SimpleNamespace(name=name, metrics=build(EvaluateRecord, metrics, name), role=role)
 
 
 def page(*results):
@@ -61,8 +66,8 @@ def test_instances_come_first_with_their_values():
 
 def test_partitions_and_classes():
     found = tables(page(scored("one"), scored("two")))
-    one = scored("one").metrics["instances"]
-    parts = [one[score][part] for score in ("v_rand", "v_info") for part in ("value", "split", "merge")]
+    one = scored("one").metrics.instances
+    parts = [part for score in (one.v_rand, one.v_info) for part in (score.value, score.split, score.merge)]
     assert found["Partition of the foreground"][1] == ["one", *(f"{part:.3f}" for part in parts)]
     rows = found["Pixels of each class"]
     assert [row[:2] for row in rows[1:]] == [[n, c] for n in ("one", "two") for c in ("background", "cell")]
@@ -138,7 +143,8 @@ def test_no_scores():
 
 
 def test_mean_average_precision():
-    instances = {"ap": {"0.50": {"average_precision": 0.5}, "0.55": {"average_precision": 0.25}}}
-    assert mean_average_precision(instances) == pytest.approx(0.375)
-    instances["ap"]["0.60"] = {"average_precision": None}
-    assert mean_average_precision(instances) is None
+    values = {"0.50": 0.5, "0.55": 0.25, "0.60": None}
+    ap = {threshold: SimpleNamespace(average_precision=value) for threshold, value in values.items()}
+    assert mean_average_precision(SimpleNamespace(ap=ap)) is None
+    del ap["0.60"]
+    assert mean_average_precision(SimpleNamespace(ap=ap)) == pytest.approx(0.375)

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -24,10 +24,10 @@ def test_image_reference_and_statistics_are_those_of_the_files(tmp_path):
     np.testing.assert_array_equal(found, image)
     np.testing.assert_array_equal(whole(stack.reference("instances")), labels)
     np.testing.assert_array_equal(whole(stack.reference("classes")), labels > 0)
-    statistics = stack.facts["statistics"]
-    assert statistics["min"] == [image.min()]
-    assert statistics["mean"][0] == pytest.approx(image.mean())
-    assert stack.facts["labels"]["class_counts"] == {
+    statistics = stack.ingested.statistics
+    assert statistics.min == (image.min(),)
+    assert statistics.mean[0] == pytest.approx(image.mean())
+    assert stack.ingested.labels.class_counts == {
         "background": int((labels == 0).sum()),
         "cell": int((labels > 0).sum()),
     }
@@ -45,7 +45,7 @@ def test_class_labels_become_components_plane_by_plane(tmp_path):
         pairs = set(zip(expected[inside[plane]].tolist(), found[plane][inside[plane]].tolist(), strict=True))
         assert len(pairs) == number == len({b for _, b in pairs})
         count += number
-    assert stack.facts["labels"]["largest_instance"] == count
+    assert stack.ingested.labels.largest_instance == count
     assert not found[~inside].any()
 
 
@@ -59,7 +59,7 @@ def test_a_zarr_image_is_used_in_place(tmp_path):
     record = tmp_path / "results" / "zarr" / "ingest.json"
     ingest(Source("zarr", str(tmp_path / "mine.zarr"), str(tmp_path / "labels.tif")), settings(), record)
     stack = Stack.open(record)
-    assert stack.facts["image"]["in_place"]
+    assert stack.ingested.image.in_place
     assert not (record.parent / "image.ome.zarr" / "0").exists()
     np.testing.assert_array_equal(stack.image.read(1, slice(0, 100), slice(0, 130))[0], image[1])
     np.testing.assert_array_equal(whole(stack.reference("instances")), labels)
@@ -74,12 +74,12 @@ def test_a_zarr_image_is_copied_where_it_is_resized(tmp_path):
     for sizes, shape, pixel in (("pad", (2, 1, 100, 130), 0.5), ("square", (2, 1, 64, 64), 0.5 * 130 / 64)):
         ingest(source, settings(ingest={"sizes": sizes, "square_px": 64}), record)
         stack = Stack.open(record)
-        assert stack.facts["image"]["in_place"] == (sizes == "pad")
+        assert stack.ingested.image.in_place == (sizes == "pad")
         assert stack.image.shape == shape
         assert stack.grid.pixel_um == pytest.approx((pixel, pixel))
     assert set(np.unique(whole(stack.reference("instances")))) <= set(np.unique(labels))
-    picture = stack.facts["fit"]["pictures"][1]
-    assert (picture["name"], picture["place"]) == ("mine.zarr, plane 1", [7, 0, 49, 64])
+    picture = stack.ingested.fit.pictures[1]
+    assert (picture.name, picture.place) == ("mine.zarr, plane 1", (7, 0, 49, 64))
 
 
 def test_planes_are_chosen(tmp_path):
@@ -128,7 +128,7 @@ def test_one_of_several_series_is_chosen(tmp_path):
             writer.write(np.full((2, 40, 50), value, np.uint8), metadata={"axes": "ZYX"})
     record = tmp_path / "ingest.json"
     ingest(Source("two", str(tmp_path / "two.ome.tif"), series=1), settings(), record)
-    assert Stack.open(record).facts["statistics"]["min"] == [2]
+    assert Stack.open(record).ingested.statistics.min == (2,)
     record.unlink()
     with pytest.raises(PipelineError, match="series"):
         ingest(Source("two", str(tmp_path / "two.ome.tif")), settings(), record)
@@ -181,8 +181,8 @@ def test_ids_of_many_pieces_are_said_aloud(tmp_path, capsys):
     values = mask() + mask()
     values[0, 70:80, 70:80] = values[0, 70:80, 100:110] = values[0, 85:95, 70:80] = 1
     stack = make_stack(tmp_path, settings(store={"shard_px": 256}), image=draw(1)[0], labels=values)
-    assert "separate pieces each" in stack.facts["notes"][0]
-    assert stack.facts["notes"][0] in capsys.readouterr().err
+    assert "separate pieces each" in stack.ingested.notes[0]
+    assert stack.ingested.notes[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", ["i8", "u8", "i4", "u4", "i1", "f2", "f8"])
@@ -191,7 +191,7 @@ def test_every_width_of_number_is_read_exactly(tmp_path, dtype):
     image = (np.arange(2 * 64 * 64).reshape(2, 64, 64) % 100).astype(dtype)
     stack = make_stack(tmp_path, image=image, labelled=False)
     np.testing.assert_array_equal(stack.image.read(1, slice(0, 64), slice(0, 64))[0], image[1])
-    assert stack.facts["statistics"]["max"] == [99]
+    assert stack.ingested.statistics.max == (99,)
 
 
 def write_pairs(folder, pairs):
@@ -217,9 +217,9 @@ def test_two_folders_are_paired_by_name(tmp_path):
         stack = Stack.open(record)
         assert [int(stack.image.read(i, slice(1), slice(1)).item()) for i in range(len(expected))] == expected
         assert whole(stack.reference("instances"))[:, 5, 5].tolist() == expected
-        assert stack.facts["names"] == {
-            "image": [f"{names[i - 1]}.tif" for i in expected],
-            "labels": [f"{names[i - 1]}_mask.tif" for i in expected],
+        assert asdict(stack.ingested.names) == {
+            "image": tuple(f"{names[i - 1]}.tif" for i in expected),
+            "labels": tuple(f"{names[i - 1]}_mask.tif" for i in expected),
         }
 
 

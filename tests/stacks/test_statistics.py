@@ -96,10 +96,10 @@ def test_many_channels_stay_within_memory_and_the_stated_error():
 
 def test_a_constant_image_has_finite_statistics():
     record = as_record(*measure(np.full((1, 5, 5), 7.0, np.float32), 2))
-    assert record["std"] == [0.0]
-    assert set(record["quantiles"][0]) == {7.0}
+    assert record.std == (0.0,)
+    assert set(record.quantiles[0]) == {7.0}
 
 
 def test_tiny_grey_values_are_not_rounded_away():
     image = (np.arange(2000, dtype=np.float32) * np.float32(1e-12)).reshape(1, 40, 50)
-    assert len(set(as_record(*measure(image, 2))["quantiles"][0])) == 1001
+    assert len(set(as_record(*measure(image, 2)).quantiles[0])) == 1001

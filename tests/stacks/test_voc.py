@@ -20,6 +20,7 @@ from unet_pipeline.audit.record import trace
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
+from unet_pipeline.records.stack_records import FittedPicture
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.statistics import QUANTILES
@@ -140,24 +141,24 @@ def test_photographs_and_indices_are_those_that_pillow_reads(voc: Voc) -> None:
         ignored += int((expected == IGNORE).sum())
         for value, word in VALUES.items():
             counted[word] += int((indices == value).sum())
-    assert stack.facts["labels"]["class_counts"] == counted
-    assert stack.facts["labels"]["ignored"] == ignored
+    assert stack.ingested.labels.class_counts == counted
+    assert stack.ingested.labels.ignored == ignored
     content = np.concatenate(pixels, axis=1)  # the bars are no part of the photographs, nor of their statistics
-    statistics = stack.facts["statistics"]
-    np.testing.assert_allclose(statistics["mean"], content.mean(axis=1))
-    assert statistics["pixels"] == content.shape[1]
-    median = np.array(statistics["quantiles"])[:, list(QUANTILES).index(50)]
+    statistics = stack.ingested.statistics
+    np.testing.assert_allclose(statistics.mean, content.mean(axis=1))
+    assert statistics.pixels == content.shape[1]
+    median = np.array(statistics.quantiles)[:, list(QUANTILES).index(50)]
     np.testing.assert_allclose(median, np.median(content, axis=1), atol=1)
 
 
 def test_squares_keep_the_values_of_the_labels(voc: Voc) -> None:
     stack = voc.ingest()
     assert stack.image.shape == (4, 3, 64, 64)
-    pictures = stack.facts["fit"]["pictures"]
-    assert [one["name"] for one in pictures] == [f"{name}.jpg" for name in SIZES]
-    assert pictures[0] == {"name": "2007_000032.jpg", "size": [60, 100], "scale": 0.64, "place": [13, 0, 38, 64]}
+    pictures = stack.ingested.fit.pictures
+    assert [one.name for one in pictures] == [f"{name}.jpg" for name in SIZES]
+    assert pictures[0] == FittedPicture("2007_000032.jpg", (60, 100), 0.64, (13, 0, 38, 64))
     for plane, name in enumerate(SIZES):
-        top, left, height, width = pictures[plane]["place"]
+        top, left, height, width = pictures[plane].place
         values = voc.indices(name)
         rows, columns = (
             [int(Fraction(2 * i + 1, 2) * there / wanted) for i in range(wanted)]
@@ -188,7 +189,7 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
     train_model([record], [], config, voc.root / "model")
     card = read_card(voc.root / "model")
     assert (card.architecture.in_channels, card.classes) == (3, ("background", "cat", "person"))
-    normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
+    normaliser = card.normaliser_of(stack.ingested.statistics, stack.dtype)
     training = Weighed.open(record).training_stack(normaliser)
     for plane in range(4):
         target = torch.from_numpy(read(training.target, plane)).long()
@@ -198,8 +199,8 @@ def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> No
     grey = normaliser(read(stack.image, 0))
     assert len({round(float(channel.std()), 6) for channel in grey}) == 3  # each channel by its own statistics
     scores = evaluate(run(make_plan(stack, config), voc.root / "model", config), config, record.with_name("m.json"))
-    assert scores["pixels"].items() >= {"scored": int(annotated.sum()), "of": annotated.size}.items()
-    assert sum(one["reference_pixels"] for one in scores["classes"]) == annotated.sum()
+    assert (scores.pixels.scored, scores.pixels.of) == (int(annotated.sum()), annotated.size)
+    assert sum(one.reference_pixels for one in scores.classes) == annotated.sum()
 
 
 def spoil_class(voc: Voc) -> None:
@@ -267,7 +268,7 @@ def test_different_sizes_need_the_key(voc: Voc) -> None:
     with pytest.raises(PipelineError, match=r"ingest\.sizes: pad or square"):
         voc.ingest(fit={})
     voc.list("2007_000063")
-    assert voc.ingest(fit={}).facts["fit"] is None
+    assert voc.ingest(fit={}).ingested.fit is None
 
 
 def test_objects_of_segmentation_object_and_pictures_to_predict(voc: Voc) -> None:

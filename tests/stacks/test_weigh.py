@@ -75,9 +75,9 @@ def test_objects_that_vanish_in_the_gap_are_counted(tmp_path):
     labels[:, 10:30, 10:20], labels[:, 10:30, 20], labels[:, 10:30, 21:60] = 1, 2, 3
     stack = make_stack(tmp_path, labels=labels)
     record = weigh(stack, settings(), stack.record.with_name("weigh.json"), block_px=16)
-    assert record["vanished_objects"] == 2, "object 2 is one pixel wide, in both planes"
+    assert record.vanished_objects == 2, "object 2 is one pixel wide, in both planes"
     record = weigh(stack, settings(weigh={"gap_px": 0}), stack.record.with_name("weigh.json"))
-    assert record["vanished_objects"] == 0
+    assert record.vanished_objects == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (8, 13)])

@@ -175,7 +175,7 @@ def test_a_damaged_shard_is_mended_as_the_message_says(made):
         again(stack_plan)
     (folder / "regions" / "1.json").unlink()
     predict(stack_plan, 1, model, settings(), folder / "regions" / "1.json")
-    assert again(stack_plan)["coverage"]["covered_once"]
+    assert again(stack_plan).coverage.covered_once
     assert json.loads((folder / "regions" / "1.json").read_text())["shards"] == json.loads(before)["shards"]
 
 
@@ -221,7 +221,7 @@ def test_regions_of_another_model_or_precision_are_refused(made, tmp_path):
     for card, config in ((other, settings()), (read_card(model), bfloat16)):
         with pytest.raises(PipelineError, match=r"--forcerun .*regions.0\.json"):
             stitch(stack_plan, records, config, output, card)
-    assert stitch(stack_plan, records, settings(), output, read_card(model))["coverage"]["covered_once"]
+    assert stitch(stack_plan, records, settings(), output, read_card(model)).coverage.covered_once
 
 
 def test_records_of_two_plans_do_not_mix(made):

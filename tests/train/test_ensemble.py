@@ -61,7 +61,7 @@ def test_it_answers_with_the_mean_of_its_members(models, stack, tmp_path, mirror
 
 def test_it_is_seamless_and_goes_through_all_stages(models, stack, tmp_path):
     ensemble(models[:2], tmp_path / "all")
-    assert prove(tmp_path / "all", stack, settings(predict={"mirror": "flips"}), None)["seamless"]
+    assert prove(tmp_path / "all", stack, settings(predict={"mirror": "flips"}), None).seamless
     record = stack.record.with_name("tiles.json")
     tile(stack, settings(), 2, record, read_card(tmp_path / "all"))
     assert run(StackPlan.open(record), tmp_path / "all").exists()
@@ -137,7 +137,7 @@ def test_cards_of_earlier_versions_are_single_networks(models, tmp_path):
     old = tmp_path / "old"
     changed(models[0], old)
     value = read_json(old / "model.json")
-    del value["architecture"]["members"]
+    del value["step"], value["architecture"]["members"]
     write_json(old / "model.json", value)
     assert load_model(old, CPU)[1].architecture.members == 1
 

@@ -111,10 +111,10 @@ def test_no_seam(name: str, tmp_path: Path) -> None:
     save_model(tmp_path / "model", network, ModelCard(model, ("background", "cell"), whole.normalise, None, activation))
     config = replace(whole, predict=replace(whole.predict, precision="float32"))
     found = prove(tmp_path / "model", stack, config, None, crop_px=48)
-    assert found["seamless"], found["rows"]
-    assert len({row["tiling"] for row in found["rows"]}) == (1 if name == "tgs" else len(found["rows"]))
+    assert found.seamless, found.rows
+    assert len({row.tiling for row in found.rows}) == (1 if name == "tgs" else len(found.rows))
     if name != "tgs":
-        assert found["paper_step"]["largest_difference_std"] >= 0
+        assert found.paper_step.largest_difference_std >= 0
 
 
 def test_threshold_and_sigmoid_decide_the_classes(tmp_path: Path) -> None:

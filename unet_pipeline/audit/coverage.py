@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
@@ -16,12 +15,13 @@ from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import damaged, read_list
 from unet_pipeline.records.layout import CLASSES, STITCH_FILE, STORES
 from unet_pipeline.records.record import again
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.steps import open_record
+from unet_pipeline.records.volume_records import Coverage, PredictRecord, ShardWritten, StitchRecord
 
 
 def check_coverage(
     stack_plan: StackPlan, records: Sequence[Path], work: str | None = None
-) -> tuple[dict[str, Any], dict[Path, str]]:
+) -> tuple[Coverage, dict[Path, str]]:
     """Prove that the records cover the volume exactly once and that every file still is what was written.
 
     Args:
@@ -41,16 +41,15 @@ def check_coverage(
     models = set()
     with Progress(stack_plan.plan.shard_count, f"check {stack_plan.stack.name}") as progress:
         for path in records:
-            facts = _open_region(stack_plan, path, work)
-            models.add(facts["model"])
-            for entry in facts["shards"]:
-                _check_once(path, entry["shard"], seen)
-            for found in _checked(stack_plan, path, facts["shards"], arrays):
+            region = _open_region(stack_plan, path, work)
+            models.add(region.model)
+            for entry in region.shards:
+                _check_once(path, entry.shard, seen)
+            for found in _checked(stack_plan, path, region.shards, arrays):
                 sums |= found
                 progress.advance()
     _check_whole(stack_plan, seen, models)
-    facts = {"shards": len(seen), "regions": len(records), "covered_once": True, "model": next(iter(models), None)}
-    return facts, sums
+    return Coverage(len(seen), len(records), True, next(iter(models), None)), sums
 
 
 def check_region(stack_plan: StackPlan, path: Path) -> dict[Path, str]:
@@ -59,9 +58,9 @@ def check_region(stack_plan: StackPlan, path: Path) -> dict[Path, str]:
     Raises:
         PipelineError: if its record is damaged or of another plan, or a file is not what it vouches for.
     """
-    facts, arrays = _open_region(stack_plan, path, None), _predicted(stack_plan)
+    region, arrays = _open_region(stack_plan, path, None), _predicted(stack_plan)
     sums: dict[Path, str] = {}
-    for found in _checked(stack_plan, path, facts["shards"], arrays):
+    for found in _checked(stack_plan, path, region.shards, arrays):
         sums |= found
     return sums
 
@@ -70,19 +69,19 @@ def _predicted(stack_plan: StackPlan) -> dict[str, PlaneArray]:
     return {"probabilities": stack_plan.probabilities(), "classes": stack_plan.labels(CLASSES)}
 
 
-def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> dict[str, Any]:
-    facts = open_record(path, "predict")
-    if facts["plan"] != stack_plan.digest:
-        raise PipelineError(path, f"a record of plan {stack_plan.digest}", f"plan {facts['plan']}", fix=again(path))
-    if work not in (None, facts["made_by"]):
+def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> PredictRecord:
+    region = open_record(path, PredictRecord)
+    if region.plan != stack_plan.digest:
+        raise PipelineError(path, f"a record of plan {stack_plan.digest}", f"plan {region.plan}", fix=again(path))
+    if work not in (None, region.made_by):
         expected = f"a region made with this model and section predict ({work})"
-        raise PipelineError(path, expected, facts["made_by"], fix=again(path))
-    expected_shards = list(stack_plan.plan.region(facts["region"]))
-    got = [entry["shard"] for entry in facts["shards"]]
+        raise PipelineError(path, expected, region.made_by, fix=again(path))
+    expected_shards = list(stack_plan.plan.region(region.region))
+    got = [entry.shard for entry in region.shards]
     if got != expected_shards:
-        expected = f"shards {expected_shards[:4]}... of region {facts['region']}"
+        expected = f"shards {expected_shards[:4]}... of region {region.region}"
         raise PipelineError(path, expected, got[:4], fix=again(path))
-    return facts
+    return region
 
 
 def _check_once(path: Path, shard: int, seen: dict[int, Path]) -> None:
@@ -93,7 +92,7 @@ def _check_once(path: Path, shard: int, seen: dict[int, Path]) -> None:
 
 
 def _checked(
-    stack_plan: StackPlan, path: Path, entries: Sequence[dict[str, Any]], arrays: dict[str, PlaneArray]
+    stack_plan: StackPlan, path: Path, entries: Sequence[ShardWritten], arrays: dict[str, PlaneArray]
 ) -> Iterator[dict[Path, str]]:
     """Yield the SHA-256 of the files of each shard of a record, computed side by side."""
     check = partial(_check_shard, stack_plan, path, arrays=arrays)
@@ -102,13 +101,13 @@ def _checked(
 
 
 def _check_shard(
-    stack_plan: StackPlan, path: Path, entry: dict[str, Any], arrays: dict[str, PlaneArray]
+    stack_plan: StackPlan, path: Path, entry: ShardWritten, arrays: dict[str, PlaneArray]
 ) -> dict[Path, str]:
-    shard, sums = stack_plan.plan.shard_at(entry["shard"]), {}
+    shard, sums = stack_plan.plan.shard_at(entry.shard), {}
     for name, array in arrays.items():
         place = shard.plane, shard.rows.start, shard.columns.start
         file, found = array.shard_file(*place), array.shard_sha256(*place)
-        if found is None or found != entry.get(name):
+        if found is None or found != getattr(entry, name):
             got = "no file" if found is None else "a file that was changed since"
             raise PipelineError(file, f"the shard that {path} vouches for", got, fix=again(path))
         sums[file] = found
@@ -126,18 +125,18 @@ def _check_whole(stack_plan: StackPlan, seen: dict[int, Path], models: set[str])
         raise PipelineError(stack_plan.store, expected, got, fix="rerun predict")
 
 
-def check_stitched(record: Path, facts: Mapping[str, Any], stack_plan: StackPlan) -> None:
+def check_stitched(record: Path, stitched: StitchRecord, stack_plan: StackPlan) -> None:
     """Stop where a file of a stitched volume is not what its record vouches for.
 
     Args:
         record: `stitch.json`.
-        facts: its content.
+        stitched: its content.
         stack_plan: the plan it belongs to.
 
     Raises:
         PipelineError: naming the file, and the record that makes it again.
     """
-    listed = read_list(record, facts, again(record))
+    listed = read_list(record, stitched.files)
     for file, got in damaged(listed, [record.parent / name for name in STORES[STITCH_FILE]]):
         raise _fault(file, got, record, stack_plan.owner(file) or record)
 

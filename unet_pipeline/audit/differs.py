@@ -19,7 +19,9 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
-from unet_pipeline.records.provenance import provenance, untold
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.records.provenance import Provenance, provenance, untold
+from unet_pipeline.records.volume_records import TileRecord
 from unet_pipeline.stacks.table import StackRow
 
 RUNS = "runs it again by itself"
@@ -78,12 +80,14 @@ def differences(
     now = provenance({})
     merged: dict[Difference, list[str]] = {}
     for origin in origins:
-        checks = [_code(origin, now), _inputs(origin), _config(origin, config), _compute(origin, config)]
+        if origin.made is None:
+            continue
+        checks = [_code(origin, origin.made, now), _inputs(origin), _config(origin, config), _compute(origin, config)]
         if origin.verb == "ingest":
             checks += [_sources(origin, on_source), _row(origin, rows)]
         if rows is not None:
             checks.append(_roles(origin, config, rows))
-        for found in (one for check in checks if origin.made for one in check):
+        for found in (one for check in checks for one in check):
             merged.setdefault(found, []).append(f"{origin.verb} {origin.name}")
     return [Difference(*_parts(one), tuple(places)) for one, places in merged.items()]
 
@@ -92,7 +96,7 @@ def _parts(one: Difference) -> tuple[str, str, str, str, bool]:
     return one.what, one.recorded, one.now, one.snakemake, one.changes_result
 
 
-def _code(origin: Origin, now: dict[str, Any]) -> Iterator[Difference]:
+def _code(origin: Origin, made: Provenance, now: Provenance) -> Iterator[Difference]:
     """Compare version, commit, packages, Python and the kind of machine."""
     for key, label, seen in (
         ("unet_pipeline", "version of unet_pipeline", RUNS),
@@ -100,10 +104,10 @@ def _code(origin: Origin, now: dict[str, Any]) -> Iterator[Difference]:
         ("python", "Python", UNSEEN),
         ("machine", "kind of machine", UNSEEN),
     ):
-        recorded = str(origin.made.get(key, "not recorded"))
-        if recorded != str(now[key]):
-            yield Difference(label, recorded, str(now[key]), seen, True)
-    recorded, installed = origin.made.get("packages", {}), now["packages"]
+        recorded = getattr(made, key)
+        if recorded != (today := getattr(now, key)):
+            yield Difference(label, recorded, today, seen, True)
+    recorded, installed = made.packages, now.packages
     for name in sorted({*recorded, *installed}):
         if name == "torch" and origin.verb not in NETWORK:
             continue
@@ -122,7 +126,7 @@ def _inputs(origin: Origin) -> Iterator[Difference]:
 
 
 def _sources(origin: Origin, on_source: Callable[[str], None]) -> Iterator[Difference]:
-    source = origin.made.get("config", {}).get("source", {})
+    source = origin.config.get("source", {})
     for name, recorded in origin.sources.items():
         on_source(source.get(name, name))
         found = _fingerprint(origin.record, source, name)
@@ -158,8 +162,8 @@ def _nearest_of(name: str, record: Path) -> str:
 
 def _config(origin: Origin, config: Config) -> Iterator[Difference]:
     """Compare the sections the step was told, key by key."""
-    for section, recorded in origin.made.get("config", {}).items():
-        if section == "source" or not isinstance(recorded, dict):
+    for section, recorded in origin.config.items():
+        if section == "source":
             continue
         current = plain(getattr(config, section)) if hasattr(config, section) else {}
         for key in sorted({*recorded, *current}):
@@ -176,7 +180,7 @@ def _row(origin: Origin, rows: dict[str, StackRow] | None) -> Iterator[Differenc
     if row is None:
         yield Difference(f"row {origin.name} of the table", "there", ABSENT, UNSEEN, False)
         return
-    source = origin.made.get("config", {}).get("source", {})
+    source = origin.config.get("source", {})
     for column in ROW:
         was, now = _cell(source.get(column)), _cell(getattr(row, column))
         if was != now:
@@ -193,15 +197,15 @@ def _cell(value: object) -> object:
 
 def _roles(origin: Origin, config: Config, rows: dict[str, StackRow]) -> Iterator[Difference]:
     """Compare the stacks a model is trained on, and the number of regions of a plan, with the table."""
-    if origin.verb == "train" and config.model.folder is None:
-        trained = origin.facts.get("training", {})
+    content = origin.content
+    if isinstance(content, ModelCard) and origin.verb == "train" and config.model.folder is None:
         for role, key in (("train", "stacks"), ("val", "validation_stacks")):
-            was = trained.get(key, [])
+            was = content.training.get(key, [])
             now = [name for name, row in rows.items() if row.role == role]
             if was != now:
                 yield Difference(f"stacks with role {role}", ", ".join(was), ", ".join(now), RUNS, True)
-    if origin.verb == "tile" and origin.name in rows:
-        planned, wanted = origin.facts["plan"]["regions"], int(rows[origin.name].regions or config.tile.regions)
+    if isinstance(content, TileRecord) and origin.name in rows:
+        planned, wanted = content.plan.regions, int(rows[origin.name].regions or config.tile.regions)
         if planned != wanted:
             yield Difference(f"regions of {origin.name}", str(planned), str(wanted), RUNS, False)
 

@@ -26,7 +26,8 @@ from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import Plan, plan, read_tile
 from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record import write_json
+from unet_pipeline.records.record import write_record
+from unet_pipeline.records.score_records import Difference, ProveRecord
 from unet_pipeline.stacks.stack import Stack
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}
@@ -52,7 +53,7 @@ class Crop:
 
 def prove(
     model: Path, stack: Stack, config: Config, output: Path | None, plane: int = 0, crop_px: int = 1024
-) -> dict[str, Any]:
+) -> ProveRecord:
     """Compare tilings with one whole pass and say whether all are seamless.
 
     Args:
@@ -64,7 +65,7 @@ def prove(
         crop_px: the upper left part of the plane, at most this large, is used.
 
     Returns:
-        seamless (bool), tolerance, rows (tiling, largest difference, flipped labels), paper_step.
+        The findings, as `prove.json` holds them.
 
     Raises:
         PipelineError: the plane does not exist, or the model does not fit the stack.
@@ -80,23 +81,23 @@ def prove(
         progress.advance()
         rows = []
         for name, planned in tilings:
-            rows.append({"tiling": name} | difference(tiled_pass(crop, planned, forward), whole))
+            rows.append(difference(tiled_pass(crop, planned, forward), whole, name))
             progress.advance()
-        paper = {"tiling": _paper_name(forward)} | difference(paper_pass(crop, forward), whole)
+        paper = difference(paper_pass(crop, forward), whole, _paper_name(forward))
         progress.advance()
     tolerance = TOLERANCE[forward.device.type] if forward.precision == "float32" else HALF_TOLERANCE
-    record = {
-        "stack": stack.name,
-        "crop": list(crop.shape[2:]),
-        "seamless": all(row["largest_difference_std"] <= tolerance for row in rows),
-        "tolerance_std": tolerance,
-        "rows": rows,
-        "paper_step": paper,
-        "compute": describe_compute(forward, config.compute),
-        "provenance": provenance(sections_of(config, "prove"), [stack.record, model / CARD_FILE]),
-    }
+    record = ProveRecord(
+        stack=stack.name,
+        crop=crop.shape[2:],
+        seamless=all(row.largest_difference_std <= tolerance for row in rows),
+        tolerance_std=tolerance,
+        rows=tuple(rows),
+        paper_step=paper,
+        compute=describe_compute(forward, config.compute),
+        provenance=provenance(sections_of(config, "prove"), [stack.record, model / CARD_FILE]),
+    )
     if output:
-        write_json(output, record)
+        write_record(output, record)
     return record
 
 
@@ -165,21 +166,18 @@ def _paper_name(forward: Forward) -> str:
     return f"the paper's step: full outputs of {paper_step(forward)} px (stride {forward.card.geometry.stride} px)"
 
 
-def difference(result: Logits, whole: Logits) -> dict[str, Any]:
+def difference(result: Logits, whole: Logits, tiling: str = "") -> Difference:
     """Compare logits (classes, y, x): largest difference in standard deviations of the whole pass, flipped labels."""
     spread = float(whole.std()) or 1.0
     flips = int((result.argmax(axis=0) != whole.argmax(axis=0)).sum())
-    return {
-        "largest_difference_std": float(np.abs(result - whole).max()) / spread,
-        "flipped_labels": flips,
-        "flipped_per_mpx": round(flips / whole[0].size * 1e6, 1),
-    }
+    largest, per_mpx = float(np.abs(result - whole).max()) / spread, round(flips / whole[0].size * 1e6, 1)
+    return Difference(tiling, largest, flips, per_mpx)
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(found: ProveRecord) -> str:
     """Return the findings as a table for people."""
     lines = [f"{'difference (std)':>17} {'flips per Mpx':>14}  tiling"]
-    for row in [*found["rows"], found["paper_step"]]:
-        lines.append(f"{row['largest_difference_std']:>17.3g} {row['flipped_per_mpx']:>14,.1f}  {row['tiling']}")
-    words = "seamless: every tiling equals one whole pass within the tolerance" if found["seamless"] else "NOT seamless"
-    return "\n".join([*lines, f"{words} (tolerance {found['tolerance_std']:g} std, {found['compute']['device']})"])
+    for row in [*found.rows, found.paper_step]:
+        lines.append(f"{row.largest_difference_std:>17.3g} {row.flipped_per_mpx:>14,.1f}  {row.tiling}")
+    words = "seamless: every tiling equals one whole pass within the tolerance" if found.seamless else "NOT seamless"
+    return "\n".join([*lines, f"{words} (tolerance {found.tolerance_std:g} std, {found.compute.device})"])

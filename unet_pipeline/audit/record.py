@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.model.card import ModelCard, is_card, parse_card
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     BENCHMARKS,
@@ -28,23 +29,14 @@ from unet_pipeline.records.layout import (
     VOUCHING,
     WEIGHTS,
 )
-from unet_pipeline.records.provenance import told, untold
+from unet_pipeline.records.provenance import Provenance, told, untold
 from unet_pipeline.records.record import again, read_json
-from unet_pipeline.records.record_shapes import SHAPES, misfit
+from unet_pipeline.records.score_records import ProveRecord
+from unet_pipeline.records.stack_records import IngestRecord
+from unet_pipeline.records.steps import Record, any_record
+from unet_pipeline.records.volume_records import PredictRecord
 
 State = Literal["as recorded", "changed", "missing"]
-
-VERBS = {
-    "fingerprints": "ingest",
-    "sigma_px": "weigh",
-    "architecture": "train",
-    "coverage": "stitch",
-    "instances": "evaluate",
-    "seamless": "prove",
-    "shards": "predict",
-    "plan": "tile",
-}
-"""Key by which the record of each verb is known; the first that is there counts."""
 
 KNOWN = "a record (JSON), a store, a stack's folder, a model folder, results/, or a file that lies in them"
 
@@ -72,33 +64,54 @@ class Origin:
 
     Attributes:
         record: its path.
-        verb: the step that wrote it.
-        name: the stack, with the number of the region; "model" for a model, "fold 0" for one of a cross-validation.
-        made: its provenance; empty for a model that was made without this pipeline.
-        compute: device, threads and precision of a step that runs the network; else empty.
-        facts: the whole record.
+        content: what it says.
+        made: its provenance; None of a model that was made without this pipeline.
         inputs: the records it was made from.
     """
 
     record: Path
-    verb: str
-    name: str
-    made: dict[str, Any]
-    compute: dict[str, Any]
-    facts: dict[str, Any]
+    content: Record | ModelCard
+    made: Provenance | None
     inputs: tuple[Input, ...]
+
+    @property
+    def verb(self) -> str:
+        """The step that wrote it."""
+        return self.content.step
+
+    @property
+    def name(self) -> str:
+        """The stack, with the number of the region; "model" of a model, "fold 0" of one of a cross-validation."""
+        if isinstance(self.content, ModelCard):
+            fold = self.content.training.get("fold")
+            return "model" if fold is None else f"fold {fold}"
+        region = f" {self.content.region}" if isinstance(self.content, PredictRecord) else ""
+        return f"{self.content.stack}{region}"
+
+    @property
+    def config(self) -> dict[str, dict[str, Any]]:
+        """The sections of the configuration that the step was told, and of ingest its row as "source"."""
+        return self.made.config if self.made else {}
+
+    @property
+    def compute(self) -> dict[str, Any]:
+        """Device, threads and precision of a step that runs the network; else empty."""
+        if isinstance(self.content, ModelCard):
+            training = self.content.training
+            return {key: training[key] for key in ("device", "threads") if key in training}
+        return asdict(self.content.compute) if isinstance(self.content, PredictRecord | ProveRecord) else {}
 
     @property
     def sources(self) -> dict[str, str]:
         """Fingerprints of the source files of an ingested stack, by "image" and "labels"; else empty."""
-        prints = self.facts.get("fingerprints") if self.verb == "ingest" else None
-        return {name: value for name, value in (prints or {}).items() if value}
+        if not isinstance(self.content, IngestRecord):
+            return {}
+        return {name: value for name, value in asdict(self.content.fingerprints).items() if value}
 
     @property
     def seed(self) -> int | None:
         """Seed of a training; None of any other step, which draws nothing at random."""
-        train = self.made.get("config", {}).get("train", {}) if self.verb == "train" else {}
-        return train.get("seed") if isinstance(train, dict) else None
+        return self.config.get("train", {}).get("seed") if self.verb == "train" else None
 
 
 def trace(result: Path) -> list[Origin]:
@@ -181,29 +194,15 @@ def read_origin(path: Path) -> Origin:
 
     Raises:
         PipelineError: if it is damaged, or no record of this pipeline.
+        EarlierVersion: if an earlier version wrote it.
     """
-    facts = read_json(path)
-    verb = next((verb for key, verb in VERBS.items() if key in facts), None)
-    if verb is None:
-        raise PipelineError(path, "a record of the pipeline", f"keys {sorted(facts)[:6]}", fix="name another file")
-    if verb in SHAPES and (wrong := misfit(facts, SHAPES[verb])):
-        raise PipelineError(f"{path}: {wrong[0] or verb}", f"what {verb} writes", wrong[1], fix=again(path))
-    trained = facts.get("training") if verb == "train" else None
-    if isinstance(trained, dict) and "members" in trained:
-        verb = "ensemble"
-    made = (trained if isinstance(trained, dict) else facts).get("provenance")
-    made = made if isinstance(made, dict) else {}
-    compute = facts.get("compute", {})
-    if isinstance(trained, dict):
-        compute = {key: trained[key] for key in ("device", "threads") if key in trained}
-    region = f" {facts['region']}" if verb == "predict" else ""
-    model = f"fold {trained['fold']}" if isinstance(trained, dict) and "fold" in trained else "model"
-    name = model if verb in ("train", "ensemble") else f"{facts.get('stack', '?')}{region}"
-    return Origin(path, verb, name, made, compute, facts, tuple(_inputs(path, made)))
+    content = parse_card(facts, path) if is_card(facts := read_json(path, fix=again(path))) else any_record(path, facts)
+    made = content.made(path) if isinstance(content, ModelCard) else content.provenance
+    return Origin(path, content, made, tuple(_inputs(path, made)) if made else ())
 
 
-def _inputs(record: Path, made: dict[str, Any]) -> Iterator[Input]:
-    for name, checksum in made.get("inputs", {}).items():
+def _inputs(record: Path, made: Provenance) -> Iterator[Input]:
+    for name, checksum in made.inputs.items():
         places = [path for path in _places(name, record) if path.is_file()]
         same = next((path for path in places if sha256_file(path) == checksum), None)
         found = same or next(iter(places), None)
@@ -232,11 +231,11 @@ def describe(origins: Sequence[Origin]) -> str:
 
 def _made(origin: Origin) -> dict[str, str]:
     made = origin.made
-    names = {"unet_pipeline": "unet_pipeline", "commit": "commit", "python": "Python", "machine": "machine"}
-    found = {label: str(made[key]) for key, label in names.items() if key in made}
-    if packages := made.get("packages"):
-        found["packages"] = ", ".join(f"{name} {version}" for name, version in packages.items())
-    return found
+    if made is None:
+        return {}
+    found = {"unet_pipeline": made.unet_pipeline, "commit": made.commit, "Python": made.python, "machine": made.machine}
+    packages = ", ".join(f"{name} {version}" for name, version in made.packages.items())
+    return found | ({"packages": packages} if packages else {})
 
 
 def _shared(origins: Sequence[Origin]) -> dict[str, str]:
@@ -246,16 +245,16 @@ def _shared(origins: Sequence[Origin]) -> dict[str, str]:
 
 def _own(origin: Origin) -> dict[str, str]:
     rows = {} if origin.made else {"made": "elsewhere: the record does not say how"}
-    if origin.made.get("command"):
-        rows["command"] = " ".join(map(str, origin.made["command"]))
+    if origin.made and origin.made.command:
+        rows["command"] = " ".join(origin.made.command)
     if origin.compute:
         rows["compute"] = ", ".join(f"{key} {value}" for key, value in origin.compute.items())
     if origin.seed is not None:
         rows["seed"] = str(origin.seed)
     for name, value in origin.sources.items():
-        rows[f"{name} file"] = f"{origin.made.get('config', {}).get('source', {}).get(name, '?')}, fingerprint {value}"
-    for section, values in origin.made.get("config", {}).items():
-        if section != "source" and isinstance(values, dict):
+        rows[f"{name} file"] = f"{origin.config.get('source', {}).get(name, '?')}, fingerprint {value}"
+    for section, values in origin.config.items():
+        if section != "source":
             rows[section] = ", ".join(f"{key} {value}" for key, value in values.items())
     return rows
 
@@ -274,7 +273,7 @@ def to_json(origins: Sequence[Origin]) -> list[dict[str, Any]]:
                 {"name": one.name, "sha256": one.sha256, "path": one.path and told(one.path), "state": one.state}
                 for one in origin.inputs
             ],
-            "provenance": origin.made,
+            "provenance": asdict(origin.made) if origin.made else {},
         }
         for origin in origins
     ]

@@ -15,6 +15,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import damaged, read_list
+from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     CARD_FILE,
@@ -24,13 +25,15 @@ from unet_pipeline.records.layout import (
     HISTORY_FILE,
     PLAIN,
     PLANES_FILE,
-    STITCH_FILE,
     STORES,
     TILES_FILE,
     WEIGHTS_FILE,
     list_path,
 )
-from unet_pipeline.records.record import again, read_json
+from unet_pipeline.records.score_records import EvaluateRecord
+from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
+from unet_pipeline.records.steps import EarlierVersion, open_any
+from unet_pipeline.records.volume_records import StitchRecord, TileRecord
 
 Tell = Callable[[str], None]
 Sums = dict[Path, str]
@@ -68,6 +71,7 @@ def verify(results: Path, tell: Tell) -> Tally:
 
     Raises:
         PipelineError: if there is nothing to verify, or something is not what was written.
+        EarlierVersion: at the first record of an earlier version, which is not damage.
     """
     tally = Tally(tell)
     inside = sorted(path for path in [*results.glob("*"), *results.glob(f"{FOLDS}/*")] if path.is_dir())
@@ -90,30 +94,26 @@ def _known(folder: Path) -> bool:
 
 def _verify_stack(folder: Path, tally: Tally) -> None:
     stack_plan, known = _verify_regions(folder, tally)
-    for name, products in STORES.items():
-        record = folder / name
-        if record.exists():
-            owner = stack_plan.owner if stack_plan and name == STITCH_FILE else lambda file: None
-            _verify_listed(record, [folder / product for product in products], known, owner, tally)
-    for name in PLAIN:
-        if (folder / name).exists():
-            with _counted(tally, folder / name):
-                facts = read_json(folder / name, fix=again(folder / name))
-                if "confusion_sha256" in facts:
-                    _check_file(folder / CONFUSION_FILE, str(facts["confusion_sha256"]), folder / name, tally)
+    for name in (*STORES, *PLAIN):
+        path = folder / name
+        if path.exists():
+            with _counted(tally, path):
+                record = open_any(path)
+                if isinstance(record, EvaluateRecord):
+                    _check_file(folder / CONFUSION_FILE, record.confusion_sha256, path, tally)
+                elif isinstance(record, IngestRecord | WeighRecord | TileRecord | StitchRecord):
+                    owner = stack_plan.owner if stack_plan and isinstance(record, StitchRecord) else lambda file: None
+                    _verify_listed(path, record.files, known, owner, tally)
 
 
-def _verify_listed(
-    record: Path, products: list[Path], known: Sums, owner: Callable[[Path], Path | None], tally: Tally
-) -> None:
-    before = tally.faults
-    with _counted(tally, record):
-        listed = read_list(record, read_json(record, fix=again(record)), again(record))
-        for file, got in damaged(listed, [path for path in products if path.exists()], known):
-            tally.fault(_fault(file, got, record, owner(file) or record))
-        tally.files |= {list_path(record), *listed}
-        if tally.faults == before:
-            tally.tell(f"ok {record}: {len(listed)} files")
+def _verify_listed(record: Path, files: Files, known: Sums, owner: Callable[[Path], Path | None], tally: Tally) -> None:
+    before, listed = tally.faults, read_list(record, files)
+    products = [record.parent / product for product in STORES.get(record.name, ())]
+    for file, got in damaged(listed, [path for path in products if path.exists()], known):
+        tally.fault(_fault(file, got, record, owner(file) or record))
+    tally.files |= {list_path(record), *listed}
+    if tally.faults == before:
+        tally.tell(f"ok {record}: {len(listed)} files")
 
 
 def _verify_regions(folder: Path, tally: Tally) -> tuple[StackPlan | None, Sums]:
@@ -170,5 +170,7 @@ def _counted(tally: Tally, record: Path) -> Iterator[None]:
     tally.files.add(record)
     try:
         yield
+    except EarlierVersion:
+        raise
     except PipelineError as error:
         tally.fault(error)

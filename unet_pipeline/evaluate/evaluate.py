@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from unet_pipeline.audit.coverage import check_stitched
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.overlaps import OverlapTable
@@ -25,13 +26,15 @@ from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_bytes, write_text
 from unet_pipeline.records.layout import CLASSES, CONFUSION_FILE, INSTANCES
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.score_records import EvaluateRecord
+from unet_pipeline.records.steps import open_record
+from unet_pipeline.records.volume_records import StitchRecord
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""
 
 
-def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
+def evaluate(stitched: Path, config: Config, output: Path) -> EvaluateRecord:
     """Score a stack and write `metrics.json`, and beside it the confusion of classes as `confusion.csv`.
 
     Args:
@@ -40,21 +43,22 @@ def evaluate(stitched: Path, config: Config, output: Path) -> dict[str, Any]:
         output: `results/{stack}/metrics.json`.
 
     Returns:
-        stack; instances (seg, objects, matched, found, v_rand, v_info, ap); classes; pixels, with the scores over all
-        classes; confusion, px, reference class by row and result class by column; isbi or null; sum of the CSV.
+        The record as it was written.
 
     Raises:
         PipelineError: not a record of stitch, a volume that is not what it vouches for, or a stack without reference.
     """
-    facts = open_record(stitched, "stitch")
-    stack_plan = StackPlan.open(stitched.parent / facts["tiles"])
+    volume = open_record(stitched, StitchRecord)
+    stack_plan = StackPlan.open(stitched.parent / volume.tiles)
     table = output.with_name(CONFUSION_FILE)
     with claim(output, table) as mine:
-        check_stitched(stitched, facts, stack_plan)
-        record = _scored(stack_plan, stitched, facts, config)
-        text = confusion_csv(np.array(record["confusion"]), stack_plan.classes)
+        check_stitched(stitched, volume, stack_plan)
+        scored = scores(_compared(stack_plan, volume.connect == "volume"), config.evaluate.isbi)
+        text = confusion_csv(np.array(scored["confusion"]), stack_plan.classes)
         write_text(table, text, mine.check)
-        record["confusion_sha256"] = sha256_bytes(text.encode())
+        made_by = provenance(sections_of(config, "evaluate"), [stitched])
+        facts = {"stack": stack_plan.stack.name, **scored, "provenance": asdict(made_by)}
+        record = build(EvaluateRecord, facts | {"confusion_sha256": sha256_bytes(text.encode())}, str(output))
         mine.write(record)
     return record
 
@@ -113,23 +117,18 @@ def scores(compared: Compared, isbi: bool) -> dict[str, Any]:
     }
 
 
-def _scored(stack_plan: StackPlan, stitched: Path, facts: dict[str, Any], config: Config) -> dict[str, Any]:
+def _compared(stack_plan: StackPlan, in_volume: bool) -> Compared:
     stack = stack_plan.stack
-    compared = Compared(
+    return Compared(
         name=stack.name,
         class_names=stack_plan.classes,
-        in_volume=facts["provenance"]["config"]["stitch"]["connect"] == "volume",
+        in_volume=in_volume,
         reference_classes=stack.reference(CLASSES),
         reference_instances=stack.reference(INSTANCES),
         classes=stack_plan.labels(CLASSES),
         instances=stack_plan.labels(INSTANCES),
         probabilities=stack_plan.probabilities(),
     )
-    return {
-        "stack": stack.name,
-        **scores(compared, config.evaluate.isbi),
-        "provenance": provenance(sections_of(config, "evaluate"), [stitched]),
-    }
 
 
 def _overlaps(compared: Compared) -> tuple[OverlapTable, npt.NDArray[np.int64]]:

@@ -29,8 +29,9 @@ from unet_pipeline.records.layout import (
     list_path,
 )
 from unet_pipeline.records.provenance import untold
-from unet_pipeline.records.record import read_json
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.stack_records import IngestRecord
+from unet_pipeline.records.steps import open_record
+from unet_pipeline.records.volume_records import TileRecord
 from unet_pipeline.stacks.ingest import Source, ingest, open_image
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stitch.stitch import stitch
@@ -103,9 +104,9 @@ def _check_folder(source: Source, folder: Path) -> None:
         raise PipelineError(folder, "a new or empty folder, or an earlier result of this image", strange[0], fix=fix)
     record = folder / INGEST_FILE
     if record.exists():
-        facts = open_record(record, "ingest")
-        held = facts["image"]["source"]
-        if facts["labels"] is not None or Path(os.path.normpath(Path.cwd() / source.image)) not in untold(held, record):
+        ingested = open_record(record, IngestRecord)
+        held = ingested.image.source
+        if ingested.labels is not None or Path(os.path.normpath(Path.cwd() / source.image)) not in untold(held, record):
             raise PipelineError(folder, f"results of {source.image}", f"those of {held}", fix=fix)
 
 
@@ -117,9 +118,9 @@ def _of_a_job(name: str) -> bool:
 def _drop_stale(record: Path, tiles: Path) -> None:
     """Remove shards that were predicted from an image other than that of `record`; they must not pass for finished."""
     try:
-        made_from = read_json(tiles)["provenance"]["inputs"].values()
-    except (PipelineError, KeyError, AttributeError):
-        made_from = ()
-    if sha256_file(record) not in made_from:
+        made_from = open_record(tiles, TileRecord).provenance.inputs
+    except PipelineError:
+        made_from = {}
+    if sha256_file(record) not in made_from.values():
         for name in (REGIONS, SEGMENTATION):
             shutil.rmtree(record.with_name(name), ignore_errors=True)

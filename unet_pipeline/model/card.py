@@ -21,7 +21,9 @@ from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.records.files import Check, unclaimed
 from unet_pipeline.records.layout import CARD_FILE
+from unet_pipeline.records.provenance import Provenance
 from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.records.stack_records import Statistics
 
 T = TypeVar("T")
 Activation = Literal["softmax", "sigmoid"]
@@ -104,11 +106,25 @@ class ModelCard:
     weights_sha256: str = ""
 
     @property
+    def step(self) -> str:
+        """The step that wrote it: "train", or "ensemble" for the mean of several networks."""
+        return "ensemble" if self.architecture.members > 1 else "train"
+
+    def made(self, where: object) -> Provenance | None:
+        """Return what made it; None for a model that was made without this pipeline.
+
+        Raises:
+            PipelineError: if its training record says something else; names `where`, its file.
+        """
+        made = self.training.get("provenance")
+        return None if made is None else build(Provenance, made, f"{where}: training.provenance")
+
+    @property
     def geometry(self) -> Geometry:
         """Size arithmetic of the network."""
         return geometry(self.architecture)
 
-    def normaliser_of(self, statistics: Mapping[str, Any], dtype: npt.DTypeLike) -> Normaliser:
+    def normaliser_of(self, statistics: Statistics, dtype: npt.DTypeLike) -> Normaliser:
         """Return the normaliser for a stack: the model's own, or from the stack's statistics (see `normalise`)."""
         return self.normaliser or from_statistics(self.normalise, statistics, dtype)
 
@@ -139,6 +155,7 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """Return the plain values of `model.json`."""
         return {
+            "step": self.step,
             "format": FORMAT,
             "architecture": asdict(self.architecture),
             "classes": list(self.classes),
@@ -158,7 +175,16 @@ def read_card(folder: Path) -> ModelCard:
         PipelineError: if the file is missing, is not JSON, or does not describe a model.
     """
     path = folder / CARD_FILE
-    value = read_json(path, fix=FIX)
+    return parse_card(read_json(path, fix=FIX), path)
+
+
+def is_card(value: Mapping[str, Any]) -> bool:
+    """Return whether what was read from a file means to be a card: cards name their format, records do not."""
+    return "format" in value
+
+
+def parse_card(value: Mapping[str, Any], path: Path) -> ModelCard:
+    """Return the card that was read from a file; raises as `read_card`."""
     if value.get("format") != FORMAT:
         raise PipelineError(f"{path}: format", repr(FORMAT), repr(value.get("format")), fix=FIX)
     names = {"format", "geometry", *(f.name for f in fields(ModelCard))}
@@ -214,6 +240,8 @@ def _check(card: ModelCard, value: Mapping[str, Any], path: Path) -> None:
         raise PipelineError(f"{path}: normaliser", f"{channels} channels", len(card.normaliser.offset), fix=FIX)
     if card.activation not in get_args(Activation):
         raise PipelineError(f"{path}: activation", " or ".join(get_args(Activation)), repr(card.activation), fix=FIX)
+    if value.get("step", card.step) != card.step:  # cards of before 0.2 do not name their step
+        raise PipelineError(f"{path}: step", card.step, value["step"], fix=FIX)
     if value["geometry"] != asdict(card.geometry):
         raise PipelineError(f"{path}: geometry", f"{asdict(card.geometry)}", value["geometry"], fix=FIX)
     if not isinstance(card.training, Mapping) or not isinstance(card.weights_sha256, str):

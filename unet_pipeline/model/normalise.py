@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.records.stack_records import Statistics
 from unet_pipeline.stacks.statistics import QUANTILES as LEVELS
 
 BISECTIONS = 64
@@ -79,7 +80,7 @@ class Normaliser:
         return cls(offset, scale)
 
 
-def from_statistics(options: Normalise, statistics: Mapping[str, Any], dtype: npt.DTypeLike) -> Normaliser:
+def from_statistics(options: Normalise, statistics: Statistics, dtype: npt.DTypeLike) -> Normaliser:
     """Return the normaliser of a stack, or of a model from merged statistics.
 
     A channel whose percentiles coincide (a dark image with few bright spots) is spread between its minimum and maximum
@@ -87,8 +88,7 @@ def from_statistics(options: Normalise, statistics: Mapping[str, Any], dtype: np
 
     Args:
         options: section `normalise` of the configuration.
-        statistics: {"min", "max", "mean", "std": [per channel], "pixels": int, "quantiles": [[1001 grey values at the
-            percentiles 0.0, 0.1, ... 100.0] per channel]}, as ingest writes.
+        statistics: of the grey values, as ingest writes.
         dtype: data type of the image; matters to method "range" alone.
 
     Raises:
@@ -100,36 +100,36 @@ def from_statistics(options: Normalise, statistics: Mapping[str, Any], dtype: np
     return methods[options.method](options, statistics)
 
 
-def _percentile(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:
-    quantiles = np.asarray(statistics["quantiles"], dtype=np.float64)
+def _percentile(options: Normalise, statistics: Statistics) -> Normaliser:
+    quantiles = np.asarray(statistics.quantiles, dtype=np.float64)
     low = np.array([np.interp(options.low, LEVELS, channel) for channel in quantiles])
     high = np.array([np.interp(options.high, LEVELS, channel) for channel in quantiles])
-    smallest, largest = np.asarray(statistics["min"], np.float64), np.asarray(statistics["max"], np.float64)
+    smallest, largest = np.asarray(statistics.min, np.float64), np.asarray(statistics.max, np.float64)
     flat = high <= low
     return _between(np.where(flat, smallest, low), np.where(flat, largest, high))
 
 
-def _zscore(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:
-    mean = np.asarray(statistics["mean"], np.float64)
-    return _between(mean, mean + np.asarray(statistics["std"], np.float64))
+def _zscore(options: Normalise, statistics: Statistics) -> Normaliser:
+    mean = np.asarray(statistics.mean, np.float64)
+    return _between(mean, mean + np.asarray(statistics.std, np.float64))
 
 
-def _fixed(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:
-    channels = len(statistics["min"])
+def _fixed(options: Normalise, statistics: Statistics) -> Normaliser:
+    channels = len(statistics.min)
     return _between(np.full(channels, options.black), np.full(channels, options.white))
 
 
-def _none(options: Normalise, statistics: Mapping[str, Any]) -> Normaliser:
-    channels = len(statistics["min"])
+def _none(options: Normalise, statistics: Statistics) -> Normaliser:
+    channels = len(statistics.min)
     return Normaliser((0.0,) * channels, (1.0,) * channels)
 
 
-def _range(statistics: Mapping[str, Any], dtype: np.dtype[Any]) -> Normaliser:
-    channels = len(statistics["min"])
+def _range(statistics: Statistics, dtype: np.dtype[Any]) -> Normaliser:
+    channels = len(statistics.min)
     if dtype.kind in "ui":
         limits = np.iinfo(dtype)
         return _between(np.full(channels, float(limits.min)), np.full(channels, float(limits.max)))
-    low, high = min(statistics["min"]), max(statistics["max"])
+    low, high = min(statistics.min), max(statistics.max)
     if low < 0 or high > 1:
         raise PipelineError(
             "normalise.method", "values in 0..1 for range with a floating image", f"{low:g}..{high:g}",
@@ -146,7 +146,7 @@ def _between(zero: npt.NDArray[np.float64], one: npt.NDArray[np.float64]) -> Nor
     return Normaliser(tuple(zero.tolist()), tuple(scale.tolist()))
 
 
-def merge(statistics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merge(statistics: Sequence[Statistics]) -> Statistics:
     """Merge the statistics of several stacks as if all their pixels were one image (scope "model").
 
     Minimum, maximum, mean and standard deviation are exact. The quantile function of a stack is taken as linear between
@@ -154,40 +154,40 @@ def merge(statistics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     F = sum(n_i F_i) / sum(n_i), and is inverted by bisection at the same 1001 percentiles.
 
     Args:
-        statistics: one mapping per stack, as ingest writes; see `from_statistics`.
+        statistics: of each stack, as ingest writes.
 
     Raises:
         PipelineError: if there are none, or the numbers of channels differ.
     """
-    channels = {len(one["min"]) for one in statistics}
+    channels = {len(one.min) for one in statistics}
     if len(channels) != 1:
         raise PipelineError(
             "normalise.scope", "training stacks with the same number of channels", sorted(channels) or "no stack"
         )
     if len(statistics) == 1:
-        return dict(statistics[0])
-    pixels = np.array([one["pixels"] for one in statistics], dtype=np.float64)
+        return statistics[0]
+    pixels = np.array([one.pixels for one in statistics], dtype=np.float64)
     mean, variance = _moments(statistics, pixels)
     quantiles = [
-        _merged_quantiles([np.asarray(one["quantiles"][channel], np.float64) for one in statistics], pixels)
+        _merged_quantiles([np.asarray(one.quantiles[channel], np.float64) for one in statistics], pixels)
         for channel in range(channels.pop())
     ]
-    return {
-        "min": np.min([one["min"] for one in statistics], axis=0).tolist(),
-        "max": np.max([one["max"] for one in statistics], axis=0).tolist(),
-        "mean": mean.tolist(),
-        "std": np.sqrt(variance).tolist(),
-        "pixels": int(sum(one["pixels"] for one in statistics)),
-        "quantiles": [channel.tolist() for channel in quantiles],
-    }
+    return Statistics(
+        min=tuple(np.min([one.min for one in statistics], axis=0).tolist()),
+        max=tuple(np.max([one.max for one in statistics], axis=0).tolist()),
+        mean=tuple(mean.tolist()),
+        std=tuple(np.sqrt(variance).tolist()),
+        pixels=sum(one.pixels for one in statistics),
+        quantiles=tuple(tuple(channel.tolist()) for channel in quantiles),
+    )
 
 
 def _moments(
-    statistics: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.float64]
+    statistics: Sequence[Statistics], pixels: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     share = (pixels / pixels.sum())[:, None]
-    means = np.array([one["mean"] for one in statistics], dtype=np.float64)
-    stds = np.array([one["std"] for one in statistics], dtype=np.float64)
+    means = np.array([one.mean for one in statistics], dtype=np.float64)
+    stds = np.array([one.std for one in statistics], dtype=np.float64)
     mean = (share * means).sum(axis=0)
     return mean, (share * (stds**2 + (means - mean) ** 2)).sum(axis=0)
 

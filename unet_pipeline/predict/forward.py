@@ -20,6 +20,7 @@ from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.device import PRECISIONS, Compiled, autocast, choose_device, usable_precision
 from unet_pipeline.model.models import load_model
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.stacks.stack import Stack
 
 SMALL_PX = 300 * 300
@@ -67,7 +68,7 @@ class Forward:
         card.check_image(stack.channels, f"stack {stack.name}")
         check_mirror(card.geometry, options.mirror)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        normaliser = card.normaliser_of(stack.facts["statistics"], stack.dtype)
+        normaliser = card.normaliser_of(stack.ingested.statistics, stack.dtype)
         parts = network.members if isinstance(network, Ensemble) else ()
         whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
         run = whole, card, normaliser, device, precision
@@ -80,7 +81,7 @@ class Forward:
             PipelineError: if the model is no ensemble of the folds of this stack.
         """
         held_out = [
-            [place for place in one.get("held_out", ()) if place.get("id") == stack.facts["id"]]
+            [place for place in one.get("held_out", ()) if place.get("id") == stack.ingested.id]
             for one in self.card.training.get("members", ())
         ]
         if len(held_out) != len(self.members) or not any(held_out):
@@ -146,8 +147,8 @@ def _told_out_of_memory() -> Iterator[None]:
         raise PipelineError("tile.tile_px", "tiles that fit the GPU's memory", error, fix=fix) from error
 
 
-def describe_compute(forward: Forward, compute: Compute) -> dict[str, Any]:
+def describe_compute(forward: Forward, compute: Compute) -> ComputeUsed:
     """Return what the machine did: device, threads, precision, torch."""
     cuda = forward.device.type == "cuda"
     name = torch.cuda.get_device_name(forward.device) if cuda else "cpu"
-    return {"device": name, "threads": compute.threads, "precision": forward.precision, "torch": str(torch.__version__)}
+    return ComputeUsed(name, compute.threads, forward.precision, str(torch.__version__))

@@ -7,18 +7,15 @@ so does one that had finished without Snakemake having seen it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.predict.plan import Shard
 from unet_pipeline.records.claim import Claim
 from unet_pipeline.records.layout import journal_path
-from unet_pipeline.records.record import read_json, write_json
-from unet_pipeline.records.record_shapes import SHAPES, misfit
-
-Entry = dict[str, Any]
-SHAPE = {"key": str, "shards": SHAPES["predict"]["shards"]}
+from unet_pipeline.records.record import write_record
+from unet_pipeline.records.steps import open_record
+from unet_pipeline.records.volume_records import Finished, ShardWritten
 
 
 class Journal:
@@ -34,31 +31,29 @@ class Journal:
         self._claim, self._key, self._path = claim, key, journal_path(claim.output)
         self._entries = self._read()
 
-    def _read(self) -> dict[int, Entry]:
+    def _read(self) -> dict[int, ShardWritten]:
         try:
-            facts = read_json(self._path)
+            noted = open_record(self._path, Finished)
         except PipelineError:
             return {}
-        if facts.get("key") != self._key or misfit(facts, SHAPE):
-            return {}
-        return {entry["shard"]: entry for entry in facts["shards"]}
+        return {entry.shard: entry for entry in noted.shards} if noted.key == self._key else {}
 
-    def finished(self, number: int, shard: Shard, arrays: Mapping[str, PlaneArray]) -> Entry | None:
+    def finished(self, number: int, shard: Shard, arrays: Mapping[str, PlaneArray]) -> ShardWritten | None:
         """Return the entry of a shard whose files still are what was written, else None."""
         entry = self._entries.get(number)
         place = shard.plane, shard.rows.start, shard.columns.start
-        same = entry and all(array.shard_sha256(*place) == entry[name] for name, array in arrays.items())
+        same = entry and all(array.shard_sha256(*place) == getattr(entry, name) for name, array in arrays.items())
         return entry if same else None
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: ShardWritten) -> None:
         """Note a shard that was written.
 
         Args:
-            entry: its number as "shard", and the SHA-256 of its file by the name of each array.
+            entry: its number and the SHA-256 of its files.
 
         Raises:
             PipelineError: if another job has taken over, or the disk is full.
         """
-        self._entries[entry["shard"]] = entry
-        facts = {"key": self._key, "shards": list(self._entries.values())}
-        write_json(self._path, facts, self._claim.check)
+        self._entries[entry.shard] = entry
+        noted = Finished(key=self._key, shards=tuple(self._entries.values()))
+        write_record(self._path, noted, self._claim.check)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 
 from unet_pipeline import __version__
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
@@ -41,13 +42,14 @@ from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CARD_FILE, CLASSES, journal_path
 from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
 
 Array = npt.NDArray[Any]
 STORED = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
 """Number formats of stored probabilities."""
 
 
-def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, output: Path) -> dict[str, Any]:
+def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, output: Path) -> PredictRecord:
     """Predict one region and write its record.
 
     Args:
@@ -67,27 +69,27 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     made_by = stack_plan.work(forward.card, config.predict)
     compute = describe_compute(forward, config.compute)
     with claim(output, journal_path(output)) as mine:
-        journal = Journal(mine, digest([made_by, region, compute, __version__]))
+        journal = Journal(mine, digest([made_by, region, asdict(compute), __version__]))
         written = _predict_region(stack_plan, region, forward, config, journal, mine.check)
-        record = {
-            "stack": stack_plan.stack.name,
-            "plan": stack_plan.digest,
-            "region": region,
-            "model": forward.card.weights_sha256,
-            "made_by": made_by,
-            "shards": written,
-            "tiles": plan.tile_count(numbers),
-            "tiles_skipped": sum(entry.get("tiles_skipped", 0) for entry in written),
-            "compute": compute,
-            "provenance": provenance(sections_of(config, "predict"), [stack_plan.record, model / CARD_FILE]),
-        }
+        record = PredictRecord(
+            stack=stack_plan.stack.name,
+            plan=stack_plan.digest,
+            region=region,
+            model=forward.card.weights_sha256,
+            made_by=made_by,
+            shards=written,
+            tiles=plan.tile_count(numbers),
+            tiles_skipped=sum(entry.tiles_skipped for entry in written),
+            compute=compute,
+            provenance=provenance(sections_of(config, "predict"), [stack_plan.record, model / CARD_FILE]),
+        )
         mine.write(record)
     return record
 
 
 def _predict_region(
     stack_plan: StackPlan, region: int, forward: Forward, config: Config, journal: Journal, check: Check
-) -> list[dict[str, Any]]:
+) -> tuple[ShardWritten, ...]:
     """Write the shards that are not yet finished; return what the record says of all."""
     plan, numbers, found = stack_plan.plan, stack_plan.plan.region(region), ""
     probabilities, classes = stack_plan.probabilities(True, check), stack_plan.labels(CLASSES, True, check)
@@ -95,9 +97,9 @@ def _predict_region(
     done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), arrays))}
 
     def write(number: int, values: Values) -> None:
-        done[number] = {"shard": number} | _write(arrays, plan.shard_at(number), values.arrays())
-        if values.empty is not None:
-            done[number]["tiles_skipped"] = _count_empty(stack_plan.plan, plan.shard_at(number), values.empty)
+        sums = _write(arrays, plan.shard_at(number), values.arrays())
+        skipped = 0 if values.empty is None else _count_empty(stack_plan.plan, plan.shard_at(number), values.empty)
+        done[number] = build(ShardWritten, {"shard": number, **sums, "tiles_skipped": skipped}, f"shard {number}")
         journal.add(done[number])
 
     missing = [n for n in numbers if n not in done]
@@ -117,7 +119,7 @@ def _predict_region(
                 network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
                 options = probabilities.dtype, config.predict.batch, progress.advance, empty
                 write_soon(number, predict_shard(window, plan, shard, network, *options))
-    return [done[number] for number in numbers]
+    return tuple(done[number] for number in numbers)
 
 
 def look_at_shard(

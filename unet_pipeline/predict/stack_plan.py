@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unet_pipeline.config.sections import Predict
@@ -15,7 +15,8 @@ from unet_pipeline.predict.plan import Plan
 from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import CLASSES, SEGMENTATION, STITCH_FILE, region_path
 from unet_pipeline.records.record import again
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.steps import open_record
+from unet_pipeline.records.volume_records import TileRecord
 from unet_pipeline.stacks.stack import Stack
 
 
@@ -48,17 +49,15 @@ class StackPlan:
         Raises:
             PipelineError: if the record is missing or is not one of tile's.
         """
-        facts = open_record(record, "tile")
-        stack, stored = Stack.open(record.parent / facts["ingest"]), facts["plan"]
-        shape, keep, shard = (tuple(stored[name]) for name in ("shape", "keep", "shard"))
-        if shape != stack.grid.shape:
+        tiled = open_record(record, TileRecord)
+        stack, stored = Stack.open(record.parent / tiled.ingest), tiled.plan
+        if stored.shape != stack.grid.shape:
             expected = f"a plan of {stack.grid.shape} planes, rows and columns, as {stack.record} has"
-            raise PipelineError(record, expected, shape, fix=again(record))
-        geometry = Geometry(**{field.name: stored["geometry"][field.name] for field in fields(Geometry)})
-        planned = Plan(shape, geometry, keep, shard, stored["regions"])
-        return cls(
-            record, stack, planned, tuple(facts["classes"]), facts["digest"], facts["auto"], facts["out_of_fold"]
-        )
+            raise PipelineError(record, expected, stored.shape, fix=again(record))
+        read = stored.geometry
+        geometry = Geometry(read.stride, read.before, read.after, read.lost, read.crop_px, read.whole_plane)
+        planned = Plan(stored.shape, geometry, stored.keep, stored.shard, stored.regions)
+        return cls(record, stack, planned, tiled.classes, tiled.digest, tiled.auto, tiled.out_of_fold)
 
     @property
     def store(self) -> Path:

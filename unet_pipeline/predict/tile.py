@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -24,9 +24,11 @@ from unet_pipeline.model.card import geometry as geometry_of
 from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.records.checksums import files_below, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
+from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import Check, atomic_path, digest, sha256_file
 from unet_pipeline.records.layout import CLASSES, INSTANCES, SEGMENTATION, list_path
 from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.volume_records import PlanNumbers, TileRecord
 from unet_pipeline.stacks.stack import Stack
 
 LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}
@@ -73,25 +75,25 @@ def tile(
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
     facts |= {"out_of_fold": True} if out_of_fold else {}
     key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
-    record = {
-        "stack": stack.name,
-        "ingest": stack.record.name,
-        "plan": asdict(planned),
-        "auto": tile_px == "auto",
-        "out_of_fold": out_of_fold,
-        "classes": list(config.labels.classes),
-        "digest": key,
-        "tiles": planned.tile_count(range(planned.shard_count)),
-        "provenance": provenance(sections_of(config, "tile"), [stack.record]),
-    }
     store = output.parent / SEGMENTATION
     with claim(output, store, list_path(output)) as mine:
-        files = _create_store(store, output, stack, config, key, mine.check)
-        mine.write({**record, "files": files})
+        record = TileRecord(
+            stack=stack.name,
+            ingest=stack.record.name,
+            plan=build(PlanNumbers, asdict(planned), f"{output}: plan"),
+            auto=tile_px == "auto",
+            out_of_fold=out_of_fold,
+            classes=config.labels.classes,
+            digest=key,
+            tiles=planned.tile_count(range(planned.shard_count)),
+            files=_create_store(store, output, stack, config, key, mine.check),
+            provenance=provenance(sections_of(config, "tile"), [stack.record]),
+        )
+        mine.write(record)
     return text
 
 
-def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: str, check: Check) -> dict[str, Any]:
+def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: str, check: Check) -> Files:
     """Make the empty store; one that already belongs to this plan keeps its shards, and its metadata are mended."""
     channels, dtype = len(config.labels.classes), np.dtype(config.predict.probabilities)
     with replacing(store, check) as partial:

@@ -25,7 +25,9 @@ from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import Check
 from unet_pipeline.records.layout import TILE_SIZE_FILE
-from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.records.record import write_record
+from unet_pipeline.records.steps import open_record
+from unet_pipeline.records.volume_records import TileSize
 
 SIZES_PX = (256, 384, 512, 768, 1024, 1536, 2048)
 LARGEST_ON_GPU_PX = 1024
@@ -72,7 +74,7 @@ def choose_plan(
         trials = Trials(plans, shards, batch, lambda each: _seconds(each, forward, batch), usual)
         chosen = trials.fastest()
         if trials.rates:
-            write_json(memo, {"made_for": made_for, "tile_px": chosen, "px_per_second": trials.rates}, check)
+            write_record(memo, TileSize(made_for=made_for, tile_px=chosen, px_per_second=trials.rates), check)
             rates = ", ".join(f"{px} px {rate / 1e6:.3g} Mpx/s" for px, rate in trials.rates.items())
             found = f"tiles of {chosen} px are the fastest here: {rates}"
     return plans[chosen], found
@@ -187,8 +189,7 @@ def _made_for(stack_plan: StackPlan, forward: Forward, batch: int) -> dict[str, 
 def _remembered(memo: Path, made_for: Mapping[str, Any]) -> int | None:
     """Return the size chosen earlier for the same work, if there is one; an altered note is measured again."""
     try:
-        facts = read_json(memo)
+        known = open_record(memo, TileSize)
     except PipelineError:
         return None
-    chosen = facts.get("tile_px") if facts.get("made_for") == made_for else None
-    return chosen if type(chosen) is int else None
+    return known.tile_px if known.made_for == made_for else None

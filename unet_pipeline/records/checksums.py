@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.parallel import ahead, cores
+from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, unclaimed
 from unet_pipeline.records.layout import list_path
 from unet_pipeline.records.record import again
@@ -19,7 +19,7 @@ from unet_pipeline.records.record import again
 
 def write_list(
     record: Path, products: Sequence[Path], known: Mapping[Path, str] | None = None, check: Check = unclaimed
-) -> dict[str, Any]:
+) -> Files:
     """Write the list of all files below some products, and return what the record says of it.
 
     Args:
@@ -29,7 +29,7 @@ def write_list(
         check: called before the list appears, `claim.Claim.check`.
 
     Returns:
-        name and SHA-256 of the list, number of files and their bytes.
+        What the record says of the list.
 
     Raises:
         PipelineError: if the list cannot be written, or another job has taken over.
@@ -41,7 +41,7 @@ def write_list(
         for file, total in with_sums(files, known):
             lines.write(f"{total}  {file.relative_to(record.parent).as_posix()}\n")
             count, size = count + 1, size + file.stat().st_size
-    return {"list": path.name, "sha256": sha256_file(path), "files": count, "bytes": size}
+    return Files(path.name, sha256_file(path), count, size)
 
 
 def with_sums(files: Iterable[Path], known: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
@@ -54,21 +54,20 @@ def with_sums(files: Iterable[Path], known: Mapping[Path, str]) -> Iterator[tupl
         yield from found
 
 
-def read_list(record: Path, facts: Mapping[str, Any], fix: str) -> dict[Path, str]:
+def read_list(record: Path, files: Files) -> dict[Path, str]:
     """Return the checksum of each file that a record vouches for.
 
     Args:
         record: the record.
-        facts: its content; what `write_list` returned is under "files".
-        fix: what to do where the list is damaged.
+        files: what it says of the list.
 
     Raises:
         PipelineError: if the list is missing, or is not the one the record names.
     """
-    path = list_path(record)
+    path, fix = list_path(record), again(record)
     try:
-        same = sha256_file(path) == facts["files"]["sha256"]
-    except (OSError, KeyError, TypeError) as error:
+        same = sha256_file(path) == files.sha256
+    except OSError as error:
         raise PipelineError(path, f"the list that {record} vouches for", error, fix=fix) from error
     if not same:
         raise PipelineError(path, f"the list that {record} vouches for", "another: it was altered", fix=fix)

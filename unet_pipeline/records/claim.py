@@ -16,14 +16,14 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.files import PARTIAL, Check, partial_name, write_text
-from unet_pipeline.records.record import write_json
+from unet_pipeline.records.record import write_record
 from unet_pipeline.records.run_lock import check_run
 
 PATIENCE_S = 0.5
@@ -79,13 +79,13 @@ class Claim:
         with suppress(OSError):
             lifted.unlink()
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Write the record of the finished work.
+    def write(self, record: Any) -> None:
+        """Write the record of the finished work, a dataclass of `steps`.
 
         Raises:
             PipelineError: if another job has taken over, or the place cannot be written.
         """
-        write_json(self.output, record, self.check)
+        write_record(self.output, record, self.check)
 
     def _holder(self) -> str:
         end = time.monotonic() + PATIENCE_S

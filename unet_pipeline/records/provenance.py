@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,24 +20,54 @@ from unet_pipeline.records.files import digest, sha256_file
 PACKAGES = ("numpy", "scipy", "scikit-image", "tifffile", "zarr", "numba", "torch", "snakemake")
 
 
-def provenance(sections: Mapping[str, object], inputs: Iterable[Path] = ()) -> dict[str, Any]:
+UNKNOWN = "not recorded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What made a product.
+
+    Attributes:
+        unet_pipeline: version of this package.
+        commit: of its code.
+        config: the sections of the configuration that the product depends on, as plain values.
+        config_digest: names them all.
+        inputs: SHA-256 of small input files (records), by their path as `told` gives it.
+        packages: versions of the packages results depend on.
+        python: its version.
+        machine: kind of machine; see `machine`.
+        command: the verb.
+    """
+
+    unet_pipeline: str = UNKNOWN
+    commit: str = UNKNOWN
+    config: dict[str, dict[str, Any]]
+    config_digest: str = UNKNOWN
+    inputs: dict[str, str]
+    packages: dict[str, str]
+    python: str = UNKNOWN
+    machine: str = UNKNOWN
+    command: tuple[str, ...] = ()
+
+
+def provenance(sections: Mapping[str, Any], inputs: Iterable[Path] = ()) -> Provenance:
     """Describe what made a product: configuration, inputs, code, packages and machine.
 
     Args:
         sections: the configuration sections the product depends on, as plain values.
         inputs: small input files (records); each is listed with its SHA-256, under its path as `told` gives it.
     """
-    return {
-        "unet_pipeline": __version__,
-        "commit": _commit(),
-        "config": dict(sections),
-        "config_digest": digest(sections),
-        "inputs": {told(path): sha256_file(path) for path in inputs},
-        "packages": _versions(),
-        "python": platform.python_version(),
-        "machine": machine(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:2]],
-    }
+    return Provenance(
+        unet_pipeline=__version__,
+        commit=_commit(),
+        config=dict(sections),
+        config_digest=digest(sections),
+        inputs={told(path): sha256_file(path) for path in inputs},
+        packages=_versions(),
+        python=platform.python_version(),
+        machine=machine(),
+        command=(Path(sys.argv[0]).name or "python", *sys.argv[1:2]),
+    )
 
 
 def told(path: str | Path) -> str:

@@ -1,9 +1,10 @@
-"""Provenance, and files that appear whole or not at all."""
+"""Records: JSON files that hold their own checksum."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SEAL = "record_sha256"
 
 
 LARGEST = 200_000_000
-"""Bytes of a record; one of a region needs 250 for each shard."""
+"""Bytes of a record; one of a region needs 280 for each shard."""
 
 
 def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -> None:
@@ -28,6 +29,11 @@ def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -
         fix = "raise the column `regions` of the stack, or tile.regions"
         raise PipelineError(path, f"a record of at most {LARGEST} bytes", f"{len(text)} bytes", fix=fix)
     write_text(path, text, check)
+
+
+def write_record(path: Path, record: Any, check: Check = unclaimed) -> None:
+    """Write a record of `steps`, its step first; see `write_json`."""
+    write_json(path, asdict(record), check)
 
 
 def _sealed(value: Mapping[str, Any]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from unet_pipeline.config.keys import build
+from unet_pipeline.config.sections import Weigh
+from unet_pipeline.records.stack_records import WeighRecord
 from unet_pipeline.report.render import count, number, plural
 from unet_pipeline.report.results import ModelResult, StackResult
 
@@ -32,7 +34,7 @@ def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
     plans = [result.plan.plan for result in results if result.plan is not None]
     tiles = sum(plan.tile_count(range(plan.shard_count)) for plan in plans)
     labelled = sum(result.stack.labelled for result in results)
-    objects = sum(result.stitch["objects"] for result in results if result.stitch is not None)
+    objects = sum(result.stitch.objects for result in results if result.stitch is not None)
     seg = [result.seg for result in results if result.seg is not None]
     scored = sum(result.metrics is not None for result in results)
     shards = plural(sum(plan.shard_count for plan in plans), "shard")
@@ -56,11 +58,11 @@ def size(results: Sequence[StackResult]) -> tuple[int, str]:
     return sum(shape[0] for shape in shapes), words
 
 
-def _weigh_lines(weighed: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def _weigh_lines(weighed: Sequence[WeighRecord]) -> tuple[str, ...]:
     if not weighed:
         return ("not used here",)
-    options = weighed[0]["provenance"]["config"]["weigh"]
-    return plural(len(weighed), "stack"), f"w0 {options['w0']:g}, σ {options['sigma']:g} {options['unit']}"
+    options = build(Weigh, weighed[0].provenance.config.get("weigh", {}), "weigh")
+    return plural(len(weighed), "stack"), f"w0 {options.w0:g}, σ {options.sigma:g} {options.unit}"
 
 
 def _train_lines(model: ModelResult) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS
+from unet_pipeline.records.stack_records import WeighRecord
 from unet_pipeline.report import differences
 from unet_pipeline.report.differences import Verdict
 from unet_pipeline.report.render import number
@@ -77,7 +78,7 @@ def shown_normaliser(stack: Stack) -> Normaliser:
     """Return the map from grey values to 0 (black) .. 1 (white), from the statistics of the whole stack."""
     if is_rgb(stack):
         return Normaliser((0.0,) * 3, (1 / 255,) * 3)
-    return from_statistics(SHOWN_GREY, stack.facts["statistics"], stack.dtype)
+    return from_statistics(SHOWN_GREY, stack.ingested.statistics, stack.dtype)
 
 
 def views(result: StackResult, options: ReportOptions) -> list[View]:
@@ -179,9 +180,9 @@ class Panels:
         caption = "Red, green and blue as they are." if is_rgb(stack) else words + limits
         return self._panel("Raw", rgb, caption)
 
-    def _weight(self, weigh: dict[str, Any]) -> Panel:
+    def _weight(self, weigh: WeighRecord) -> Panel:
         term = self._label(open_array(self.result.folder / WEIGHTS, "boundary"))
-        height = float(weigh["largest_boundary_term"]) or 1.0
+        height = weigh.largest_boundary_term or 1.0
         scale = Scale(pictures.scale_colours(WEIGHT), "0", number(height, 1))
         rgb = pictures.as_scale(term / height, WEIGHT)
         return self._panel("Boundary weight", rgb, "added where objects nearly touch.", scale=scale)

@@ -148,7 +148,7 @@ def _step(size: tuple[int, int]) -> int:
 def _backdrop(axes: Axes, stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> None:
     """Draw the coarse picture of the plane and of its mirrored surroundings, if it can be had cheaply."""
     _, height, width = plan.shape
-    if not stack.facts["image"]["in_place"]:
+    if not stack.ingested.image.in_place:
         level = coarse_level(stack.store)
         values, factor = level.read(plane), level.factor
     elif max(height, width) <= LARGEST_SOURCE_PX:

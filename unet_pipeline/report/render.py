@@ -13,6 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from unet_pipeline.records.score_records import InstanceScores
+
 NONE = "–"
 """Shown where there is no value."""
 
@@ -58,10 +60,11 @@ def plural(value: int, one: str) -> str:
     return f"{count(value)} {one}{'' if value == 1 else 's'}"
 
 
-def mean_average_precision(instances: Mapping[str, Any]) -> float | None:
+def mean_average_precision(instances: InstanceScores) -> float | None:
     """Return the mean of average precision over all IoU thresholds; None where one has no value."""
-    values = [score["average_precision"] for score in instances["ap"].values()]
-    return None if not values or None in values else sum(values) / len(values)
+    values = [score.average_precision for score in instances.ap.values()]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def data_uri(png: bytes) -> str:

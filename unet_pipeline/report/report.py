@@ -105,6 +105,6 @@ def _median(values: Sequence[float]) -> float | None:
 
 def _made(model: ModelResult, config: Config) -> Made:
     """Return what made this page, and the model."""
-    trained = model.card.training.get("provenance")
+    trained = model.card.made(model.folder / CARD_FILE)
     made = {"report": provenance(sections_of(config, "report"))}
-    return Made.of(made | ({"train": trained} if isinstance(trained, dict) else {}))
+    return Made.of(made | ({"train": trained} if trained else {}))

@@ -11,15 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, WEIGHTS_FILE, measured_path
-from unet_pipeline.records.record import again, read_json
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.layout import (
+    CARD_FILE,
+    HISTORY_FILE,
+    METRICS_FILE,
+    PROVE_FILE,
+    WEIGH_FILE,
+    WEIGHTS_FILE,
+    measured_path,
+)
+from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
+from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
+from unet_pipeline.records.steps import Record, open_any, open_record
+from unet_pipeline.records.volume_records import PredictRecord, StitchRecord
 from unet_pipeline.report.curves import History, read_history
 from unet_pipeline.stacks.stack import Stack
 
@@ -29,8 +39,7 @@ LARGEST_HEADER = 100_000_000
 CROSS = "cross-validation"
 """The role of a training stack whose planes were predicted out of fold."""
 
-WRITERS = {"metrics": "evaluate"}
-"""Steps that write records of other names."""
+Optional = TypeVar("Optional", EvaluateRecord, WeighRecord, ProveRecord)
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,11 @@ class StackResult:
     stack: Stack
     model: ModelResult
     plan: StackPlan | None = None
-    stitch: dict[str, Any] | None = None
-    regions: tuple[dict[str, Any], ...] = ()
-    metrics: dict[str, Any] | None = None
-    weigh: dict[str, Any] | None = None
-    prove: dict[str, Any] | None = None
+    stitch: StitchRecord | None = None
+    regions: tuple[PredictRecord, ...] = ()
+    metrics: EvaluateRecord | None = None
+    weigh: WeighRecord | None = None
+    prove: ProveRecord | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -118,7 +127,7 @@ class StackResult:
 
         Times are in no record: the same work gives the same bytes.
         """
-        paths = [measured_path(self.folder.parent, self.name, facts["region"]) for facts in self.regions]
+        paths = [measured_path(self.folder.parent, self.name, one.region) for one in self.regions]
         try:
             return sum(float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]) for path in paths)
         except (OSError, ValueError, IndexError):
@@ -127,7 +136,7 @@ class StackResult:
     @property
     def seg(self) -> float | None:
         """CTC SEG; None where the stack is not scored, or the reference has no object."""
-        return None if self.metrics is None else self.metrics["instances"]["seg"]
+        return None if self.metrics is None else self.metrics.instances.seg
 
 
 @dataclass
@@ -137,22 +146,20 @@ class _Beside:
     folder: Path
     notes: list[str] = field(default_factory=list)
 
-    def read(self, name: str, sources: Sequence[Path]) -> dict[str, Any] | None:
-        """Return `{name}.json`, or None where it is missing, or was made from other files than `sources`."""
-        path = self.folder / f"{name}.json"
+    def read(self, name: str, kind: type[Optional], sources: Sequence[Path]) -> Optional | None:
+        """Return a record, or None where it is missing, or was made from other files than `sources`."""
+        path = self.folder / name
         if not path.exists():
             return None
-        facts = open_record(path, WRITERS.get(name, name))
-        stale = [source.name for source in sources if not _made_from(facts, source)]
+        record = open_record(path, kind)
+        stale = [source.name for source in sources if not _made_from(record, source)]
         if stale:
-            self.notes.append(
-                f"{path.name} was made from another {stale[0]} and is left out: run {WRITERS.get(name, name)} again."
-            )
-        return None if stale else facts
+            self.notes.append(f"{name} was made from another {stale[0]} and is left out: run {record.step} again.")
+        return None if stale else record
 
 
-def _made_from(facts: dict[str, Any], source: Path) -> bool:
-    made_from = facts["provenance"]["inputs"].items()
+def _made_from(record: Record, source: Path) -> bool:
+    made_from = record.provenance.inputs.items()
     return sha256_file(source) in {checksum for name, checksum in made_from if Path(name).name == source.name}
 
 
@@ -166,43 +173,42 @@ def open_result(path: Path, model: ModelResult) -> StackResult:
     Raises:
         PipelineError: if a record is missing or foreign, or the volume was predicted by another model.
     """
-    facts = read_json(path, fix=again(path))
-    if "coverage" in facts:
-        return _predicted(path, model)
-    if "grid" in facts:
-        return _ingested(path, model)
-    raise PipelineError(path, "stitch.json or ingest.json of a stack", f"keys {sorted(facts)[:6]}", fix="name another")
+    record = open_any(path)
+    if isinstance(record, StitchRecord):
+        return _predicted(path, record, model)
+    if isinstance(record, IngestRecord):
+        return _ingested(path, record, model)
+    raise PipelineError(path, "stitch.json or ingest.json of a stack", f"what {record.step} wrote", fix="name another")
 
 
-def _ingested(path: Path, model: ModelResult) -> StackResult:
-    stack, beside = Stack.open(path), _Beside(path.parent)
-    weigh = beside.read("weigh", [path])
+def _ingested(path: Path, record: IngestRecord, model: ModelResult) -> StackResult:
+    stack, beside = Stack(path, record), _Beside(path.parent)
+    weigh = beside.read(WEIGH_FILE, WeighRecord, [path])
     return StackResult(stack, model, weigh=weigh, notes=tuple(beside.notes))
 
 
-def _predicted(path: Path, model: ModelResult) -> StackResult:
-    facts = open_record(path, "stitch")
-    plan = StackPlan.open(path.parent / facts["tiles"])
-    if not _made_from(facts, plan.record):
+def _predicted(path: Path, stitched: StitchRecord, model: ModelResult) -> StackResult:
+    plan = StackPlan.open(path.parent / stitched.tiles)
+    if not _made_from(stitched, plan.record):
         raise PipelineError(path, f"a record made from {plan.record}", "one of an older plan", fix="run stitch again")
-    _check_model(path, facts, plan, model)
+    _check_model(path, stitched, plan, model)
     ingested, card = plan.stack.record, model.folder / CARD_FILE
     beside = _Beside(path.parent)
     return StackResult(
         Stack.open(ingested),
         model,
         plan,
-        facts,
+        stitched,
         _regions(plan),
-        beside.read("metrics", [path]),
-        beside.read("weigh", [ingested]),
-        beside.read("prove", [ingested, card]),
+        beside.read(METRICS_FILE, EvaluateRecord, [path]),
+        beside.read(WEIGH_FILE, WeighRecord, [ingested]),
+        beside.read(PROVE_FILE, ProveRecord, [ingested, card]),
         tuple(beside.notes),
     )
 
 
-def _check_model(path: Path, facts: dict[str, Any], plan: StackPlan, model: ModelResult) -> None:
-    used, given = facts["coverage"].get("model"), model.card.weights_sha256
+def _check_model(path: Path, stitched: StitchRecord, plan: StackPlan, model: ModelResult) -> None:
+    used, given = stitched.coverage.model, model.card.weights_sha256
     if used is not None and used != given:
         fix = "give the model folder that predicted it, or predict again"
         raise PipelineError(path, f"a volume predicted by {model.folder} ({given[:12]})", used[:12], fix=fix)
@@ -210,8 +216,8 @@ def _check_model(path: Path, facts: dict[str, Any], plan: StackPlan, model: Mode
         raise PipelineError(plan.record, f"the model's classes {list(model.card.classes)}", list(plan.classes))
 
 
-def _regions(plan: StackPlan) -> tuple[dict[str, Any], ...]:
+def _regions(plan: StackPlan) -> tuple[PredictRecord, ...]:
     """Return the region records of this plan; stitch has proved that they cover it."""
     paths = [plan.region_record(region) for region in range(plan.plan.regions)]
-    found = [open_record(path, "predict") for path in paths if path.exists()]
-    return tuple(facts for facts in found if facts["plan"] == plan.digest)
+    found = [open_record(path, PredictRecord) for path in paths if path.exists()]
+    return tuple(record for record in found if record.plan == plan.digest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unet_pipeline.config.sections import Report as ReportOptions
+from unet_pipeline.records.provenance import Provenance
 from unet_pipeline.report.panels import Panel, Panels, views
 from unet_pipeline.report.render import flattened
 from unet_pipeline.report.results import StackResult
@@ -26,11 +27,11 @@ class Made:
     packages: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, provenances: Mapping[str, Mapping[str, Any]]) -> Made:
+    def of(cls, provenances: Mapping[str, Provenance]) -> Made:
         """Return what the provenance of each step says; a model trained elsewhere may say less."""
         keys = ("unet_pipeline", "commit", "config_digest", "python", "machine")
-        packages = {item for one in provenances.values() for item in one.get("packages", {}).items()}
-        return cls([(step, [one.get(key) for key in keys]) for step, one in provenances.items()], sorted(packages))
+        packages = {item for one in provenances.values() for item in one.packages.items()}
+        return cls([(step, [getattr(one, key) for key in keys]) for step, one in provenances.items()], sorted(packages))
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class StackSection:
     @property
     def compute(self) -> str:
         """Where predict ran, and how fast."""
-        computes = [region["compute"] for region in self.result.regions]
-        devices, precisions = (sorted({str(one[key]) for one in computes}) for key in ("device", "precision"))
+        computes = [region.compute for region in self.result.regions]
+        devices, precisions = sorted({one.device for one in computes}), sorted({one.precision for one in computes})
         words = f"on {', '.join(devices) or '?'} in {', '.join(precisions) or '?'}"
         if not self.result.seconds:
             return words
@@ -73,29 +74,23 @@ class StackSection:
     @property
     def source(self) -> list[tuple[str, object]]:
         """What was ingested."""
-        facts = self.result.stack.facts
-        given, prints = facts["provenance"]["config"].get("source", {}), facts["fingerprints"]
+        ingested = self.result.stack.ingested
+        given, prints = ingested.provenance.config.get("source", {}), ingested.fingerprints
         rows = [
-            ("Image", given.get("image", facts["image"].get("source"))),
-            ("Fingerprint of the image", prints.get("image")),
+            ("Image", given.get("image", ingested.image.source)),
+            ("Fingerprint of the image", prints.image),
         ]
         if self.result.stack.labelled:
-            rows += [("Labels", given.get("labels")), ("Fingerprint of the labels", prints.get("labels"))]
+            rows += [("Labels", given.get("labels")), ("Fingerprint of the labels", prints.labels)]
         return rows
 
     @property
-    def provenances(self) -> dict[str, dict[str, Any]]:
+    def provenances(self) -> dict[str, Provenance]:
         """What made each record, by step."""
         result = self.result
-        records = {
-            "ingest": result.stack.facts,
-            "weigh": result.weigh,
-            "predict": result.regions[0] if result.regions else None,
-            "stitch": result.stitch,
-            "evaluate": result.metrics,
-            "prove": result.prove,
-        }
-        return {step: record["provenance"] for step, record in records.items() if record is not None}
+        region = result.regions[0] if result.regions else None
+        records = (result.stack.ingested, result.weigh, region, result.stitch, result.metrics, result.prove)
+        return {record.step: record.provenance for record in records if record is not None}
 
     @property
     def made(self) -> Made:
@@ -106,4 +101,4 @@ class StackSection:
     def settings(self) -> list[tuple[str, str]]:
         """The configuration of each step, flat."""
         known = self.provenances.items()
-        return [(f"{step}.{name}", text) for step, one in known for name, text in flattened(one["config"])]
+        return [(f"{step}.{name}", text) for step, one in known for name, text in flattened(one.config)]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -33,6 +34,7 @@ from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
 from unet_pipeline.records.provenance import provenance, told
+from unet_pipeline.records.stack_records import IngestRecord, Statistics
 from unet_pipeline.stacks.pairs import pair_files
 from unet_pipeline.stacks.reference import content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
@@ -67,7 +69,7 @@ class Source:
     series: int | None = None
 
 
-def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
+def ingest(source: Source, config: Config, output: Path) -> IngestRecord:
     """Read a stack, check it, and write `image.ome.zarr` beside `output`, then `output` itself.
 
     Args:
@@ -76,8 +78,7 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
         output: the record to write, `results/{stack}/ingest.json`.
 
     Returns:
-        The record: stack, grid, channels, dtype, image, names, fit, notes, labels, statistics, fingerprints, id,
-        files, provenance.
+        The record as it was written.
 
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
@@ -107,12 +108,9 @@ def ingest(source: Source, config: Config, output: Path) -> dict[str, Any]:
             else:
                 shutil.rmtree(store, ignore_errors=True)  # of a time when the stack was no Zarr, or had labels
         made_by = provenance(sections_of(config, "ingest") | {"source": asdict(source)})
-        record = {
-            **found,
-            "id": digest(found),
-            "files": write_list(output, [store], check=mine.check),
-            "provenance": made_by,
-        }
+        files = write_list(output, [store], check=mine.check)
+        last = {"id": digest(found), "files": asdict(files), "provenance": asdict(made_by)}
+        record = build(IngestRecord, found | last, str(output))
         mine.write(record)
     return record
 
@@ -134,7 +132,7 @@ def _fill(
         for note in notes:
             progress.say(note)
     _fill_pyramids(store, in_place, labels is not None, check)
-    return {"labels": counts, "statistics": statistics, "notes": notes}
+    return {"labels": counts, "statistics": asdict(statistics), "notes": notes}
 
 
 def _in_place(source: Source, image: Fitted) -> bool:
@@ -240,7 +238,7 @@ def _count_blocks(grid: ngff.Grid, options: Store) -> int:
 
 def _copy_image(
     image: Fitted, grid: ngff.Grid, options: Store, target: PlaneArray | None, where: str, progress: Progress
-) -> dict[str, Any]:
+) -> Statistics:
     """Copy every block to `target` (if any) and return the statistics, of the pictures without their padding."""
     moments, quantiles = Moments(image.shape[1]), Quantiles(image.dtype, image.shape[1])
     write = target.write if target else lambda *_: None

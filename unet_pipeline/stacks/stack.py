@@ -21,7 +21,8 @@ from unet_pipeline.images.planes import Planes
 from unet_pipeline.records.layout import IMAGE
 from unet_pipeline.records.provenance import untold
 from unet_pipeline.records.record import again
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.stack_records import IngestRecord
+from unet_pipeline.records.steps import open_record
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ class Stack:
 
     Attributes:
         record: path of `ingest.json`.
-        facts: its content; see `ingest` for the keys.
+        ingested: its content.
     """
 
     record: Path
-    facts: dict[str, Any]
+    ingested: IngestRecord
 
     @classmethod
     def open(cls, record: Path) -> Stack:
@@ -43,41 +44,33 @@ class Stack:
         Raises:
             PipelineError: if the record is missing or is not one of ingest's.
         """
-        return cls(record, open_record(record, "ingest"))
+        return cls(record, open_record(record, IngestRecord))
 
     @property
     def name(self) -> str:
         """Name of the stack."""
-        return str(self.facts["stack"])
+        return self.ingested.stack
 
     @property
     def grid(self) -> ngff.Grid:
         """Size and scale."""
-        size = self.facts["grid"]
-        pixel = size["pixel_um"]
-        return ngff.Grid(
-            size["planes"],
-            size["height"],
-            size["width"],
-            size["plane_axis"],
-            None if pixel is None else (pixel[0], pixel[1]),
-            size["step"],
-        )
+        size = self.ingested.grid
+        return ngff.Grid(size.planes, size.height, size.width, size.plane_axis, size.pixel_um, size.step)
 
     @property
     def channels(self) -> int:
         """Channels of the image."""
-        return int(self.facts["channels"])
+        return self.ingested.channels
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Data type of the image."""
-        return np.dtype(str(self.facts["dtype"]))
+        return np.dtype(self.ingested.dtype)
 
     @property
     def labelled(self) -> bool:
         """Whether there is a reference."""
-        return self.facts["labels"] is not None
+        return self.ingested.labels is not None
 
     @property
     def store(self) -> Path:
@@ -87,13 +80,13 @@ class Stack:
     @cached_property
     def image(self) -> Planes:
         """The grey values, read lazily."""
-        place = self.facts["image"]
-        if not place["in_place"]:
+        place = self.ingested.image
+        if not place.in_place:
             stored = self._open("0")
             self._check_image(self.store, stored.shape, stored.dtype)
             return stored
         found = self._in_place()
-        image = open_planes(str(found), axes=place["axes"] or None, planes=place["planes"] or None)
+        image = open_planes(str(found), axes=place.axes or None, planes=place.planes or None)
         self._check_image(found, image.shape, image.dtype)
         return image
 
@@ -106,7 +99,7 @@ class Stack:
 
     def _in_place(self) -> Path:
         """Find the image that is used in place: seen from the project folder, which may have moved since."""
-        source = self.facts["image"]["source"]
+        source = self.ingested.image.source
         found = next((path for path in untold(source, self.record) if path.exists()), None)
         if found is None:
             fix = f"put it back, or correct its row of the table, delete {self.record} and run the workflow again"
@@ -131,6 +124,6 @@ class Stack:
 
     def _open(self, name: str) -> PlaneArray:
         fix = again(self.record)
-        if not ngff.belongs(self.store, self.facts["id"]):
+        if not ngff.belongs(self.store, self.ingested.id):
             raise PipelineError(self.store, f"the store that {self.record} vouches for", "another or none", fix=fix)
         return open_array(self.store, name, repair=lambda plane, row, column: fix)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.images.halo_blocks import row_bands
+from unet_pipeline.records.stack_records import Statistics
 
 STEPS = 1000
 QUANTILES = np.linspace(0, 100, STEPS + 1)
@@ -160,14 +161,15 @@ def _values(keys: npt.NDArray[np.uint64], dtype: np.dtype[Any]) -> npt.NDArray[A
     return found
 
 
-def as_record(moments: Moments, quantiles: Quantiles) -> dict[str, Any]:
-    """Return the statistics as plain values: min, max, mean, std, pixels, quantiles."""
-    return {
-        "min": moments.low.tolist(),
-        "max": moments.high.tolist(),
-        "mean": moments.mean.tolist(),
-        "std": moments.std.tolist(),
-        "pixels": moments.pixels,
-        # The edge of a counter of 64-bit floats may lie outside what there is; even NaN, above infinity.
-        "quantiles": np.clip(quantiles.quantiles(), moments.low[:, None], moments.high[:, None]).tolist(),
-    }
+def as_record(moments: Moments, quantiles: Quantiles) -> Statistics:
+    """Return the statistics as the record of ingest holds them."""
+    # The edge of a counter of 64-bit floats may lie outside what there is; even NaN, above infinity.
+    within = np.clip(quantiles.quantiles(), moments.low[:, None], moments.high[:, None])
+    return Statistics(
+        min=tuple(moments.low.tolist()),
+        max=tuple(moments.high.tolist()),
+        mean=tuple(moments.mean.tolist()),
+        std=tuple(moments.std.tolist()),
+        pixels=moments.pixels,
+        quantiles=tuple(map(tuple, within.tolist())),
+    )

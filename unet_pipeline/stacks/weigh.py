@@ -17,6 +17,7 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import IGNORE, Config, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -30,6 +31,7 @@ from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS, list_path
 from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.stack_records import WeighRecord
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import boundary_term, halo_px, open_gaps, vanished_ids
 
@@ -40,7 +42,7 @@ BLOCK_PX = 1024
 """Edge of a block of work, px: keeps working memory flat whatever the shard."""
 
 
-def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px: int = BLOCK_PX) -> dict[str, Any]:
+def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px: int = BLOCK_PX) -> WeighRecord:
     """Write `weights.zarr` (arrays `target` uint8 and `boundary` float32, both (planes, y, x)) and `weigh.json`.
 
     Args:
@@ -51,7 +53,7 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
         block_px: edge of a block, px; the result does not depend on it.
 
     Returns:
-        The record: class counts of the target, largest weight, vanished objects.
+        The record as it was written.
     """
     sigma_px = sigma_in_px(config.weigh, stack)
     halo = halo_px(config.weigh.w0, sigma_px, config.weigh.formula, config.weigh.gap_px)
@@ -62,18 +64,15 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
             found = {
                 "stack": stack.name,
                 "ingest": stack.record.name,
-                "image_id": stack.facts["id"],
+                "image_id": stack.ingested.id,
                 **tally.as_record(config.labels.classes),
                 "sigma_px": sigma_px,
             }
             ngff.mark(half_made, digest(found))
         made_by = provenance(sections_of(config, "weigh"), [stack.record])
-        record = {
-            **found,
-            "id": digest(found),
-            "files": write_list(output, [store], check=mine.check),
-            "provenance": made_by,
-        }
+        files = write_list(output, [store], check=mine.check)
+        last = {"id": digest(found), "files": asdict(files), "provenance": asdict(made_by)}
+        record = build(WeighRecord, found | last, str(output))
         mine.write(record)
     return record
 

@@ -32,6 +32,7 @@ from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, atomic_path, partial_name, unclaimed
 from unet_pipeline.records.layout import CLASSES, INSTANCES, TIFFS, list_path
 from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.volume_records import AreaSummary, ClassArea, StitchRecord
 from unet_pipeline.stitch.watershed import divide, label_blocks
 
 BLOCK_PX = 2048
@@ -40,7 +41,7 @@ BLOCK_PX = 2048
 
 def stitch(
     stack_plan: StackPlan, records: Sequence[Path], config: Config, output: Path, card: ModelCard | None = None
-) -> dict[str, Any]:
+) -> StitchRecord:
     """Check the coverage, then write instances, pyramids, optionally TIFF, and `stitch.json`.
 
     Args:
@@ -51,7 +52,7 @@ def stitch(
         card: of the model that all regions must come from; None takes any one model.
 
     Returns:
-        The record: coverage, pixels of each class, objects, areas, files, provenance.
+        The record as it was written.
 
     Raises:
         PipelineError: a region is missing, belongs to another plan or model, or a shard is missing, doubly written or
@@ -66,28 +67,28 @@ def stitch(
         build_pyramids(stack_plan, mine.check)
         for name, path in tiffs.items():
             write_tiff(stack_plan.labels(name), path, stack_plan.stack.grid, mine.check)
-        record = {
-            "stack": stack_plan.stack.name,
-            "tiles": stack_plan.record.name,
-            "coverage": coverage,
-            "classes": classes,
-            "objects": len(table.area),
-            "area_px": _summary(table.area),
-            "filled_px": int(table.filled_px),
-            "files": write_list(output, [stack_plan.store, *tiffs.values()], sums, mine.check),
-            "tiffs": [path.name for path in tiffs.values()],
-            "provenance": provenance(sections_of(config, "stitch"), [stack_plan.record, *sorted(records)]),
-        }
+        record = StitchRecord(
+            stack=stack_plan.stack.name,
+            tiles=stack_plan.record.name,
+            connect=config.stitch.connect,
+            coverage=coverage,
+            classes=classes,
+            objects=len(table.area),
+            area_px=_summary(table.area),
+            filled_px=int(table.filled_px),
+            files=write_list(output, [stack_plan.store, *tiffs.values()], sums, mine.check),
+            tiffs=tuple(path.name for path in tiffs.values()),
+            provenance=provenance(sections_of(config, "stitch"), [stack_plan.record, *sorted(records)]),
+        )
         mine.write(record)
     return record
 
 
-def class_areas(stack_plan: StackPlan) -> list[dict[str, Any]]:
+def class_areas(stack_plan: StackPlan) -> tuple[ClassArea, ...]:
     """Return the pixels and the area of each class of a stack, in class order.
 
     Returns:
-        For each class: name; pixels, of all planes; share of the stack's pixels, 0..1; area_um2, the same pixels in
-        square micrometres, None where the pixel size is unknown.
+        One for each class; the pixels are those of all planes.
     """
     array, names, pixel = stack_plan.labels(CLASSES), stack_plan.classes, stack_plan.stack.grid.pixel_um
     counts, shards = np.zeros(256, np.int64), list(array.shards())
@@ -97,15 +98,10 @@ def class_areas(stack_plan: StackPlan) -> list[dict[str, Any]]:
                 counts += np.bincount(band.ravel(), minlength=256)
             progress.advance()
     total = int(counts.sum())
-    return [
-        {
-            "name": name,
-            "pixels": pixels,
-            "share": pixels / total,
-            "area_um2": None if pixel is None else pixels * pixel[0] * pixel[1],
-        }
+    return tuple(
+        ClassArea(name, pixels, pixels / total, None if pixel is None else pixels * pixel[0] * pixel[1])
         for name, pixels in zip(names, counts[: len(names)].tolist(), strict=True)
-    ]
+    )
 
 
 def write_instances(
@@ -202,7 +198,7 @@ def _tiff_tiles(array: PlaneArray, edge: int) -> Iterator[npt.NDArray[Any]]:
                 yield np.pad(part, ((0, edge - part.shape[0]), (0, edge - part.shape[1])))
 
 
-def _summary(areas: npt.NDArray[Any]) -> dict[str, float] | None:
+def _summary(areas: npt.NDArray[Any]) -> AreaSummary | None:
     if not len(areas):
         return None
-    return {"median": float(np.median(areas)), "smallest": int(areas.min()), "largest": int(areas.max())}
+    return AreaSummary(float(np.median(areas)), int(areas.min()), int(areas.max()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from unet_pipeline.records.provenance import provenance, told
 MOST = 64
 """Most members of an ensemble; see `card.Architecture`."""
 
-OWN = ("weights_sha256", "training")
+OWN = ("step", "weights_sha256", "training")
 """Keys in which the cards of members may differ, besides the number of their own members."""
 
 REPEATED = ("fold", "selected", "selected_step", "train_loss", "validation_loss", "validation_dice", "held_out")
@@ -122,7 +122,7 @@ def _record(models: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any
         "members": each,
         "mean": {"validation_loss": mean(losses), "validation_dice": [mean(values) for values in by_class]},
         "spread": {"validation_loss": spread(losses), "validation_dice": [spread(values) for values in by_class]},
-        "provenance": provenance({}, [model / CARD_FILE for model in models]),
+        "provenance": asdict(provenance({}, [model / CARD_FILE for model in models])),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file
 from unet_pipeline.records.layout import CARD_FILE, CHECKPOINT, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import again
-from unet_pipeline.records.record_shapes import open_record
+from unet_pipeline.records.stack_records import WeighRecord
+from unet_pipeline.records.steps import open_record
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import class_weights
 from unet_pipeline.train.folds import Division, divide
@@ -41,12 +42,12 @@ class Weighed:
 
     Attributes:
         record: path of `weigh.json`.
-        facts: its content.
+        weighed: its content.
         stack: the stack.
     """
 
     record: Path
-    facts: dict[str, Any]
+    weighed: WeighRecord
     stack: Stack
 
     @classmethod
@@ -56,12 +57,25 @@ class Weighed:
         Raises:
             PipelineError: if the record is missing or is not one of weigh's.
         """
-        facts = open_record(record, "weigh")
-        stack = Stack.open(record.parent / facts["ingest"])
-        if facts["image_id"] != stack.facts["id"]:
-            got = f"weights of another ({facts['image_id']})"
-            raise PipelineError(record, f"weights of the ingested stack {stack.facts['id']}", got, fix=again(record))
-        return cls(record, facts, stack)
+        weighed = open_record(record, WeighRecord)
+        stack = Stack.open(record.parent / weighed.ingest)
+        if weighed.image_id != stack.ingested.id:
+            expected = f"weights of the ingested stack {stack.ingested.id}"
+            raise PipelineError(record, expected, f"weights of another ({weighed.image_id})", fix=again(record))
+        return cls(record, weighed, stack)
+
+    def pixels(self, name: str) -> int:
+        """Return how many pixels of the target are of a class.
+
+        Raises:
+            PipelineError: if the stack was weighed with other classes.
+        """
+        counts = self.weighed.class_counts
+        if name not in counts:
+            raise PipelineError(
+                self.record, f"pixels of class {name}", f"classes {list(counts)}", fix=again(self.record)
+            )
+        return counts[name]
 
     def training_stack(self, normaliser: Normaliser) -> TrainingStack:
         """Return the stack as training sees it.
@@ -70,7 +84,7 @@ class Weighed:
             PipelineError: if the store is not the one the record vouches for.
         """
         store, fix = self.record.parent / WEIGHTS, again(self.record)
-        if not ngff.belongs(store, self.facts["id"]):
+        if not ngff.belongs(store, self.weighed.id):
             raise PipelineError(store, f"the store that {self.record} vouches for", "another or none", fix=fix)
         target, boundary = (open_array(store, name, repair=lambda *place: fix) for name in ("target", "boundary"))
         return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
@@ -112,7 +126,7 @@ def train_model(
         "validation_stacks": [one.stack.name for one in held_out],
         "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
         **_division_record(divided, weighed, fold),
-        "provenance": provenance(sections, [*records, *encoder_weights]),
+        "provenance": asdict(provenance(sections, [*records, *encoder_weights])),
     }
     network = architecture(config.model, channels, len(classes))
     card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation, made_by)
@@ -132,7 +146,7 @@ def train_model(
 def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[Any]:
     """Return w_c (classes,) float64 of all training stacks."""
     classes = config.labels.classes
-    counts = np.array([[one.facts["class_counts"][name] for name in classes] for one in weighed]).sum(axis=0)
+    counts = np.array([[one.pixels(name) for name in classes] for one in weighed]).sum(axis=0)
     return class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
 
 
@@ -141,7 +155,7 @@ def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | 
     if not divided.held_out:
         return {}
     places = [
-        {"stack": one.stack.name, "id": one.stack.facts["id"], "planes": list(planes)}
+        {"stack": one.stack.name, "id": one.stack.ingested.id, "planes": list(planes)}
         for one, planes in zip(weighed, divided.held_out, strict=True)
         if planes
     ]
@@ -181,9 +195,9 @@ def _common_normaliser(weighed: Sequence[Weighed], config: Config) -> Normaliser
     """Return the constants of the whole training set with scope "model", None where each stack brings its own."""
     if config.normalise.scope == "stack":
         return None
-    merged = merge([one.stack.facts["statistics"] for one in weighed])
+    merged = merge([one.stack.ingested.statistics for one in weighed])
     return from_statistics(config.normalise, merged, weighed[0].stack.dtype)
 
 
 def _own_normaliser(one: Weighed, config: Config) -> Normaliser:
-    return from_statistics(config.normalise, one.stack.facts["statistics"], one.stack.dtype)
+    return from_statistics(config.normalise, one.stack.ingested.statistics, one.stack.dtype)

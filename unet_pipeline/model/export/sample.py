@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.export.exported import Exported
+from unet_pipeline.records.stack_records import Statistics
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.statistics import QUANTILES
 
@@ -42,10 +41,9 @@ def _grey(card: ModelCard, size: int) -> npt.NDArray[np.float32]:
     return unit
 
 
-def _statistics(raw: npt.NDArray[np.float32]) -> dict[str, Any]:
+def _statistics(raw: npt.NDArray[np.float32]) -> Statistics:
     """Return what ingest would measure of an image (channels, y, x); quantiles as numpy defines them."""
     flat = raw.reshape(len(raw), -1).astype(np.float64)
-    return {
-        "min": flat.min(1), "max": flat.max(1), "mean": flat.mean(1), "std": flat.std(1),
-        "quantiles": np.percentile(flat, QUANTILES, axis=1).T,
-    }  # fmt: skip
+    quantiles = np.percentile(flat, QUANTILES, axis=1).T
+    low, high, mean, std = (tuple(getattr(flat, name)(1).tolist()) for name in ("min", "max", "mean", "std"))
+    return Statistics(low, high, mean, std, flat.shape[1], tuple(map(tuple, quantiles.tolist())))

@@ -1,0 +1,163 @@
+"""What `metrics.json` and `prove.json` hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.records.fields import ComputeUsed, Count, Number, Size
+from unet_pipeline.records.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A score of a partition, its split and its merge part; None where the reference has no object."""
+
+    value: Number | None
+    split: Number | None
+    merge: Number | None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Objects that match at a threshold of the IoU."""
+
+    threshold: Number
+    true_positives: Count
+    false_positives: Count
+    false_negatives: Count
+    average_precision: Number | None
+    precision: Number | None
+    recall: Number | None
+    f1: Number | None
+
+
+def _both(ap: dict[str, Matches], where: str) -> None:
+    if missing := {"0.50", "0.75"} - set(ap):
+        raise PipelineError(f"{where}.{min(missing)}", "this key", "nothing")
+
+
+@dataclass(frozen=True)
+class InstanceScores:
+    """Scores of the objects; `ap` by the threshold of the IoU, "0.50" to "0.95"."""
+
+    seg: Number | None
+    objects: Count
+    matched: Count
+    found: Count
+    v_rand: Partition
+    v_info: Partition
+    ap: Annotated[dict[str, Matches], _both]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of the pixels of a class."""
+
+    name: str
+    index: Count
+    reference_pixels: Count
+    result_pixels: Count
+    dice: Number | None
+    iou: Number | None
+    precision: Number | None
+    recall: Number | None
+
+
+@dataclass(frozen=True)
+class AllPixels:
+    """Scores of the pixels of all classes; `scored` of them are annotated, of `of`."""
+
+    scored: Count
+    of: Count
+    accuracy: Number | None
+    mean_accuracy: Number | None
+    mean_iou: Number | None
+    mean_iou_foreground: Number | None
+    mean_dice: Number | None
+    classes_present: Count
+
+
+@dataclass(frozen=True)
+class BestScore:
+    """A score at the best threshold of the probability."""
+
+    value: Number | None
+    threshold: Number | None
+    split: Number | None
+    merge: Number | None
+
+
+@dataclass(frozen=True)
+class Isbi:
+    """The scores of the ISBI 2012 challenge, and each at every threshold."""
+
+    v_rand: BestScore
+    v_info: BestScore
+    rand_error: BestScore
+    pixel_error: BestScore
+    warping_error: BestScore
+    splits_mergers_error: BestScore
+    planes: Count
+    curves: dict[str, tuple[Number | None, ...]]
+
+
+@dataclass(frozen=True)
+class IsbiSkipped:
+    """The reason why there are no scores of ISBI 2012."""
+
+    skipped: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecord:
+    """`metrics.json`.
+
+    Attributes:
+        confusion: px, class of the reference by row, of the result by column.
+        isbi: None where it was not asked for.
+        confusion_sha256: SHA-256 of `confusion.csv`.
+    """
+
+    step: Literal["evaluate"] = "evaluate"
+    stack: str
+    instances: InstanceScores
+    classes: tuple[ClassScores, ...]
+    pixels: AllPixels
+    confusion: tuple[tuple[Count, ...], ...]
+    isbi: Isbi | IsbiSkipped | None
+    provenance: Provenance
+    confusion_sha256: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a tiling is from one pass: in standard deviations of the logits, and in labels."""
+
+    tiling: str
+    largest_difference_std: Number
+    flipped_labels: Count
+    flipped_per_mpx: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProveRecord:
+    """`prove.json`.
+
+    Attributes:
+        crop: (height, width) of the part that was used, px.
+        seamless: whether every tiling of `rows` is within the tolerance.
+        tolerance_std: in standard deviations of the logits.
+        paper_step: the paper's own tiling, for comparison.
+    """
+
+    step: Literal["prove"] = "prove"
+    stack: str
+    crop: tuple[Size, Size]
+    seamless: bool
+    tolerance_std: Number
+    rows: tuple[Difference, ...]
+    paper_step: Difference
+    compute: ComputeUsed
+    provenance: Provenance

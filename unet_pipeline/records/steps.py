@@ -1,0 +1,103 @@
+"""The record of each step, and how it is opened: one frozen dataclass each, built and checked by `config.keys`.
+
+A checksum says that a record is what somebody wrote, not that it was this pipeline. Each record is therefore built
+anew when it is opened, and no later code meets a missing key or a value of another kind. Cards of models, which may be
+made elsewhere, are read by `model.card`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unet_pipeline.config.keys import build
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.records.record import again, read_json
+from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
+from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
+from unet_pipeline.records.volume_records import Finished, PredictRecord, StitchRecord, TileRecord, TileSize
+
+Record = IngestRecord | WeighRecord | TileRecord | PredictRecord | StitchRecord | EvaluateRecord | ProveRecord
+
+RECORDS: dict[str, type[Record]] = {
+    "ingest": IngestRecord,
+    "weigh": WeighRecord,
+    "tile": TileRecord,
+    "predict": PredictRecord,
+    "stitch": StitchRecord,
+    "evaluate": EvaluateRecord,
+    "prove": ProveRecord,
+}
+"""By the step that writes them, which each names under its first key."""
+
+T = TypeVar("T", bound=Record | Finished | TileSize)
+
+
+class EarlierVersion(PipelineError):
+    """A record that an earlier version wrote: it does not name its step."""
+
+    def __init__(self, path: Path, version: object) -> None:
+        """Name the record; every other of its results will be as old."""
+        fix = (
+            "run the workflow again: it makes all of these results anew, the model too (to keep that, copy its folder "
+            "elsewhere and name the copy in model.folder: models of earlier versions are still read)"
+        )
+        super().__init__(path, "a record that names its step", f"one of an earlier version, {version}", fix=fix)
+
+
+def open_record(path: Path, kind: type[T]) -> T:
+    """Read a record that a step wrote.
+
+    Args:
+        path: the record.
+        kind: what it shall be: one of `RECORDS`, `Finished` or `TileSize`.
+
+    Raises:
+        PipelineError: if it is missing, damaged, or not a record of that step.
+        EarlierVersion: if it does not name its step.
+    """
+    facts = read_json(path, fix=again(path))
+    _check_step(path, facts)
+    if facts["step"] != kind.step:
+        raise PipelineError(f"{path}: step", f"what {kind.step} writes", facts["step"], fix=again(path))
+    return _built(path, facts, kind)
+
+
+def open_any(path: Path) -> Record:
+    """Read a record of any step but those that make a model; raises as `any_record`, or if it is missing or damaged."""
+    return any_record(path, read_json(path, fix=again(path)))
+
+
+def any_record(path: Path, facts: Mapping[str, Any]) -> Record:
+    """Build the record of the step that it names.
+
+    Args:
+        path: where it lies.
+        facts: what was read there.
+
+    Raises:
+        PipelineError: if it is no record of a step.
+        EarlierVersion: if it does not name its step.
+    """
+    _check_step(path, facts)
+    kind = RECORDS.get(str(facts["step"]))
+    if kind is None:
+        raise PipelineError(f"{path}: step", f"one of {', '.join(RECORDS)}", facts["step"], fix="name another file")
+    return _built(path, facts, kind)
+
+
+def _check_step(path: Path, facts: Mapping[str, Any]) -> None:
+    if "step" in facts:
+        return
+    if isinstance(made := facts.get("provenance"), dict):
+        raise EarlierVersion(path, made.get("unet_pipeline", "unknown"))
+    got = f"keys {sorted(facts)[:6]}"
+    raise PipelineError(f"{path}: step", f"one of {', '.join(RECORDS)}", got, fix="name another file")
+
+
+def _built(path: Path, facts: Mapping[str, Any], kind: type[T]) -> T:
+    try:
+        return build(kind, facts, "")
+    except PipelineError as error:
+        raise PipelineError(f"{path}: {error.where}", error.expected, error.got, fix=again(path)) from None
