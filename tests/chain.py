@@ -1,5 +1,6 @@
 """Small real results for the tests: cells on disk, ingested, planned, and a network with random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,10 @@ def make_stack(folder: Path, config=None, labelled=True, image=None, labels=None
     return Stack.open(record)
 
 
-def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, classes=("background", "cell")) -> Path:
-    """Save a network with random weights whose labels vary."""
+def make_model(
+    folder: Path, channels=1, seed=3, depth=2, base_channels=4, classes=("background", "cell"), network=None
+) -> Path:
+    """Save a network with random weights whose labels vary; `network` holds further fields of its architecture."""
     import torch
 
     from unet_pipeline.config.sections import Normalise
@@ -62,6 +65,7 @@ def make_model(folder: Path, channels=1, seed=3, depth=2, base_channels=4, class
     from unet_pipeline.model.models import build, save_model
 
     architecture = Architecture("unet", depth, base_channels, channels, len(classes), 0.5)
+    architecture = replace(architecture, **(network or {}))
     network = build(architecture, seed)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -121,7 +121,8 @@ def prove(options: argparse.Namespace) -> None:
     )
     _say(describe(found))
     if not found.seamless:
-        raise PipelineError("prove", "the same result from every tiling", "differences", fix="report this as a bug")
+        expected = "the same bytes from every split, and one whole pass within the tolerance from every tile size"
+        raise PipelineError("prove", expected, "differences", fix="report this as a bug")
 
 
 def export(options: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def test_nothing_differs_right_after_a_run(place: Path, capsys: pytest.CaptureFi
         ("weigh", "w0", 5.0, RUNS, True, {"weigh"}),
         ("stitch", "min_area_px", 9, RUNS, True, {"stitch"}),
         ("predict", "batch", 2, RUNS, False, {"tile", "predict"}),
-        ("tile", "tile_px", 32, RUNS, False, {"tile"}),
+        ("tile", "tile_px", 32, RUNS, True, {"tile"}),
         ("labels", "ignore", 9, RUNS, True, {"ingest", "weigh", "train", "tile", "stitch", "evaluate"}),
         ("compute", "threads", 2, UNSEEN, True, {"train", "predict"}),
     ],

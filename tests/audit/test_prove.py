@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
+from unet_pipeline.audit import prove as module
 from unet_pipeline.audit.prove import Crop, describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
@@ -22,7 +23,8 @@ def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
     stack, model = made
     found = prove(model, stack, settings(), tmp_path / "prove.json", plane=1)
     assert found.seamless
-    assert len(found.rows) >= 6
+    assert len(found.rows) >= 3
+    assert all((row.splits, row.split_differences, row.stored_flipped) == (1, 0, 0) for row in found.rows)
     assert all(row.largest_difference_std < 1e-4 and row.flipped_labels == 0 for row in found.rows)
     assert json.loads((tmp_path / "prove.json").read_text())["crop"] == [100, 130]
     assert "seamless" in describe(found)
@@ -38,6 +40,23 @@ def test_a_step_off_the_stride_is_caught(made):
     lying = Geometry(2, true.before, true.after + 2, true.lost)
     shifted = tiled_pass(crop, Plan((1, 100, 130), lying, (38, 38), (38, 38), 1), forward)
     assert difference(shifted, whole).largest_difference_std > 0.01
+
+
+def test_a_split_that_stores_other_bytes_is_caught(made, monkeypatch):
+    """The softmax of each shard's part of a tile would do: here one stored probability is one step off."""
+    stack, model = made
+    real = module.predict_shard
+
+    def off_by_one(window, planned, shard, forward, dtype):
+        values = real(window, planned, shard, forward, dtype)
+        values.probabilities[0, -1, -1] ^= shard.columns.start > 0
+        return values
+
+    monkeypatch.setattr(module, "predict_shard", off_by_one)
+    found = prove(model, stack, settings(), None)
+    assert not found.seamless
+    assert all(row.split_differences == 4 for row in found.rows), "two rows of shards, two not the first"
+    assert "NOT seamless" in describe(found)
 
 
 def test_the_papers_step_changes_phase():

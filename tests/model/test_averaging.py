@@ -138,7 +138,7 @@ def test_padded_networks_are_seamless_where_the_margin_reaches(made, mirror, cro
     """The network sees 1 + 4 + 3 + 1 px at most: a margin of 12 px is enough in every mirroring, 4 px are not."""
     geometry = Geometry(4, crop, crop, 0, crop)
     normaliser = Normaliser((0.0,), (1 / 255,))
-    forward = Forward(Padded().eval(), Card(geometry), normaliser, torch.device("cpu"), "float32", mirror)
+    forward = Forward(Padded().eval(), Card(geometry), normaliser, torch.device("cpu"), "float32", mirror=mirror)
     check_mirror(geometry, mirror)
     image = Crop(made[0].image, 0, (1, 1, 70, 101))
     whole = whole_pass(image, forward)

@@ -47,9 +47,10 @@ def test_every_pixel_is_kept_once(shape, depth, tile, shard, regions):
     for number in shards:
         place = planned.shard_at(number)
         for one in planned.tiles(place):
-            assert one.y % stride == 0
-            assert one.x % stride == 0
-            assert one.height <= planned.keep[0] <= tile * stride
+            assert (one.y % planned.keep[0], one.x % planned.keep[1]) == (0, 0), "one grid, whatever the shards"
+            assert planned.keep[0] % stride == 0
+            assert planned.keep[0] <= tile * stride
+            assert all(part.start >= 0 and part.stop <= keep for part, keep in zip(one.part, planned.keep, strict=True))
             count[one.plane][one.write] += 1
     assert (count == 1).all()
     assert planned.tile_count(range(planned.shard_count)) == sum(
@@ -67,6 +68,25 @@ def test_regions_divide_the_shards_evenly():
 def test_tiles_divide_an_image_evenly():
     planned = plan((1, 520, 512), unpadded(3), 512, (1024, 512), 1)
     assert planned.keep == (264, 512)
+
+
+def test_what_lies_in_several_shards_keeps_the_tile_size():
+    """An even division of the shard would not fit the next one: tiles of 176 px would lie in two of them."""
+    assert plan((1, 1000, 300), unpadded(3), 384, (512, 256), 1).keep == (384, 256)
+
+
+def test_a_tile_in_two_shards_is_the_same_pass_for_both():
+    image = Memory(np.random.default_rng(0).integers(0, 255, (1, 1, 100, 90), dtype=np.uint8))
+    planned = plan((1, 100, 90), unpadded(2), 24, (64, 96), 1)
+    seen = {}
+    for number in (0, 1):
+        shard = planned.shard_at(number)
+        window = planned.read_shard(image, shard)
+        for tile in planned.tiles(shard):
+            part = window[:, *planned.seen(tile, shard)]
+            np.testing.assert_array_equal(part, read_tile(image, tile, planned))
+            seen.setdefault((tile.y, tile.x), []).append(tile.rows)
+    assert [rows for (_, x), rows in seen.items() if x == 0][2] == [slice(48, 64), slice(64, 72)]
 
 
 @pytest.mark.parametrize(("tile", "shard"), [(388, (512, 512)), (384, (500, 512))])
@@ -89,7 +109,7 @@ def test_inner_tiles_read_real_neighbours_and_no_more():
     geometry = unpadded(2)
     image = Memory(np.random.default_rng(0).integers(0, 255, (1, 1, 400, 400), dtype=np.uint8))
     planned = plan((1, 400, 400), geometry, 40, (400, 400), 1)
-    tile = Tile(0, 160, 200, 40, 40)
+    tile = Tile(0, 160, 200, slice(160, 200), slice(200, 240))
     window = read_tile(image, tile, planned)
     before, size = geometry.before, geometry.read_px(40)
     expected = image.values[0][:, 160 - before : 160 - before + size, 200 - before : 200 - before + size]

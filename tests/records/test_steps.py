@@ -17,7 +17,6 @@ from made_results import make_ingested, make_model, make_predicted, make_proof, 
 from unet_pipeline.__main__ import main
 from unet_pipeline.errors import LONGEST, PipelineError
 from unet_pipeline.model.card import read_card
-from unet_pipeline.records import volume_records
 from unet_pipeline.records.fields import LARGEST, Files
 from unet_pipeline.records.layout import (
     CARD_FILE,
@@ -202,7 +201,7 @@ def test_a_record_of_a_million_pixels_of_shards_opens_in_seconds(written: dict[s
 def test_all_of_a_record_is_checked() -> None:
     """No part of a record is a mapping of anything, but what free keys are for: configurations and notes of speed."""
     free = {"config", "made_for"}
-    waiting, seen = [*RECORDS.values(), Finished, volume_records.TileSize], set()
+    waiting, seen = [*RECORDS.values(), Finished], set()
     while waiting:
         kind = waiting.pop()
         for name, hint in get_type_hints(kind).items():

@@ -74,13 +74,13 @@ def test_times_are_all_that_is_taken_out_of_the_page(done: Workspace) -> None:
     assert differing(before, tree(done.folder / "results")) == ["report.html"]
 
 
-def test_tiles_batches_regions_and_jobs_change_no_array_and_no_score(done: Workspace) -> None:
+def test_batches_regions_and_jobs_change_no_array_and_no_score(done: Workspace) -> None:
     results = done.folder / "results"
     before, plan = tree_of_any_split(results), (results / "unseen" / "tiles.json").read_bytes()
     trained = (results / "model" / "weights.safetensors").stat().st_mtime_ns
     table = (done.folder / "stacks.tsv").read_text()
     (done.folder / "stacks.tsv").write_text(re.sub(r"test\t2", "test\t4", table))
-    ran = done.run("results/unseen/metrics.json", tile={"tile_px": 32}, predict={"batch": 2})
+    ran = done.run("results/unseen/metrics.json", predict={"batch": 2})
     assert ran.code == 0, ran.text
     assert ran.jobs == {"tile unseen", *(f"predict unseen {n}" for n in range(4)), "stitch unseen", "evaluate unseen"}
     assert (results / "model" / "weights.safetensors").stat().st_mtime_ns == trained

@@ -29,8 +29,8 @@ UNSEEN = "does not see it"
 NEWER = "runs it again if the file is newer than what was made from it"
 MISSES = "does not miss it before the stack is read again; then it stops and names the file"
 ABSENT = "not there"
-SAME_RESULT = {("tile", "tile_px"), ("tile", "regions"), ("predict", "batch")}
-"""Keys that cut the work otherwise and change no pixel (on a GPU: nearly none)."""
+SAME_RESULT = {("tile", "regions"), ("predict", "batch")}
+"""Keys that cut the work otherwise and change no pixel (`batch` on a GPU: nearly none)."""
 
 NETWORK = ("train", "predict", "prove")
 """Steps that run the network."""

@@ -1,20 +1,26 @@
 """Prove: show on the user's own model and image that tiling does not change the result.
 
-The reference is one pass of the network over the whole mirrored plane. Tile sizes, shards and regions must give
-the same logits within a stated tolerance: kernels are chosen by the shape of a pass and by the processor, and each adds
-up in its own order. The paper's own step, the full output of a tile, is measured beside them.
+Two things are measured, on what is stored as well as on logits:
+
+- **With one tile size** every split into shards and regions must store the same bytes.
+- **Between tile sizes, and against one pass of the network over the whole mirrored plane**, logits must be equal within
+  a stated tolerance. Kernels are chosen by the shape of a pass and by the processor, and each adds up in its own order,
+  so more cannot be asked. If no logit differs by more than d, a label can change only where the logits of two classes
+  lie within 2 d.
+
+The paper's own step, the full output of a tile, is measured beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
@@ -24,6 +30,7 @@ from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import Plan, plan, read_tile
+from unet_pipeline.predict.predict import predict_shard, read_shard, stored
 from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_record
@@ -36,6 +43,8 @@ HALF_TOLERANCE = 0.1
 """The same in bfloat16 and float16, whose rounding alone moves logits by 0.05."""
 
 Logits = npt.NDArray[np.float32]
+Stored = tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
+"""Probabilities (classes, y, x) as stored, and classes (y, x)."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,12 @@ class Crop:
 def prove(
     model: Path, stack: Stack, config: Config, output: Path | None, plane: int = 0, crop_px: int = 1024
 ) -> ProveRecord:
-    """Compare tilings with one whole pass and say whether all are seamless.
+    """Compare splits with each other and tilings with one whole pass, and say whether all are seamless.
 
     Args:
         model: model folder.
         stack: an ingested stack.
-        config: sections predict (precision, mirror) and compute are used.
+        config: sections predict and compute are used.
         output: where to write the findings, `prove.json`; None writes nothing.
         plane: which plane.
         crop_px: the upper left part of the plane, at most this large, is used.
@@ -75,21 +84,28 @@ def prove(
         raise PipelineError("--plane", f"0 to {grid.planes - 1}", plane, min(max(plane, 0), grid.planes - 1))
     forward = Forward.load(model, stack, config.predict, config.compute)
     crop = Crop(stack.image, plane, (1, stack.channels, min(grid.height, crop_px), min(grid.width, crop_px)))
-    tilings = list(_tilings(crop, forward))
+    tilings, dtype = list(_tilings(crop, forward)), np.dtype(config.predict.probabilities)
     with Progress(len(tilings) + 2, f"prove {stack.name}") as progress:
         whole = whole_pass(crop, forward)
+        stored_whole = stored_of(whole, forward, dtype)
         progress.advance()
         rows = []
-        for name, planned in tilings:
-            rows.append(difference(tiled_pass(crop, planned, forward), whole, name))
+        for name, splits in tilings:
+            logits = tiled_pass(crop, splits[0], forward)
+            first, *others = (split_pass(crop, planned, forward, dtype) for planned in splits)
+            row = with_stored(difference(logits, whole, name), first, stored_whole)
+            differences = sum(unequal(first, one) for one in others)
+            rows.append(replace(row, splits=len(others), split_differences=differences))
             progress.advance()
-        paper = difference(paper_pass(crop, forward), whole, _paper_name(forward))
+        logits = paper_pass(crop, forward)
+        stored_logits = stored_of(logits, forward, dtype)
+        paper = with_stored(difference(logits, whole, _paper_name(forward)), stored_logits, stored_whole)
         progress.advance()
     tolerance = TOLERANCE[forward.device.type] if forward.precision == "float32" else HALF_TOLERANCE
     record = ProveRecord(
         stack=stack.name,
         crop=crop.shape[2:],
-        seamless=all(row.largest_difference_std <= tolerance for row in rows),
+        seamless=all(row.largest_difference_std <= tolerance and row.split_differences == 0 for row in rows),
         tolerance_std=tolerance,
         rows=tuple(rows),
         paper_step=paper,
@@ -101,19 +117,18 @@ def prove(
     return record
 
 
-def _tilings(crop: Crop, forward: Forward) -> Iterator[tuple[str, Plan]]:
-    """Yield plans that differ in tile size, shard size and regions, all legal."""
+def _tilings(crop: Crop, forward: Forward) -> Iterator[tuple[str, list[Plan]]]:
+    """Yield tile sizes, all legal, each with plans that split the plane otherwise: in one shard, and in several."""
     geometry, (height, width) = forward.card.geometry, crop.shape[2:]
-    stride = geometry.stride
+    stride, shape = geometry.stride, (1, height, width)
     largest = geometry.round_up(max(height, width))
-    whole, part = (largest, largest), (geometry.round_up(max(1, height // 2)), geometry.round_up(max(1, width // 3)))
-    sizes = sorted({geometry.round_up(max(stride, largest // count)) for count in (2, 3, 5, 8)})
+    parts = (geometry.round_up(max(1, height // 2)), geometry.round_up(max(1, width // 3)))
     # an output that is stretched to the input's size leaves one tiling alone
-    pairs = [(largest, whole)] if geometry.whole_plane else product(sizes, sorted({whole, part}))
-    for tile_px, shard in pairs:
-        planned = plan((1, height, width), geometry, tile_px, shard, regions=3)
-        keep, shards = planned.keep, planned.shard_count
-        yield f"tiles of {keep[0]} x {keep[1]} px, {shards} shard(s), 3 regions", planned
+    sizes = [largest] if geometry.whole_plane else {geometry.round_up(max(stride, largest // n)) for n in (2, 3, 5)}
+    for tile_px in sorted(sizes):
+        whole = plan(shape, geometry, tile_px, (largest, largest), regions=1)
+        others = [] if geometry.whole_plane else [Plan(shape, geometry, whole.keep, parts, regions=3)]
+        yield f"tiles of {whole.keep[0]} x {whole.keep[1]} px", [whole, *others]
 
 
 def whole_pass(crop: Planes, forward: Forward) -> Logits:
@@ -132,9 +147,27 @@ def tiled_pass(crop: Planes, planned: Plan, forward: Forward) -> Logits:
     for region in range(planned.regions):
         for number in planned.region(region):
             for tile in planned.tiles(planned.shard_at(number)):
-                logits = forward([forward.window(read_tile(crop, tile, planned))])[0].cpu().numpy()
-                result[:, *tile.write] = logits[:, *tile.local(planned.geometry)]
+                logits = forward([forward.window(read_tile(crop, tile, planned))])[0, :, *planned.block].cpu().numpy()
+                result[:, *tile.write] = logits[:, *tile.part]
     return result
+
+
+def split_pass(crop: Planes, planned: Plan, forward: Forward, dtype: np.dtype[Any]) -> Stored:
+    """Return what prediction jobs store of plane 0, region by region and shard by shard."""
+    probabilities = np.zeros((len(forward.card.classes), *crop.shape[2:]), dtype)
+    classes = np.zeros(crop.shape[2:], np.uint8)
+    for region in range(planned.regions):
+        for number in planned.region(region):
+            shard = planned.shard_at(number)
+            values = predict_shard(read_shard(crop, planned, number, forward), planned, shard, forward, dtype)
+            probabilities[:, shard.rows, shard.columns], classes[shard.rows, shard.columns] = values.arrays()
+    return probabilities, classes
+
+
+def stored_of(logits: Logits, forward: Forward, dtype: np.dtype[Any]) -> Stored:
+    """Return what would be stored of logits (classes, y, x)."""
+    probabilities, classes = stored(torch.from_numpy(logits), forward, dtype)
+    return probabilities.numpy(), classes.numpy()
 
 
 def paper_pass(crop: Planes, forward: Forward, output_px: int = 388) -> Logits:
@@ -174,10 +207,41 @@ def difference(result: Logits, whole: Logits, tiling: str = "") -> Difference:
     return Difference(tiling, largest, flips, per_mpx)
 
 
+def with_stored(row: Difference, result: Stored, whole: Stored) -> Difference:
+    """Add how stored values differ: probabilities (classes, y, x), their number and largest, and classes (y, x)."""
+    (values, classes), (whole_values, whole_classes) = result, whole
+    scale = 255.0 if values.dtype == np.uint8 else 1.0
+    return replace(
+        row,
+        stored_changed=int((values != whole_values).sum()),
+        stored_difference=float(np.abs(values.astype(np.float64) - whole_values).max()) / scale,
+        stored_flipped=int((classes != whole_classes).sum()),
+    )
+
+
+def unequal(one: Stored, other: Stored) -> int:
+    """Return how many stored values of two splits differ."""
+    return sum(int((a != b).sum()) for a, b in zip(one, other, strict=True))
+
+
 def describe(found: ProveRecord) -> str:
     """Return the findings as a table for people."""
-    lines = [f"{'difference (std)':>17} {'flips per Mpx':>14}  tiling"]
+    lines = [f"{'logits (std)':>13} {'labels/Mpx':>11} {'stored':>9} {'splits':>7}  tiling"]
     for row in [*found.rows, found.paper_step]:
-        lines.append(f"{row.largest_difference_std:>17.3g} {row.flipped_per_mpx:>14,.1f}  {row.tiling}")
-    words = "seamless: every tiling equals one whole pass within the tolerance" if found.seamless else "NOT seamless"
-    return "\n".join([*lines, f"{words} (tolerance {found.tolerance_std:g} std, {found.compute.device})"])
+        split = f"{row.split_differences:>7,}" if row.splits else " " * 7
+        lines.append(
+            f"{row.largest_difference_std:>13.3g} {row.flipped_per_mpx:>11,.1f} "
+            f"{row.stored_difference:>9.3g} {split}  {row.tiling}"
+        )
+    labels, limit = sum(row.stored_flipped for row in found.rows), f"{found.tolerance_std:g} std"
+    words = (
+        f"seamless: with one tile size every split stores the same bytes; every tile size equals one whole pass within "
+        f"{limit} ({labels} stored labels differ)"
+        if found.seamless
+        else f"NOT seamless: splits differ, or a tile size differs from one whole pass by more than {limit}"
+    )
+    legend = [
+        "logits, labels, stored: against one pass over the whole image; largest difference, labels that differ,",
+        "largest difference of stored probabilities (0 to 1). splits: stored values that differ between splits",
+    ]
+    return "\n".join([*lines, *legend, f"{words}, {found.compute.device}"])

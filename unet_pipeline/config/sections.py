@@ -175,10 +175,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Tile:
-    """The division of an image for prediction; it changes speed and memory, never the result."""
+    """The division of an image for prediction; it changes speed and memory, and of the result the rounding of sums."""
 
     tile_px: int | Literal["auto"] = key(
-        "auto", "kept output of one network pass, px; a multiple of 2^depth, or auto: measured and remembered", 2, 16384
+        "auto", "kept output of one network pass, px; a multiple of 2^depth, or auto: by the network", 2, 16384
     )
     regions: int = key(1, "prediction jobs of a stack (column `regions` of the table overrides)", 1, 100_000)
 
@@ -188,7 +188,7 @@ class Predict:
     """The forward pass and the probabilities that are stored."""
 
     precision: Precision = key("float32", "number format of the convolutions")
-    batch: int = key(1, "tiles per network pass", 1, 1024)
+    batch: int = key(1, "tiles per network pass on a GPU; a CPU takes one by one", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
     threshold: float | None = key(
         None, "objects where their probability reaches this, else background; null: the likeliest", 0, 1

@@ -24,7 +24,6 @@ from unet_pipeline.records.layout import (
     SEGMENTATION,
     STITCH_FILE,
     TIFFS,
-    TILE_SIZE_FILE,
     TILES_FILE,
     list_path,
 )
@@ -40,7 +39,7 @@ RECORDS = (INGEST_FILE, TILES_FILE, STITCH_FILE)
 OURS = {
     *RECORDS,
     *(list_path(Path(name)).name for name in RECORDS),
-    *(IMAGE, SEGMENTATION, REGIONS, TILE_SIZE_FILE, *TIFFS.values()),
+    *(IMAGE, SEGMENTATION, REGIONS, *TIFFS.values()),
 }
 """Names in the folder of a segmented image."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -17,16 +16,11 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.model.averaging import Ensemble, Network, check_mirror, mirrored_mean
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.model.device import PRECISIONS, Compiled, autocast, choose_device, usable_precision
+from unet_pipeline.model.device import Compiled, autocast, choose_device, usable_precision
 from unet_pipeline.model.models import load_model
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.stacks.stack import Stack
-
-SMALL_PX = 300 * 300
-"""On the CPU torch computes a single image whose layers hold few values (20 480 or less) with other kernels than a
-larger one, and float32 sums then differ in the last bits. Two images always take the kernels of large ones, so a
-window up to this size is computed twice: small tiles stay bit-equal to one whole pass."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +36,7 @@ class Forward:
         threshold: probability from which a pixel is an object's; None: the likeliest class.
         mirror: which mirrorings of a window are averaged (see `averaging`).
         members: the networks of an ensemble, one by one; empty of a single network.
+        batch: windows a GPU computes in one pass; a CPU takes one after the other.
     """
 
     network: Network
@@ -52,6 +47,7 @@ class Forward:
     threshold: float | None = None
     mirror: Mirror = "none"
     members: tuple[Network, ...] = ()
+    batch: int = 1
 
     @classmethod
     def load(cls, model: Path, stack: Stack, options: Predict, compute: Compute) -> Forward:
@@ -72,7 +68,7 @@ class Forward:
         parts = network.members if isinstance(network, Ensemble) else ()
         whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
         run = whole, card, normaliser, device, precision
-        return cls(*run, options.threshold, options.mirror, tuple(members))
+        return cls(*run, options.threshold, options.mirror, tuple(members), options.batch)
 
     def without(self, stack: Stack, plane: int) -> Forward:
         """Return the member of a cross-validation that has not seen a plane; all of them if none has seen its labels.
@@ -100,34 +96,26 @@ class Forward:
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
 
-        With mirroring or an ensemble these are the logits of the mean probability.
+        With mirroring or an ensemble these are the logits of the mean probability. Kernels are chosen by the shape of a
+        pass, the number of windows included. So windows of one size get passes of one shape, however many there are:
+        one window on a CPU, to which more bring nothing; `batch` on a GPU, the last repeated where there are fewer.
 
         Raises:
             PipelineError: if the GPU has too little memory; names the key to lower.
         """
-        count = len(windows)
-        if count == 1 and self.device.type == "cpu" and windows[0][0].numel() <= SMALL_PX:
-            windows = [*windows, *windows]
+        size = 1 if self.device.type == "cpu" else self.batch
+        groups = [list(windows[start : start + size]) for start in range(0, len(windows), size)]
         with _told_out_of_memory(), _exact(), torch.inference_mode():
-            batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
-            with autocast(self.device, self.precision):
-                logits = mirrored_mean(self.network, batch, self.mirror, self.card.activation)
-            return logits[:count].float()
+            return torch.cat([self._pass(group + group[-1:] * (size - len(group)))[: len(group)] for group in groups])
+
+    def _pass(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
+        batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            return mirrored_mean(self.network, batch, self.mirror, self.card.activation).float()
 
     def shares(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, both (classes, y, x) float32."""
         return logits.softmax(dim=0) if self.card.activation == "softmax" else logits.sigmoid()
-
-    def bytes_of(self, read: tuple[int, int], batch: int) -> int:
-        """Return about how much memory a pass over a batch of windows of `read` (height, width) px takes, bytes.
-
-        The most is taken at full size on the way up: skip, up-convolution, both together, and a convolution's result.
-        Mirrorings and members of an ensemble come one after the other; their probabilities are added up in float64.
-        """
-        values = 7 * self.card.architecture.base_channels  # measured: 4 to 7
-        means = (self.mirror != "none") + (self.card.architecture.members > 1)
-        added_up = means * 3 * 8 * self.card.architecture.classes  # the sum, what is added, and a step between
-        return math.prod(read) * batch * (values * PRECISIONS[self.precision].itemsize + added_up)
 
 
 def _exact() -> AbstractContextManager[None]:
@@ -148,7 +136,12 @@ def _told_out_of_memory() -> Iterator[None]:
 
 
 def describe_compute(forward: Forward, compute: Compute) -> ComputeUsed:
-    """Return what the machine did: device, threads, precision, torch."""
+    """Return what the machine did, all that kernels are chosen by: device, threads, precision, torch, instructions."""
     cuda = forward.device.type == "cuda"
-    name = torch.cuda.get_device_name(forward.device) if cuda else "cpu"
-    return ComputeUsed(name, compute.threads, forward.precision, str(torch.__version__))
+    return ComputeUsed(
+        device=torch.cuda.get_device_name(forward.device) if cuda else "cpu",
+        threads=compute.threads,
+        precision=forward.precision,
+        torch=str(torch.__version__),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+    )

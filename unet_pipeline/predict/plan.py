@@ -1,8 +1,10 @@
 """The plan of a stack: regions of shards, shards of tiles, and how a tile is read with mirroring.
 
 A region is the run of shards one prediction job writes; a shard is the file one job writes whole; a tile is one pass of
-the network. Tile origins are multiples of the pooling stride, which makes the stitched result independent of the
-tile size, of the shards and of the regions (see `geometry`).
+the network. All tiles of a stack have one size, and lie on one grid that begins in the corner of each plane, whatever
+the shards: so what a pixel gets is always computed by the same pass, of the same shape and at the same place in it, and
+shards, regions and jobs cannot change a bit of it. Tile origins are also multiples of the pooling stride, without which
+the tile size would change more than the order of sums (see `geometry`).
 """
 
 from __future__ import annotations
@@ -19,9 +21,6 @@ from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.model.geometry import Geometry
 
-PLANNED_PX = 1024
-"""Tile size of a plan that leaves it to the jobs (`tile.tile_px: auto`)."""
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -32,8 +31,8 @@ class Tile:
             +-----------------------------------------+
             |   before                                |
             |   +---------------------------+         |
-            |   | keep: what it writes,     |  after  |
-            |   | clipped at the image edge |         |
+            |   | keep: what it writes, cut |  after  |
+            |   | where shard or image ends |         |
             |   +---------------------------+         |
             |                                         |
             +-----------------------------------------+
@@ -41,30 +40,33 @@ class Tile:
 
     Attributes:
         plane: plane of the stack.
-        y, x: first kept pixel; multiples of the pooling stride.
-        height, width: kept pixels, clipped at the image edge.
+        y, x: first pixel of the kept block; multiples of the block's height and width.
+        rows, columns: what it writes of the volume: the block, cut where its shard or the image ends.
     """
 
     plane: int
     y: int
     x: int
-    height: int
-    width: int
+    rows: slice
+    columns: slice
 
     @property
     def write(self) -> tuple[slice, slice]:
         """Rows and columns of the volume it writes."""
-        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+        return self.rows, self.columns
 
-    def local(self, geometry: Geometry) -> tuple[slice, slice]:
-        """Rows and columns of the network's output that are kept."""
-        crop = geometry.crop_px
-        return slice(crop, crop + self.height), slice(crop, crop + self.width)
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Rows and columns of its kept block that it writes."""
+        return _moved(self.rows, -self.y), _moved(self.columns, -self.x)
 
     def within(self, shard: Shard) -> tuple[slice, slice]:
         """Rows and columns of its shard that it writes."""
-        y, x = self.y - shard.rows.start, self.x - shard.columns.start
-        return slice(y, y + self.height), slice(x, x + self.width)
+        return _moved(self.rows, -shard.rows.start), _moved(self.columns, -shard.columns.start)
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,12 @@ class Plan:
         """(height, width) the network reads, px; the same for all tiles of a stack."""
         return self.geometry.read_px(self.keep[0]), self.geometry.read_px(self.keep[1])
 
+    @property
+    def block(self) -> tuple[slice, slice]:
+        """Rows and columns of the network's output that are a tile's kept block; the same for all tiles of a stack."""
+        first = self.geometry.crop_px
+        return slice(first, first + self.keep[0]), slice(first, first + self.keep[1])
+
     def region(self, index: int) -> range:
         """Return the shard numbers of region `index`; the regions divide the shards evenly; refuses other numbers."""
         if not 0 <= index < self.regions:
@@ -144,39 +152,51 @@ class Plan:
         return Shard(plane, rows, columns)
 
     def tiles(self, shard: Shard) -> Iterator[Tile]:
-        """Yield the tiles of a shard in raster order; together they keep each of its pixels once."""
-        for y in range(shard.rows.start, shard.rows.stop, self.keep[0]):
-            for x in range(shard.columns.start, shard.columns.stop, self.keep[1]):
-                height, width = min(self.keep[0], shard.rows.stop - y), min(self.keep[1], shard.columns.stop - x)
-                yield Tile(shard.plane, y, x, height, width)
+        """Yield the tiles of a shard in raster order; together they write each of its pixels once.
 
-    def _tile_grid(self, shard: Shard) -> tuple[int, int]:
-        """(rows, columns) of the tiles of a shard."""
-        height, width = shard.size
-        return -(-height // self.keep[0]), -(-width // self.keep[1])
+        A tile that lies in two shards is yielded for both.
+        """
+        rows, columns = self._starts(shard)
+        for y in rows:
+            inside = slice(max(y, shard.rows.start), min(y + self.keep[0], shard.rows.stop))
+            for x in columns:
+                stop = min(x + self.keep[1], shard.columns.stop)
+                yield Tile(shard.plane, y, x, inside, slice(max(x, shard.columns.start), stop))
+
+    def _starts(self, shard: Shard) -> tuple[range, range]:
+        """Return the first rows and the first columns of the tiles of a shard."""
+        rows, columns = (
+            range(part.start // keep * keep, part.stop, keep)
+            for part, keep in zip((shard.rows, shard.columns), self.keep, strict=True)
+        )
+        return rows, columns
 
     def tile_count(self, shards: Iterable[int]) -> int:
         """Return the number of tiles of some shards, without listing them."""
-        grids = (self._tile_grid(self.shard_at(number)) for number in shards)
-        return sum(rows * columns for rows, columns in grids)
+        grids = (self._starts(self.shard_at(number)) for number in shards)
+        return sum(len(rows) * len(columns) for rows, columns in grids)
 
-    def shard_read(self, shard: Shard) -> tuple[int, int]:
-        """(height, width) of what all tiles of a shard read together, px; begins `geometry.before` px before it."""
-        rows, columns = self._tile_grid(shard)
-        overlap = self.geometry.before + self.geometry.after
-        return rows * self.keep[0] + overlap, columns * self.keep[1] + overlap
+    def read_shard(self, image: Planes, shard: Shard) -> npt.NDArray[Any]:
+        """Read what all tiles of a shard see together: `(channels, y, x)`."""
+        (rows, columns), before = self._starts(shard), self.geometry.before
+        size = (len(starts) * keep for starts, keep in zip((rows, columns), self.keep, strict=True))
+        height, width = (edge + before + self.geometry.after for edge in size)
+        return read_window(image, shard.plane, rows.start - before, columns.start - before, (height, width))
 
     def seen(self, tile: Tile, shard: Shard) -> tuple[slice, slice]:
         """Rows and columns that a tile reads, of what its shard reads."""
-        y, x = tile.y - shard.rows.start, tile.x - shard.columns.start
+        rows, columns = self._starts(shard)
+        y, x = tile.y - rows.start, tile.x - columns.start
         return slice(y, y + self.read[0]), slice(x, x + self.read[1])
 
 
 def plan(shape: tuple[int, int, int], geometry: Geometry, tile_px: int, shard: tuple[int, int], regions: int) -> Plan:
     """Plan a stack.
 
-    The kept size is at most `tile_px`, and less where that divides the image more evenly: 520 rows with tiles of
-    512 px become two tiles of 264 rows, not one of 512 and one of 8.
+    The kept size is at most `tile_px`, and less where that divides the image more evenly: 520 rows in one shard with
+    tiles of 512 px become two tiles of 264 rows, not one of 512 and one of 8. Rows or columns in several shards keep
+    `tile_px`, or a shard where that is smaller; a size that divides the shard is cheapest, since a tile that lies in
+    two shards is computed for each.
 
     Args:
         shape: (planes, height, width).
@@ -191,11 +211,11 @@ def plan(shape: tuple[int, int, int], geometry: Geometry, tile_px: int, shard: t
     geometry.check_keep(tile_px, "tile.tile_px")
     if geometry.whole_plane:
         tile_px = _whole_plane(shape, geometry, shard)
-    keep = tuple(
-        _even(geometry, min(edge, geometry.round_up(size)), tile_px)
+    height, width = (
+        _even(geometry, size, tile_px) if size <= edge else min(edge, tile_px)
         for edge, size in zip(shard, shape[1:], strict=True)
     )
-    return Plan(shape, geometry, (keep[0], keep[1]), shard, regions)
+    return Plan(shape, geometry, (height, width), shard, regions)
 
 
 def _whole_plane(shape: tuple[int, int, int], geometry: Geometry, shard: tuple[int, int]) -> int:

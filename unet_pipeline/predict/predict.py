@@ -27,7 +27,6 @@ from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.parallel import ahead, behind
@@ -37,7 +36,7 @@ from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.journal import Journal
 from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.predict.tile_size import choose_plan
+from unet_pipeline.predict.tile_size import check_memory
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CARD_FILE, CLASSES, journal_path
@@ -65,6 +64,8 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     """
     forward = Forward.load(model, stack_plan.stack, config.predict, config.compute)
     _check_fit(stack_plan, forward, config)
+    if forward.device.type == "cpu":
+        check_memory(stack_plan.plan, forward.card.architecture)
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
     made_by = stack_plan.work(forward.card, config.predict)
     compute = describe_compute(forward, config.compute)
@@ -91,23 +92,19 @@ def _predict_region(
     stack_plan: StackPlan, region: int, forward: Forward, config: Config, journal: Journal, check: Check
 ) -> tuple[ShardWritten, ...]:
     """Write the shards that are not yet finished; return what the record says of all."""
-    plan, numbers, found = stack_plan.plan, stack_plan.plan.region(region), ""
+    plan, numbers = stack_plan.plan, stack_plan.plan.region(region)
     probabilities, classes = stack_plan.probabilities(True, check), stack_plan.labels(CLASSES, True, check)
     arrays = {"probabilities": probabilities, "classes": classes}
     done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), arrays))}
 
     def write(number: int, values: Values) -> None:
         sums = _write(arrays, plan.shard_at(number), values.arrays())
-        skipped = 0 if values.empty is None else _count_empty(stack_plan.plan, plan.shard_at(number), values.empty)
+        skipped = 0 if values.empty is None else _count_empty(plan, plan.shard_at(number), values.empty)
         done[number] = build(ShardWritten, {"shard": number, **sums, "tiles_skipped": skipped}, f"shard {number}")
         journal.add(done[number])
 
     missing = [n for n in numbers if n not in done]
-    if missing:
-        plan, found = choose_plan(stack_plan, missing, forward, config.predict.batch, check)
     with Progress(plan.tile_count(numbers), f"predict {stack_plan.stack.name} region {region}") as progress:
-        if found:
-            progress.say(found)
         if done:
             progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
             progress.skip(plan.tile_count(done))
@@ -117,8 +114,8 @@ def _predict_region(
             for number, empty, window in windows:
                 shard = plan.shard_at(number)
                 network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
-                options = probabilities.dtype, config.predict.batch, progress.advance, empty
-                write_soon(number, predict_shard(window, plan, shard, network, *options))
+                values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
+                write_soon(number, values)
     return tuple(done[number] for number in numbers)
 
 
@@ -140,9 +137,7 @@ def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> torc
 
     Each chunk is decoded once, where tile by tile would decode those at the tiles' edges again.
     """
-    shard, before = plan.shard_at(number), plan.geometry.before
-    y, x = shard.rows.start - before, shard.columns.start - before
-    return forward.window(read_window(image, shard.plane, y, x, plan.shard_read(shard)))
+    return forward.window(plan.read_shard(image, plan.shard_at(number)))
 
 
 @dataclass(frozen=True)
@@ -170,7 +165,6 @@ def predict_shard(
     shard: Shard,
     forward: Forward,
     dtype: np.dtype[Any],
-    batch: int,
     on_tiles: Callable[[int], None] = lambda count: None,
     empty: Array | None = None,
 ) -> Values:
@@ -182,7 +176,6 @@ def predict_shard(
         shard: the shard.
         forward: the network.
         dtype: of the probabilities: uint8 (0..255), float16 or float32 (0..1).
-        batch: tiles per pass.
         on_tiles: called with the number of tiles after each pass.
         empty: (y, x) bool, pixels of the shard that are background whatever the network says; a tile of nothing else is
             not run.
@@ -191,13 +184,13 @@ def predict_shard(
     probabilities = torch.empty((count, *shard.size), dtype=STORED[dtype.name], device=device)
     classes = torch.empty(shard.size, dtype=torch.uint8, device=device)
     looked = [tile for tile in plan.tiles(shard) if empty is None or not empty[tile.within(shard)].all()]
-    for tiles in _groups(iter(looked), batch):
+    for tiles in _groups(iter(looked), forward.batch):
         logits = forward([window[:, *plan.seen(tile, shard)] for tile in tiles])
         for scores, tile in zip(logits, tiles, strict=True):
-            shares = forward.shares(scores[:, *tile.local(plan.geometry)])
+            shares, found = stored(scores[:, *plan.block], forward, dtype)
             inside = tile.within(shard)
-            probabilities[:, *inside] = quantised(shares, dtype)
-            classes[inside] = decided(shares, forward.threshold)
+            probabilities[:, *inside] = shares[:, *tile.part]
+            classes[inside] = found[tile.part]
         on_tiles(len(tiles))
     if empty is not None:
         _clear(probabilities, classes, empty)
@@ -216,6 +209,16 @@ def _clear(probabilities: torch.Tensor, classes: torch.Tensor, empty: Array) -> 
 def _count_empty(plan: Plan, shard: Shard, empty: Array) -> int:
     """Return the number of tiles that the network need not see."""
     return sum(bool(empty[tile.within(shard)].all()) for tile in plan.tiles(shard))
+
+
+def stored(logits: torch.Tensor, forward: Forward, dtype: np.dtype[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is stored of logits (classes, y, x): probabilities (classes, y, x) `dtype`, classes (y, x) uint8.
+
+    Vectorised exponentials differ in the last bit from those of the last few pixels of an array. So this is computed of
+    a tile's whole block, and cut afterwards: a pixel's probability does not depend on where shard or image ends.
+    """
+    shares = forward.shares(logits)
+    return quantised(shares, dtype), decided(shares, forward.threshold)
 
 
 def quantised(shares: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:

@@ -30,7 +30,6 @@ class StackPlan:
         plan: regions, shards and tiles.
         classes: class names; the channels of the probabilities.
         digest: names the plan; every region record repeats it.
-        auto: whether each job chooses its tile size (see `tile_size`); the plan's is then only a first guess.
         out_of_fold: whether each plane is predicted by the member of a cross-validation that has not seen it.
     """
 
@@ -39,7 +38,6 @@ class StackPlan:
     plan: Plan
     classes: tuple[str, ...]
     digest: str
-    auto: bool = False
     out_of_fold: bool = False
 
     @classmethod
@@ -57,7 +55,7 @@ class StackPlan:
         read = stored.geometry
         geometry = Geometry(read.stride, read.before, read.after, read.lost, read.crop_px, read.whole_plane)
         planned = Plan(stored.shape, geometry, stored.keep, stored.shard, stored.regions)
-        return cls(record, stack, planned, tiled.classes, tiled.digest, tiled.auto, tiled.out_of_fold)
+        return cls(record, stack, planned, tiled.classes, tiled.digest, tiled.out_of_fold)
 
     @property
     def store(self) -> Path:

@@ -21,7 +21,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.card import geometry as geometry_of
-from unet_pipeline.predict.plan import PLANNED_PX, Plan, plan
+from unet_pipeline.predict.plan import Plan, plan
+from unet_pipeline.predict.tile_size import automatic_px
 from unet_pipeline.records.checksums import files_below, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.fields import Files
@@ -65,10 +66,11 @@ def tile(
         card.check_image(stack.channels, f"stack {stack.name}")
         card.check_classes(config.labels.classes)
     grid, classes = stack.grid, len(config.labels.classes)
-    geometry = card.geometry if card else geometry_of(architecture(config.model, stack.channels, classes))
+    network = card.architecture if card else architecture(config.model, stack.channels, classes)
+    geometry = geometry_of(network)
     _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
-    tile_px = config.tile.tile_px
-    planned = plan(grid.shape, geometry, PLANNED_PX if tile_px == "auto" else tile_px, shard, regions)
+    tile_px = automatic_px(network, geometry) if config.tile.tile_px == "auto" else config.tile.tile_px
+    planned = plan(grid.shape, geometry, tile_px, shard, regions)
     text = describe(stack, planned, config)
     if dry_run:
         return text
@@ -81,7 +83,6 @@ def tile(
             stack=stack.name,
             ingest=stack.record.name,
             plan=build(PlanNumbers, asdict(planned), f"{output}: plan"),
-            auto=tile_px == "auto",
             out_of_fold=out_of_fold,
             classes=config.labels.classes,
             digest=key,
@@ -131,11 +132,10 @@ def describe(stack: Stack, planned: Plan, config: Config) -> str:
     kept = planned.keep[0] * planned.keep[1] * tiles
     stored = len(config.labels.classes) * np.dtype(config.predict.probabilities).itemsize + 1 + 4
     geometry, keep, read_px, shard = planned.geometry, planned.keep, planned.read, planned.shard
-    free = "; a job may take another size (tile.tile_px: auto)" if config.tile.tile_px == "auto" else ""
     lines = [
         f"stack      {stack.name}: {planes} plane(s) of {height} x {width} px, {stack.channels} channel(s)",
         f"network    stride {geometry.stride} px, reads {geometry.before} px before, {geometry.after} px after a tile",
-        f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read{free}",
+        f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read",
         f"cost       reads {read / pixels:.2f} px and computes {kept / pixels:.2f} px per image px",
         f"shards     {planned.shard_count} of {shard[0]} x {shard[1]} px or less, in {planned.regions} region(s)",
         f"volume     {pixels * stored / 1e6:,.1f} MB before compression (probabilities, classes, instances)",

@@ -44,9 +44,10 @@ class Files:
 
 @dataclass(frozen=True)
 class ComputeUsed:
-    """What a step that runs the network ran on: device, CPU threads, number format, version of torch."""
+    """What a step that runs the network ran on: device, CPU threads, number format, torch, widest CPU instructions."""
 
     device: str
     threads: Count
     precision: str
     torch: str
+    instructions: str

@@ -29,9 +29,6 @@ TIFFS: Mapping[str, str] = {CLASSES: "classes.tif", INSTANCES: "instances.tif"}
 CONFUSION_FILE = "confusion.csv"
 """Beside metrics.json, which holds its checksum."""
 
-TILE_SIZE_FILE = "tile_px.json"
-"""Beside tiles.json: the tile size that was measured to be the fastest on this machine."""
-
 # In the folder of a model.
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"

@@ -133,12 +133,28 @@ class EvaluateRecord:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a tiling is from one pass: in standard deviations of the logits, and in labels."""
+    """How far a tiling is from one pass over the whole image.
+
+    Attributes:
+        tiling: its name.
+        largest_difference_std: of the logits, in standard deviations.
+        flipped_labels, flipped_per_mpx: labels of the logits that differ.
+        stored_changed: stored probabilities that differ.
+        stored_difference: largest difference of stored probabilities, 0 to 1.
+        stored_flipped: stored classes that differ.
+        splits: other splits of this tiling into shards and regions that were compared with the first.
+        split_differences: stored values that differ between splits.
+    """
 
     tiling: str
     largest_difference_std: Number
     flipped_labels: Count
     flipped_per_mpx: Number
+    stored_changed: Count = 0
+    stored_difference: Number = 0.0
+    stored_flipped: Count = 0
+    splits: Count = 0
+    split_differences: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)

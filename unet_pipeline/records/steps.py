@@ -16,7 +16,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.record import again, read_json
 from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
-from unet_pipeline.records.volume_records import Finished, PredictRecord, StitchRecord, TileRecord, TileSize
+from unet_pipeline.records.volume_records import Finished, PredictRecord, StitchRecord, TileRecord
 
 Record = IngestRecord | WeighRecord | TileRecord | PredictRecord | StitchRecord | EvaluateRecord | ProveRecord
 
@@ -31,7 +31,7 @@ RECORDS: dict[str, type[Record]] = {
 }
 """By the step that writes them, which each names under its first key."""
 
-T = TypeVar("T", bound=Record | Finished | TileSize)
+T = TypeVar("T", bound=Record | Finished)
 
 
 class EarlierVersion(PipelineError):
@@ -51,7 +51,7 @@ def open_record(path: Path, kind: type[T]) -> T:
 
     Args:
         path: the record.
-        kind: what it shall be: one of `RECORDS`, `Finished` or `TileSize`.
+        kind: what it shall be: one of `RECORDS`, or `Finished`.
 
     Raises:
         PipelineError: if it is missing, damaged, or not a record of that step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from unet_pipeline.records.fields import ComputeUsed, Count, FileName, Files, Number, Size
 from unet_pipeline.records.provenance import Provenance
@@ -38,7 +38,6 @@ class TileRecord:
 
     Attributes:
         ingest: record of the stack.
-        auto: whether each job chooses its tile size.
         out_of_fold: whether each plane is predicted by the member of a cross-validation that has not seen it.
         digest: names the plan; the store and every region record repeat it.
         tiles: number of tiles of the plan.
@@ -48,7 +47,6 @@ class TileRecord:
     stack: str
     ingest: FileName
     plan: PlanNumbers
-    auto: bool
     out_of_fold: bool
     classes: tuple[str, ...]
     digest: str
@@ -97,16 +95,6 @@ class Finished:
     step: Literal["predict"] = "predict"
     key: str
     shards: tuple[ShardWritten, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileSize:
-    """`tile_px.json`: the tile size that was the fastest for some work on this machine, and what was measured."""
-
-    step: Literal["predict"] = "predict"
-    made_for: dict[str, Any]
-    tile_px: Size
-    px_per_second: dict[str, Number]
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def overview(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Fi
     _lines(axes, tile_edges(plan), TILE, 0.6)
     _lines(axes, shard_edges(plan), SHARD, 1.2)
     _rectangle(axes, (0, 0, width, height), SHARD)
-    _rectangle(axes, (first.x, first.y, first.width, first.height), KEEP, filled=True)
+    _rectangle(axes, (first.x, first.y, first.columns.stop - first.x, first.rows.stop - first.y), KEEP, filled=True)
     _rectangle(axes, (first.x - before, first.y - before, plan.read[1], plan.read[0]), READ, dashed=True)
     return figure
 
@@ -109,7 +109,7 @@ def detail(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Figu
     figure, axes = _canvas(whole)
     inside = _inside(y, height, plan.shape[1])[::step], _inside(x, width, plan.shape[2])[::step]
     _picture(axes, normaliser(sampled(stack, plane, (y, x), plan.read)), inside, whole)
-    _rectangle(axes, (before, before, tile.width, tile.height), KEEP, filled=True)
+    _rectangle(axes, (before, before, tile.columns.stop - tile.x, tile.rows.stop - tile.y), KEEP, filled=True)
     _rectangle(axes, whole, READ, dashed=True)
     for axis, size in enumerate((height, width)):
         edges = (0, before, before + plan.keep[axis], size)
@@ -173,10 +173,7 @@ def _inside(start: int, count: int, size: int) -> npt.NDArray[np.bool_]:
 def tile_edges(plan: Plan) -> Edges:
     """Return the rows and columns where tiles begin; where they are too many, those of the first shard."""
     _, height, width = plan.shape
-    rows, columns = (
-        [first for start in range(0, size, shard) for first in range(start, min(start + shard, size), keep)]
-        for size, shard, keep in zip((height, width), plan.shard, plan.keep, strict=True)
-    )
+    rows, columns = (list(range(0, size, keep)) for size, keep in zip((height, width), plan.keep, strict=True))
     if max(len(rows), len(columns)) > MOST_LINES:
         height, width = min(height, plan.shard[0]), min(width, plan.shard[1])
         rows, columns = list(range(0, height, plan.keep[0])), list(range(0, width, plan.keep[1]))

@@ -1,0 +1,162 @@
+"""What `prove` promises, on small networks of every kind, and on the kernels of other processors."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from chain import make_model, make_plan, make_stack, settings
+
+from unet_pipeline.config.sections import Predict
+from unet_pipeline.predict import predict as module
+from unet_pipeline.predict.forward import Forward
+from unet_pipeline.predict.predict import predict
+
+KEEP = (32, 44)
+"""Divides neither the image, 100 x 130 px, nor all of the shards below."""
+
+SPLITS = [(64, 1), (64, 5), (32, 3), (96, 2), (160, 1)]
+"""Shard size, px, and regions."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return make_stack(folder), make_model(folder / "model")
+
+
+def volume(stack_plan):
+    """All that is stored: probabilities and classes as bytes."""
+    every = slice(0, 100), slice(0, 130)
+    arrays = stack_plan.probabilities(), stack_plan.labels("classes")
+    return [array.read(plane, *every).tobytes() for plane in range(2) for array in arrays]
+
+
+@pytest.mark.parametrize("mirror", ["none", "flips"])
+def test_every_split_stores_the_same_bytes(made, mirror, monkeypatch):
+    """Shards, regions, batches and a job that was cut off: one window shape, one result."""
+    (stack, model), found, real, shapes = made, [], Forward.shares, set()
+    monkeypatch.setattr(Forward, "shares", lambda self, logits: shapes.add(tuple(logits.shape)) or real(self, logits))
+    for batch, (shard_px, regions) in enumerate(SPLITS, 1):
+        config = settings(
+            store={"chunk_px": 32, "shard_px": shard_px},
+            predict={"batch": batch, "probabilities": "float16", "mirror": mirror},
+        )
+        made_plan = make_plan(stack, config, regions)
+        stack_plan = replace(made_plan, plan=replace(made_plan.plan, keep=KEEP))
+        for region in range(regions):
+            record = stack_plan.region_record(region)
+            for left in record.parent.glob(f"*{region}.json*"):
+                left.unlink()
+            cut_off(monkeypatch, stack_plan, region, model, config)
+            predict(stack_plan, region, model, config, record)
+        found.append(volume(stack_plan))
+    assert all(one == found[0] for one in found[1:])
+    assert shapes == {(2, *KEEP)}, "vectorised exponentials differ in the last bits at the end of an array"
+
+
+def cut_off(monkeypatch, stack_plan, region, model, config):
+    """Let a job die in its second shard."""
+    real, calls = module.predict_shard, []
+
+    def dies(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "predict_shard", dies)
+        try:
+            predict(stack_plan, region, model, config, stack_plan.region_record(region))
+        except KeyboardInterrupt:
+            return
+    stack_plan.region_record(region).unlink()
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "passes"), [("cpu", 3, [1] * 4), ("cuda", 3, [3, 3]), ("cuda", 1, [1] * 4)]
+)
+def test_every_pass_has_one_shape(made, device, batch, passes):
+    """A pass of fewer windows is filled up on a GPU; a CPU takes one at a time."""
+    stack, model = made
+    forward, seen = Forward.load(model, stack, Predict(batch=batch), settings().compute), []
+    windows = list(torch.rand(4, 1, 72, 72, generator=torch.Generator().manual_seed(0)))
+    one_by_one = torch.cat([forward([window]) for window in windows])
+
+    def network(values):
+        seen.append(len(values))
+        return torch.cat([forward.network(value[None]) for value in values])
+
+    answers = replace(forward, network=network, device=torch.device(device))(windows)
+    assert seen == passes
+    assert torch.equal(answers, one_by_one)
+
+
+KERNELS = """
+import hashlib, json, sys
+from pathlib import Path
+from test_exactness import proofs
+rows, bits = proofs(Path(sys.argv[1]))
+print(json.dumps({"rows": rows, "bits": bits}))
+"""
+
+NETWORKS = {
+    "unpadded, depth 2": {"depth": 2, "base_channels": 4},
+    "unpadded, depth 4, 2 channels": {"depth": 4, "base_channels": 2},
+    "padded, strided, batch norm": {
+        "depth": 2,
+        "base_channels": 2,
+        "padded": True,
+        "down": "stride",
+        "batch_norm": True,
+    },
+    "padded, bilinear, odd channels": {"depth": 2, "base_channels": 3, "padded": True, "up": "bilinear"},
+}
+
+
+def proofs(folder: Path):
+    """Prove several networks; return the rows of each proof, and a fingerprint of the last bits of their logits."""
+    import hashlib
+
+    from unet_pipeline.audit.prove import Crop, prove, whole_pass
+
+    rows, bits, stack = {}, hashlib.sha256(), make_stack(folder)
+    for index, (name, options) in enumerate(NETWORKS.items()):
+        model = make_model(folder / f"model {index}", network=options)
+        config = settings(predict={"probabilities": "float16"})
+        found = prove(model, stack, config, None, crop_px=70)
+        rows[name] = [{"seamless": found["seamless"]}, *found["rows"]]
+        forward = Forward.load(model, stack, Predict(), config.compute)
+        bits.update(whole_pass(Crop(stack.image, 0, (1, 1, 70, 70)), forward).tobytes())
+    return rows, bits.hexdigest()
+
+
+def test_the_promise_holds_on_other_processors_kernels(tmp_path):
+    """oneDNN and ATen are told, in processes of their own, to use fewer instructions than this processor has."""
+    found = {}
+    for one_dnn, aten in (("SSE41", "default"), ("AVX2", "avx2")):
+        told = {"ONEDNN_MAX_CPU_ISA": one_dnn, "ATEN_CPU_CAPABILITY": aten, "OMP_NUM_THREADS": "1"}
+        here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+        ran = subprocess.run(
+            [sys.executable, "-c", KERNELS, str(tmp_path / one_dnn)],
+            env={**os.environ, **told, "PYTHONPATH": here}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        found[one_dnn] = json.loads(ran.stdout.splitlines()[-1])
+    for kernels, proof in found.items():
+        for name, (verdict, *rows) in proof["rows"].items():
+            assert verdict["seamless"], (kernels, name, rows)
+            assert len(rows) >= 2
+            for row in rows:
+                assert row["largest_difference_std"] < 1e-4, (kernels, name, row)
+                assert row["flipped_labels"] == row["stored_flipped"] == row["split_differences"] == 0
+                assert row["stored_difference"] < 1e-3
+                assert row["splits"] == 1
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert found["SSE41"]["bits"] != found["AVX2"]["bits"], "both used the same kernels, so one was not told"
