@@ -83,7 +83,7 @@ def test_a_tile_in_two_shards_is_the_same_pass_for_both():
         shard = planned.shard_at(number)
         window = planned.read_shard(image, shard)
         for tile in planned.tiles(shard):
-            part = window[:, *planned.seen(tile, shard)]
+            part = window[:, *planned.window_of(tile, shard)]
             np.testing.assert_array_equal(part, read_tile(image, tile, planned))
             seen.setdefault((tile.y, tile.x), []).append(tile.rows)
     assert [rows for (_, x), rows in seen.items() if x == 0][2] == [slice(48, 64), slice(64, 72)]

@@ -48,8 +48,8 @@ def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batc
     for plane in range(2):
         logits = whole_pass(Crop(stack.image, plane, (1, 1, 100, 130)), forward)
         np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
-        shares = np.exp(logits) / np.exp(logits).sum(axis=0)
-        np.testing.assert_allclose(probabilities[plane], shares, atol=1e-3)
+        expected = np.exp(logits) / np.exp(logits).sum(axis=0)
+        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3)
         assert len(np.unique(classes[plane])) == 2, "a network that says one class proves nothing"
 
 
@@ -60,8 +60,8 @@ def test_bytes_are_probabilities_times_255(made):
     predict(stack_plan, 0, model, config, stack.record.parent / "regions" / "0.json")
     probabilities, _ = stored(stack_plan)
     logits = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, Predict(), config.compute))
-    shares = np.exp(logits) / np.exp(logits).sum(axis=0)
-    assert np.abs(probabilities[1] - shares * 255).max() < 0.501
+    expected = np.exp(logits) / np.exp(logits).sum(axis=0)
+    assert np.abs(probabilities[1] - expected * 255).max() < 0.501
 
 
 def test_writing_a_region_again_gives_the_same_bytes(made):
@@ -172,5 +172,5 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     for plane in range(2):
         logits = whole_pass(Crop(stack.image, plane, (1, 1, *size)), forward)
         np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
-        shares = np.exp(logits) / np.exp(logits).sum(axis=0)
-        np.testing.assert_allclose(probabilities[plane], shares, atol=1e-3)
+        expected = np.exp(logits) / np.exp(logits).sum(axis=0)
+        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3)

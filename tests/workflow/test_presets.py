@@ -120,10 +120,10 @@ def test_no_seam(name: str, tmp_path: Path) -> None:
 def test_threshold_and_sigmoid_decide_the_classes(tmp_path: Path) -> None:
     from unet_pipeline.predict.predict import decided
 
-    shares = torch.tensor([[0.9, 0.2, 0.1], [0.3, 0.45, 0.2], [0.1, 0.1, 0.65]])[:, :, None]
-    assert decided(shares, None)[:, 0].tolist() == [0, 1, 2]
-    assert decided(shares, 0.5)[:, 0].tolist() == [0, 0, 2]
-    assert decided(shares, 0.3)[:, 0].tolist() == [1, 1, 2]
+    probabilities = torch.tensor([[0.9, 0.2, 0.1], [0.3, 0.45, 0.2], [0.1, 0.1, 0.65]])[:, :, None]
+    assert decided(probabilities, None)[:, 0].tolist() == [0, 1, 2]
+    assert decided(probabilities, 0.5)[:, 0].tolist() == [0, 0, 2]
+    assert decided(probabilities, 0.3)[:, 0].tolist() == [1, 1, 2]
 
     stack = make_stack(tmp_path)
     model = architecture(replace(preset("kamiyin").model, base_channels=2), 1, 2)
@@ -132,7 +132,7 @@ def test_threshold_and_sigmoid_decide_the_classes(tmp_path: Path) -> None:
     forward = Forward.load(tmp_path / "model", stack, Predict(threshold=0.7), preset("kamiyin").compute)
     assert forward.threshold == 0.7
     logits = torch.tensor([[[2.0]], [[-1.0]]])
-    torch.testing.assert_close(forward.shares(logits), logits.sigmoid())
+    torch.testing.assert_close(forward.probabilities(logits), logits.sigmoid())
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Which parts of an image hold nothing, so that the network need not look (`predict.skip_below`).
+"""Empty blocks of an image, which the network need not see (`predict.skip_below`).
 
 The image is divided into blocks of 64 px from its upper left corner, whatever the tiles, shards and regions. A block is
 empty if the means of all squares of 8 px in it and in the eight blocks around it lie within `skip_below` of each other,
@@ -31,8 +31,8 @@ def empty_pixels(image: Planes, shard: Shard, normaliser: Normaliser, skip_below
 
     Args:
         image: the stack.
-        shard: where.
-        normaliser: of the stack; differences are measured in what it gives.
+        shard: the pixels asked for.
+        normaliser: of the stack; differences are measured in normalised values.
         skip_below: largest difference of an empty block; values that are not finite are never empty.
     """
     y, x = (range(part.start // BLOCK_PX - 1, -(-part.stop // BLOCK_PX) + 1) for part in (shard.rows, shard.columns))

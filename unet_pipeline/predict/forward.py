@@ -29,8 +29,8 @@ class Forward:
 
     Attributes:
         network: maps (n, channels, height, width) to logits (n, classes, height', width').
-        card: what the model is.
-        normaliser: grey values of the stack to what the network was trained on; never measured on a tile.
+        card: of the model.
+        normaliser: makes the network's input of grey values of the stack; never measured on a tile.
         device: where it runs.
         precision: number format of the convolutions.
         threshold: probability from which a pixel is an object's; None: the likeliest class.
@@ -56,6 +56,7 @@ class Forward:
         Raises:
             PipelineError: missing or altered model, another channel count, CUDA asked for and absent.
         """
+        # before the first pass: the number of threads decides the order of float32 sums
         torch.set_num_threads(compute.threads)
         keep_pages()
         device = choose_device(compute)
@@ -67,8 +68,17 @@ class Forward:
         normaliser = card.normaliser_of(stack.ingested.statistics, stack.dtype)
         parts = network.members if isinstance(network, Ensemble) else ()
         whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
-        run = whole, card, normaliser, device, precision
-        return cls(*run, options.threshold, options.mirror, tuple(members), options.batch)
+        return cls(
+            network=whole,
+            card=card,
+            normaliser=normaliser,
+            device=device,
+            precision=precision,
+            threshold=options.threshold,
+            mirror=options.mirror,
+            members=tuple(members),
+            batch=options.batch,
+        )
 
     def without(self, stack: Stack, plane: int) -> Forward:
         """Return the member of a cross-validation that has not seen a plane; all of them if none has seen its labels.
@@ -89,7 +99,8 @@ class Forward:
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
         values = torch.from_numpy(self.normaliser(raw))
-        if self.device.type == "cuda":  # from pinned memory, else the copy would wait for the network
+        # from pinned memory, else the copy would wait for the network
+        if self.device.type == "cuda":
             values = values.pin_memory().to(self.device, non_blocking=True)
         return values
 
@@ -105,7 +116,7 @@ class Forward:
         """
         size = 1 if self.device.type == "cpu" else self.batch
         groups = [list(windows[start : start + size]) for start in range(0, len(windows), size)]
-        with _told_out_of_memory(), _exact(), torch.inference_mode():
+        with _explained_out_of_memory(), _exact(), torch.inference_mode():
             return torch.cat([self._pass(group + group[-1:] * (size - len(group)))[: len(group)] for group in groups])
 
     def _pass(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -113,7 +124,7 @@ class Forward:
         with autocast(self.device, self.precision):
             return mirrored_mean(self.network, batch, self.mirror, self.card.activation).float()
 
-    def shares(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of logits, both (classes, y, x) float32."""
         return logits.softmax(dim=0) if self.card.activation == "softmax" else logits.sigmoid()
 
@@ -127,7 +138,8 @@ def _exact() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _told_out_of_memory() -> Iterator[None]:
+def _explained_out_of_memory() -> Iterator[None]:
+    """Turn "CUDA out of memory" into a PipelineError that says which key to lower."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
@@ -136,7 +148,7 @@ def _told_out_of_memory() -> Iterator[None]:
 
 
 def describe_compute(forward: Forward, compute: Compute) -> ComputeUsed:
-    """Return what the machine did, all that kernels are chosen by: device, threads, precision, torch, instructions."""
+    """Return all that kernels are chosen by: device, threads, precision, version of torch, instructions."""
     cuda = forward.device.type == "cuda"
     return ComputeUsed(
         device=torch.cuda.get_device_name(forward.device) if cuda else "cpu",

@@ -1,4 +1,4 @@
-"""The shards of a region that are finished, noted beside its record.
+"""A journal of the finished shards of a region, beside its record.
 
 A job that is cut off (wall-time limit, preemption, a killed Snakemake) goes on where it was instead of starting over;
 so does one that had finished without Snakemake having seen it.

@@ -2,8 +2,8 @@
 
 A region is the run of shards one prediction job writes; a shard is the file one job writes whole; a tile is one pass of
 the network. All tiles of a stack have one size, and lie on one grid that begins in the corner of each plane, whatever
-the shards: so what a pixel gets is always computed by the same pass, of the same shape and at the same place in it, and
-shards, regions and jobs cannot change a bit of it. Tile origins are also multiples of the pooling stride, without which
+the shards: so a pixel is always computed by the same pass, of the same shape and at the same place in it, and shards,
+regions and jobs cannot change a bit of it. Tile origins are also multiples of the pooling stride, without which
 the tile size would change more than the order of sums (see `geometry`).
 """
 
@@ -60,7 +60,7 @@ class Tile:
         """Rows and columns of its kept block that it writes."""
         return _moved(self.rows, -self.y), _moved(self.columns, -self.x)
 
-    def within(self, shard: Shard) -> tuple[slice, slice]:
+    def window_in(self, shard: Shard) -> tuple[slice, slice]:
         """Rows and columns of its shard that it writes."""
         return _moved(self.rows, -shard.rows.start), _moved(self.columns, -shard.columns.start)
 
@@ -85,7 +85,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one stack is predicted.
+    """The division of one stack into regions, shards and tiles.
 
     Attributes:
         shape: (planes, height, width) of the stack.
@@ -177,14 +177,14 @@ class Plan:
         return sum(len(rows) * len(columns) for rows, columns in grids)
 
     def read_shard(self, image: Planes, shard: Shard) -> npt.NDArray[Any]:
-        """Read what all tiles of a shard see together: `(channels, y, x)`."""
+        """Read the window of all tiles of a shard together: `(channels, y, x)`."""
         (rows, columns), before = self._starts(shard), self.geometry.before
         size = (len(starts) * keep for starts, keep in zip((rows, columns), self.keep, strict=True))
         height, width = (edge + before + self.geometry.after for edge in size)
         return read_window(image, shard.plane, rows.start - before, columns.start - before, (height, width))
 
-    def seen(self, tile: Tile, shard: Shard) -> tuple[slice, slice]:
-        """Rows and columns that a tile reads, of what its shard reads."""
+    def window_of(self, tile: Tile, shard: Shard) -> tuple[slice, slice]:
+        """Return the rows and columns that a tile reads, counted in the window of `read_shard`."""
         rows, columns = self._starts(shard)
         y, x = tile.y - rows.start, tile.x - columns.start
         return slice(y, y + self.read[0]), slice(x, x + self.read[1])
@@ -234,6 +234,6 @@ def _even(geometry: Geometry, extent_px: int, tile_px: int) -> int:
 
 
 def read_tile(image: Planes, tile: Tile, plan: Plan) -> npt.NDArray[Any]:
-    """Read what the network sees of a tile: `(channels, *plan.read)`."""
+    """Read the window of a tile: `(channels, *plan.read)`."""
     before = plan.geometry.before
     return read_window(image, tile.plane, tile.y - before, tile.x - before, plan.read)

@@ -95,12 +95,15 @@ def _predict_region(
     plan, numbers = stack_plan.plan, stack_plan.plan.region(region)
     probabilities, classes = stack_plan.probabilities(True, check), stack_plan.labels(CLASSES, True, check)
     arrays = {"probabilities": probabilities, "classes": classes}
+    # a job that was cut off left finished shards: those whose files still are what the journal says are not made again
     done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), arrays))}
 
     def write(number: int, values: Values) -> None:
+        # waits for the GPU here, in the writing thread, so that the network goes on with the next shard meanwhile
         sums = _write(arrays, plan.shard_at(number), values.arrays())
         skipped = 0 if values.empty is None else _count_empty(plan, plan.shard_at(number), values.empty)
         done[number] = build(ShardWritten, {"shard": number, **sums, "tiles_skipped": skipped}, f"shard {number}")
+        # noted last: of a job killed before this line the shard counts as unwritten, and is written again whole
         journal.add(done[number])
 
     missing = [n for n in numbers if n not in done]
@@ -109,10 +112,12 @@ def _predict_region(
             progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
             progress.skip(plan.tile_count(done))
         skip_below, image = config.predict.skip_below, stack_plan.stack.image
-        windows = ahead(lambda n: (n, *look_at_shard(image, plan, n, forward, skip_below)), missing)
+        # read one shard ahead: its chunks are decoded while the network is at work on this one
+        windows = ahead(lambda number: look_at_shard(image, plan, number, forward, skip_below), missing)
         with closing(windows), behind(write) as write_soon:
-            for number, empty, window in windows:
+            for number, (empty, window) in zip(missing, windows, strict=True):
                 shard = plan.shard_at(number)
+                # the member may change from plane to plane, never inside a shard, which lies in one plane
                 network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
                 values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
                 write_soon(number, values)
@@ -122,9 +127,11 @@ def _predict_region(
 def look_at_shard(
     image: Planes, plan: Plan, number: int, forward: Forward, skip_below: float | None
 ) -> tuple[Array | None, torch.Tensor]:
-    """Return the pixels of a shard in empty blocks, (y, x) bool or None (nothing is skipped), and what its tiles see.
+    """Return which pixels of a shard lie in empty blocks, and the window that its tiles read.
 
-    The second is (channels, y, x) float32, on the device, of size 0 where all is empty.
+    Returns:
+        (y, x) bool, None where nothing is skipped; and (channels, y, x) float32, on the device, of size 0 where all is
+        empty.
     """
     if skip_below is None:
         return None, read_shard(image, plan, number, forward)
@@ -133,7 +140,7 @@ def look_at_shard(
 
 
 def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> torch.Tensor:
-    """Return what the tiles of a shard see, normalised, on the device: (channels, y, x) float32.
+    """Return the window that all tiles of a shard read, normalised, on the device: (channels, y, x) float32.
 
     Each chunk is decoded once, where tile by tile would decode those at the tiles' edges again.
     """
@@ -142,7 +149,7 @@ def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> torc
 
 @dataclass(frozen=True)
 class Values:
-    """What a shard holds, perhaps still being computed by a GPU.
+    """The values of a shard, perhaps still being computed by a GPU.
 
     Attributes:
         probabilities: (classes, height, width), on the device.
@@ -168,7 +175,7 @@ def predict_shard(
     on_tiles: Callable[[int], None] = lambda count: None,
     empty: Array | None = None,
 ) -> Values:
-    """Return what one shard holds.
+    """Return the values of one shard.
 
     Args:
         window: (channels, y, x) float32, from `read_shard`; anything where all is empty.
@@ -180,17 +187,21 @@ def predict_shard(
         empty: (y, x) bool, pixels of the shard that are background whatever the network says; a tile of nothing else is
             not run.
     """
+    # on the device until the shard is whole: one copy to memory, instead of one for each tile that waits for the GPU
     count, device = len(forward.card.classes), forward.device
     probabilities = torch.empty((count, *shard.size), dtype=STORED[dtype.name], device=device)
     classes = torch.empty(shard.size, dtype=torch.uint8, device=device)
-    looked = [tile for tile in plan.tiles(shard) if empty is None or not empty[tile.within(shard)].all()]
+    # a tile of empty blocks alone is not run; where a tile is partly empty, its empty pixels are cleared below
+    looked = [tile for tile in plan.tiles(shard) if empty is None or not empty[tile.window_in(shard)].all()]
     for tiles in _groups(iter(looked), forward.batch):
-        logits = forward([window[:, *plan.seen(tile, shard)] for tile in tiles])
-        for scores, tile in zip(logits, tiles, strict=True):
-            shares, found = stored(scores[:, *plan.block], forward, dtype)
-            inside = tile.within(shard)
-            probabilities[:, *inside] = shares[:, *tile.part]
-            classes[inside] = found[tile.part]
+        logits = forward([window[:, *plan.window_of(tile, shard)] for tile in tiles])
+        for tile_logits, tile in zip(logits, tiles, strict=True):
+            # the whole block first, then the part inside the shard: see `stored`
+            rows, columns = plan.block
+            tile_probabilities, tile_classes = stored(tile_logits[:, rows, columns], forward, dtype)
+            (rows, columns), (part_rows, part_columns) = tile.window_in(shard), tile.part
+            probabilities[:, rows, columns] = tile_probabilities[:, part_rows, part_columns]
+            classes[rows, columns] = tile_classes[part_rows, part_columns]
         on_tiles(len(tiles))
     if empty is not None:
         _clear(probabilities, classes, empty)
@@ -208,35 +219,35 @@ def _clear(probabilities: torch.Tensor, classes: torch.Tensor, empty: Array) -> 
 
 def _count_empty(plan: Plan, shard: Shard, empty: Array) -> int:
     """Return the number of tiles that the network need not see."""
-    return sum(bool(empty[tile.within(shard)].all()) for tile in plan.tiles(shard))
+    return sum(bool(empty[tile.window_in(shard)].all()) for tile in plan.tiles(shard))
 
 
 def stored(logits: torch.Tensor, forward: Forward, dtype: np.dtype[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what is stored of logits (classes, y, x): probabilities (classes, y, x) `dtype`, classes (y, x) uint8.
+    """Return the stored values of logits (classes, y, x): probabilities (classes, y, x) `dtype`, classes (y, x) uint8.
 
-    Vectorised exponentials differ in the last bit from those of the last few pixels of an array. So this is computed of
-    a tile's whole block, and cut afterwards: a pixel's probability does not depend on where shard or image ends.
+    Vectorised exponentials differ in the last bit from those of the last few pixels of an array. So they are computed
+    for the whole block of a tile, which is cut afterwards: no probability depends on where a shard or the image ends.
     """
-    shares = forward.shares(logits)
-    return quantised(shares, dtype), decided(shares, forward.threshold)
+    probabilities = forward.probabilities(logits)
+    return quantised(probabilities, dtype), decided(probabilities, forward.threshold)
 
 
-def quantised(shares: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
+def quantised(probabilities: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
     """Return probabilities (classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
-    return ((shares * 255).round_() if dtype == np.uint8 else shares).to(STORED[dtype.name])
+    return ((probabilities * 255).round_() if dtype == np.uint8 else probabilities).to(STORED[dtype.name])
 
 
-def decided(shares: torch.Tensor, threshold: float | None) -> torch.Tensor:
+def decided(probabilities: torch.Tensor, threshold: float | None) -> torch.Tensor:
     """Return the class of each pixel, (y, x) uint8.
 
     Args:
-        shares: probabilities, (classes, y, x).
+        probabilities: (classes, y, x).
         threshold: the likeliest object class where its probability reaches this, else background (class 0); None takes
             the likeliest class.
     """
     if threshold is None:
-        return shares.argmax(dim=0).to(torch.uint8)
-    highest, which = shares[1:].max(dim=0)
+        return probabilities.argmax(dim=0).to(torch.uint8)
+    highest, which = probabilities[1:].max(dim=0)
     return torch.where(highest >= threshold, which + 1, 0).to(torch.uint8)
 
 
@@ -247,6 +258,7 @@ def _groups(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
 
 def _write(arrays: Mapping[str, PlaneArray], shard: Shard, values: tuple[Array, Array]) -> dict[str, str | None]:
     """Write a shard of both arrays and return the checksums of the files as they lie on disk."""
+    # checksums of the files, not of the arrays: `stitch` compares bytes on disk, and what the disk lost shows at once
     sums: dict[str, str | None] = {}
     for (name, array), value in zip(arrays.items(), values, strict=True):
         array.write(shard.plane, shard.rows, shard.columns, value)

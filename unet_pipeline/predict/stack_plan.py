@@ -63,7 +63,7 @@ class StackPlan:
         return self.record.parent / SEGMENTATION
 
     def work(self, card: ModelCard, options: Predict) -> str:
-        """Name what a region is made from: plan, model and the section `predict`; `stitch` accepts no other."""
+        """Return the digest of a region's origin: plan, model and section `predict`; `stitch` accepts no other."""
         return digest([self.digest, card.weights_sha256, asdict(options)])
 
     def region_record(self, region: int) -> Path:
@@ -71,7 +71,7 @@ class StackPlan:
         return region_path(self.record.parent, region)
 
     def owner(self, file: Path) -> Path | None:
-        """Return the record of the step that makes a file of the store; None for a file that none makes alone."""
+        """Return the record that vouches for a file of the store; None for a file of several steps."""
         if file.name == "zarr.json":
             return self.record
         arrays = self.probabilities(), self.labels(CLASSES)

@@ -109,7 +109,7 @@ def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: 
 
 
 def _listed(output: Path) -> dict[Path, str] | None:
-    """Return the metadata files of the store that is there, None where it cannot be known."""
+    """Return the metadata files of the store with their SHA-256; None without a readable list of them."""
     try:
         return parse_list(output)
     except PipelineError:
