@@ -57,8 +57,11 @@ bench: bench-environment ## all benchmarks that fit a small machine, about 25 mi
 		.venv-bench/bin/python benchmarks/$$name.py; \
 	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
 
-compare: bench-environment ## presets side by side on real data, about an hour; DATA=folder, GIVEN='--full ...'
-	@.venv-bench/bin/python benchmarks/compare.py $(if $(DATA),--root $(DATA)) $(GIVEN)
+compare: bench-environment ## presets, an ablation and a peer on real data, an hour and more; DATA=folder, GIVEN='--config minutes="1 6"'
+	@mkdir -p benchmarks/jobs/compare
+	@$(if $(DATA),UNET_PIPELINE_DATA='$(abspath $(DATA))') .venv-bench/bin/python -m snakemake --cores $(CORES) \
+		--snakefile benchmarks/comparison/Snakefile --directory benchmarks/jobs/compare --keep-going --nolock --rerun-incomplete $(GIVEN)
+	@cp benchmarks/jobs/compare/compare.md benchmarks/tables/
 
 bench-environment: environment
 	@if [[ ! -x .venv-bench/bin/python ]]; then \
@@ -70,13 +73,13 @@ lint: environment ## ruff, mypy, snakefmt, snakemake --lint
 	@ruff check .
 	@ruff format --check .
 	@mypy
-	@snakefmt --check Snakefile workflow
+	@snakefmt --check Snakefile workflow benchmarks/comparison/Snakefile
 	@snakemake --lint
 
 format: environment ## let ruff and snakefmt rewrite the sources
 	@ruff check --fix .
 	@ruff format .
-	@snakefmt Snakefile workflow
+	@snakefmt Snakefile workflow benchmarks/comparison/Snakefile
 
 schema: environment ## write workflow/schemas/*.yaml from the dataclasses
 	@python workflow/schemas/generate.py

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/compare.py`: data sets, splits, variants, one run, a peer, the table."""
+"""The parts of `make compare`: data sets, splits, variants, one run, a peer, the table."""

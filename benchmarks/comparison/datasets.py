@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,11 +49,16 @@ class DataSet:
         """
         path = folder / self.images
         if not path.is_file():
-            fix = "give the folder of data sets with --root, or set UNET_PIPELINE_DATA"
+            fix = "set UNET_PIPELINE_DATA to the folder of data sets, or root in the configuration"
             raise PipelineError(path, f"the images of {self.name}", "no such file", fix=fix)
-        with tifffile.TiffFile(path) as tiff:
-            planes, height, width = tiff.series[0].shape
-        return planes, height, width
+        return _shape(path)
+
+
+@cache
+def _shape(path: Path) -> tuple[int, int, int]:
+    with tifffile.TiffFile(path) as tiff:
+        planes, height, width = tiff.series[0].shape
+    return planes, height, width
 
 
 CELLS = {"kind": "instances", "classes": ["background", "cell"], "values": {}, "ignore": None}
@@ -164,5 +170,5 @@ def data_sets(names: list[str]) -> list[DataSet]:
     for name in names:
         if name not in DATA_SETS:
             expected = f"one of {', '.join(DATA_SETS)}"
-            raise PipelineError("--data", expected, name, nearest_name(name, DATA_SETS))
+            raise PipelineError("comparison: data", expected, name, nearest_name(name, DATA_SETS))
     return [DATA_SETS[name] for name in names]

@@ -29,9 +29,9 @@ from monai.transforms import (
 )
 from torch import nn
 
-from comparison.pipeline import Job, scores_of, step_seconds, timed
+from comparison.results import scores_of, timed
 from comparison.scoring import metrics_of
-from comparison.variants import VALIDATIONS, merged, steps_for
+from comparison.variants import VALIDATIONS, Budget, merged, steps_for
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.images.plane_array import open_array
@@ -44,14 +44,26 @@ Planes = list[dict[str, torch.Tensor]]
 """Of each plane "image", (1, y, x) float32, and "label", (1, y, x) uint8."""
 
 
-def run_peer(job: Job, config: Mapping[str, Any], prepared: Mapping[str, Path]) -> dict[str, Any]:
-    """Train, predict and score; return what `pipeline` returns of a preset."""
-    torch.set_num_threads(job.budget.threads)
-    learn, choose = (_planes(Stack.open(prepared[role].with_name("ingest.json"))) for role in ("train", "val"))
-    stack = Stack.open(prepared["test"])
-    peer = Peer(job, config)
-    pace = step_seconds(job, config, lambda steps, folder: peer.train(learn, choose, steps, 1))
-    steps = steps_for(merged(config, {"train": {"batch": BATCH}}), job.budget, pace)
+def run_peer(
+    config: Mapping[str, Any],
+    seed: int,
+    budget: Mapping[str, Any],
+    step_seconds: float | None,
+    prepared: Mapping[str, Path],
+) -> dict[str, Any]:
+    """Train, predict and score; return what `result_of` returns of a run of this package.
+
+    Args:
+        config: sized by the budget.
+        seed: of weights and tiles.
+        budget: the fields of `Budget`.
+        step_seconds: what a step of `BATCH` tiles takes; None where the budget is in pixels.
+        prepared: `ingest.json` of the stacks train, val and test; the first two are weighed too.
+    """
+    torch.set_num_threads(config["compute"]["threads"])
+    learn, choose, stack = planes_of(prepared["train"]), planes_of(prepared["val"]), Stack.open(prepared["test"])
+    peer = Peer(config, seed)
+    steps = steps_for(merged(config, {"train": {"batch": BATCH}}), Budget(**budget), step_seconds)
     trained = timed(lambda: peer.train(learn, choose, steps))
     images = [_grey(stack, plane) for plane in range(stack.grid.planes)]
     began = time.perf_counter()
@@ -74,7 +86,9 @@ def _grey(stack: Stack, plane: int) -> torch.Tensor:
     return torch.as_tensor(np.asarray(ScaleIntensityRangePercentiles(1, 99.8, 0, 1)(raw)))
 
 
-def _planes(stack: Stack) -> Planes:
+def planes_of(record: Path) -> Planes:
+    """Return the planes of a weighed stack by its `ingest.json`."""
+    stack = Stack.open(record)
     _, height, width = stack.grid.shape
     target = open_array(stack.record.parent / WEIGHTS, "target")
     whole = slice(0, height), slice(0, width)
@@ -90,16 +104,16 @@ def _planes(stack: Stack) -> Planes:
 class Peer:
     """MONAI's UNet of the budget's width, its training and its prediction."""
 
-    def __init__(self, job: Job, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         """Take width, tile and device of the budget, and the preset's depth."""
-        self.seed, self.classes = job.split.fold, len(config["labels"]["classes"])
+        self.seed, self.classes = seed, len(config["labels"]["classes"])
         self.edge, self.width, self.depth = (
             config["train"]["tile_px"], config["model"]["base_channels"], config["model"]["depth"],
         )  # fmt: skip
         free = config["augment"]
         self.turns = free["rotate"] not in (False, "none")
         self.flips = bool(free["flip"])
-        chosen = job.budget.device
+        chosen = config["compute"]["device"]
         self.device = torch.device(
             "cuda" if chosen == "auto" and torch.cuda.is_available() else chosen.replace("auto", "cpu")
         )

@@ -99,7 +99,8 @@ def read_splits(name: str, planes: int, folder: Path = SPLITS) -> list[Split]:
     Raises:
         PipelineError: no such file, a plane that the data set has not, or a plane in two parts of a fold.
     """
-    path, fix = folder / f"{name}.tsv", "make it anew: benchmarks/compare.py --make-splits"
+    path = folder / f"{name}.tsv"
+    fix = "make it anew: PYTHONPATH=benchmarks python -m comparison splits --about DATA"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,11 @@ class Budget:
     device: str = "cpu"
     threads: int = 1
 
+    @property
+    def name(self) -> str:
+        """What to call it, e.g. "6 min" or "200 steps"."""
+        return f"{self.steps} steps" if self.seconds is None else f"{self.seconds / 60:g} min"
+
     def words(self) -> str:
         """Say the budget in a sentence."""
         size = [] if self.width is None else [f"networks with at most {self.width} channels in the first level"]
@@ -101,6 +107,7 @@ def variants(presets: list[str], ablated: str, peers: list[str]) -> list[Variant
     return rows + [Variant(name, presets[0], peer=name) for name in peers]
 
 
+@cache
 def load_preset(name: str) -> dict[str, Any]:
     """Return the whole configuration of a preset, or config.yaml's as `DEFAULT`, as plain values.
 
@@ -111,7 +118,7 @@ def load_preset(name: str) -> dict[str, Any]:
         return as_plain(load_merged([]))
     known = sorted([DEFAULT, *(path.stem for path in PRESETS.glob("*.yaml"))])
     if name not in known:
-        raise PipelineError("--presets", f"names of {', '.join(known)}", name, nearest_name(name, known))
+        raise PipelineError("comparison: presets", f"names of {', '.join(known)}", name, nearest_name(name, known))
     return as_plain(load_merged([str(PRESETS / f"{name}.yaml")]))
 
 

@@ -1,10 +1,13 @@
-"""The comparison of presets: splits that hold, runs that are not done twice, a table that is true."""
+"""The comparison on real data: splits that hold, equal budgets, runs that Snakemake does once, a table that is true."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,29 +19,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 from safetensors.torch import save_file
+from workspace import snakemake
 
 sys.path.append(str(ROOT / "benchmarks"))  # as Python does for a script; last, so that nothing is hidden
 
-import compare
-from comparison import datasets, pipeline, variants
-from comparison.datasets import CELLS, DATA_SETS, DataSet
+from comparison import datasets, pace, table
+from comparison.results import done_in, parameters, scores_of
+from comparison.runs import Options, Run, runs_of
 from comparison.scoring import metrics_of
-from comparison.splits import make_splits, planes_text, read_splits, write_splits
-from comparison.table import spread
+from comparison.splits import SPLITS, make_splits, planes_text, read_splits, write_splits
+from comparison.variants import PRESETS, Budget, Variant, steps_for
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.images.readers.axes import parse_planes
-from unet_pipeline.model.card import Architecture
-from unet_pipeline.model.models import build
 from unet_pipeline.predict.stack_plan import StackPlan
 
-PRESET = {
-    "model": {"depth": 2, "base_channels": 6},
-    "train": {"tile_px": 32, "validate_tiles": 1},
-    "weigh": {"gap_px": 1, "w0": 10.0},
-}
-CELLS_DATA = DataSet("drawn", "drawn.tif", "drawn_.tif", "zyx", "sequence", {"labels": CELLS})
+COMPARISON = ROOT / "benchmarks" / "comparison"
+DEFAULTS = yaml.safe_load((COMPARISON / "config.yaml").read_text(encoding="utf-8"))
+FULL = yaml.safe_load((COMPARISON / "full.yaml").read_text(encoding="utf-8"))
 
 orders = st.sampled_from(["sequence", "independent"])
 
@@ -55,17 +54,9 @@ def test_folds_are_disjoint_and_complete_and_seeded(planes, folds, order, seed):
             assert not {plane + side for plane in split.test for side in (-1, 1)} & set(split.train)
 
 
-def test_another_seed_and_another_name_divide_otherwise():
-    one = make_splits("a", 50, "independent")
-    assert one != make_splits("b", 50, "independent")
-    assert one != make_splits("a", 50, "independent", seed=1)
-
-
 def test_more_folds_than_planes_are_refused():
     with pytest.raises(PipelineError, match=r"2 to 5 folds of its 5 labelled planes, .* got 6"):
         make_splits("few", 5, "independent", 6)
-    with pytest.raises(PipelineError):
-        make_splits("few", 3, "independent", 3)
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))
@@ -73,11 +64,11 @@ def test_planes_are_written_as_tables_read_them(planes):
     assert set(parse_planes("here", planes_text(sorted(planes)), 61)) == planes
 
 
-@pytest.mark.parametrize("name", DATA_SETS)
+@pytest.mark.parametrize("name", datasets.DATA_SETS)
 def test_the_fixed_splits_are_those_the_seed_makes(name, tmp_path):
-    path = compare.SPLITS / f"{name}.tsv"
+    path = SPLITS / f"{name}.tsv"
     planes = 1 + max(int(number) for number in re.findall(r"\d+", path.read_text().split(name, 1)[1].replace(name, "")))
-    write_splits(name, make_splits(name, planes, DATA_SETS[name].order), tmp_path)
+    write_splits(name, make_splits(name, planes, datasets.DATA_SETS[name].order), tmp_path)
     assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
@@ -85,85 +76,94 @@ def test_a_split_that_tests_what_it_trains_is_refused(tmp_path):
     (tmp_path / "x.tsv").write_text("data\tfold\ttrain\tval\ttest\nx\t0\t0-3\t4\t3,5\n")
     with pytest.raises(PipelineError, match="each plane once"):
         read_splits("x", 6, tmp_path)
-    with pytest.raises(PipelineError):
-        read_splits("x", 5, tmp_path)
 
 
 @pytest.fixture
-def drawn(tmp_path, monkeypatch):
-    """Options for a comparison of the preset `tiny` on six drawn planes in two folds."""
+def drawn(tmp_path: Path) -> Any:
+    """Options for a comparison on six drawn planes, which take the place of a data set of that name."""
     image, labels = draw(6, (64, 72), 5)
-    tifffile.imwrite(tmp_path / "drawn.tif", image, photometric="minisblack")
-    tifffile.imwrite(tmp_path / "drawn_.tif", labels, photometric="minisblack")
-    monkeypatch.setattr(datasets, "DATA_SETS", {"drawn": CELLS_DATA})
-    monkeypatch.setattr(variants, "PRESETS", tmp_path)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(PRESET))
-    write_splits("drawn", make_splits("drawn", 6, "sequence", 2), tmp_path)
+    where = datasets.DATA_SETS["dsb2018_256"]
+    (tmp_path / where.images).parent.mkdir()
+    tifffile.imwrite(tmp_path / where.images, image, photometric="minisblack")
+    tifffile.imwrite(tmp_path / where.labels, labels, photometric="minisblack")
+    write_splits("dsb2018_256", make_splits("dsb2018_256", 6, "independent", 2), tmp_path)
 
-    def options(*more):
-        where = ["--root", tmp_path, "--splits", tmp_path, "--work", tmp_path / "work", "--table", tmp_path / "t.md"]
-        what = ["--data", "drawn", "--presets", "tiny", "--steps", "1", "--width", "4", "--planes", "2", "--peers"]
-        given = compare.parser().parse_args(list(map(str, [*where, *what, "--workers", "1", *more])))
-        given.shown = ["as", "tested"]
-        return given
+    def values(**more: Any) -> dict[str, Any]:
+        where = {"root": str(tmp_path), "splits": str(tmp_path)}
+        what = {"data": "dsb2018_256", "presets": "default", "peers": "", "folds": "0", "ablate": ""}
+        return {**DEFAULTS, **where, **what, "width": 2, "tile_px": 32, "planes": 2, **more}
 
-    return options
+    return values
 
 
-def parameters_of(width):
-    """Learned numbers of the paper's network of depth 2, one channel in, two classes out."""
-    return sum(part.numel() for part in build(Architecture("unet", 2, width, 1, 2, 0.5)).parameters())
+def names_of(values: dict[str, Any]) -> list[str]:
+    return [one.name for one in runs_of(Options.read(values))]
 
 
-def records(given):
-    """The time at which each run was finished, by its folder."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in given.work.rglob(pipeline.RUN)}
+def test_every_fold_variant_and_budget_is_a_run(drawn):
+    found = names_of(drawn(folds="0 1", presets="default paper", minutes="1 6 30"))
+    assert len(found) == len(set(found)) == 2 * 2 * 3
+    assert found[0] == "dsb2018_256, fold 0, default, 1 min"
+    assert all("fold 0" in name for name in found[:6]), "an interrupted comparison compares"
+    assert names_of(drawn(steps=7)) == ["dsb2018_256, fold 0, default, 7 steps"]
 
 
-def test_a_comparison_gives_a_table_and_goes_on_where_it_stopped(drawn, capsys):
-    given = drawn("--folds", "0")
-    table = compare.compare(given).read_text()
-    rows = [line for line in table.splitlines() if line.startswith("| tiny")]
-    assert [row.split(" | ")[0].strip("| ") for row in rows] == [
-        "tiny", "tiny, no weight map", "tiny, no gap", "tiny, no elastic",
-    ]  # fmt: skip
-    assert all(row.endswith("| 1 |") for row in rows)
-    assert "failed" not in table
-    before = records(given)
-    assert len(before) == 4
-    assert not list(given.work.rglob("*.zarr")), "stores of finished runs take no room"
-    (given.work / "drawn" / "fold0" / "tiny" / pipeline.RUN).unlink()
-    capsys.readouterr()
-    assert compare.compare(given).read_text().splitlines()[4:] != []
-    assert "1 of 4 runs to do" in capsys.readouterr().err
-    after = records(given)
-    assert {name for name in before if before[name] != after[name]} == {"tiny"}
-    compare.compare(drawn("--folds", "0", "1", "--ablate", ""))
-    assert "1 of 2 runs to do" in capsys.readouterr().err
-    compare.compare(drawn("--folds", "0", "--ablate", "", "--steps", "2"))
-    assert "1 of 1 runs to do" in capsys.readouterr().err
+def test_ablations_leave_out_what_they_say(drawn):
+    runs = runs_of(Options.read(drawn(ablate="default")))
+    found = {one.variant.name: one.config() | {"stacks": ""} for one in runs}
+    whole = found.pop("default")
+    changed = {
+        name: {(part, key) for part in whole if config[part] != whole[part] for key in whole[part]
+               if config[part][key] != whole[part][key]}
+        for name, config in found.items()
+    }  # fmt: skip
+    assert changed == {
+        "default, no weight map": {("weigh", "w0")},
+        "default, no gap": {("weigh", "gap_px"), ("stitch", "grow_px")},
+        "default, no elastic": {("augment", "elastic_std_px")},
+    }
+    assert names_of(drawn(ablate="default", ablate_on="isbi2012_em")) == names_of(drawn())
+    kinds = [one.kind() for one in runs]
+    assert all(kind == kinds[0] for kind in kinds), "an ablation has the steps of its preset"
 
 
-def test_the_same_steps_give_the_same_scores(drawn, tmp_path):
-    given = drawn("--folds", "0", "--ablate", "")
-    (job,) = compare.jobs(given, variants.variants(["tiny"], "", []))
-    first, again = pipeline.run(job), pipeline.run(job)
-    assert first["scores"] == again["scores"]
-    assert first["parameters"] == again["parameters"] == parameters_of(4)
-    assert (first["steps"], first["seen_px"], first["test_px"]) == (36, 36 * 32**2, 2 * 64 * 72)
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"presets": "tgss"}, "nearest legal value: tgs"),
+        ({"data": "dsb2018_257"}, "nearest legal value: dsb2018_256"),
+        ({"peers": "monay"}, "nearest legal value: monai"),
+        ({"folds": "7"}, "folds that .* has"),
+        ({"minutes": "many"}, "comparison: minutes"),
+        ({"widht": 3}, "nearest legal value: width"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(drawn, more, message):
+    with pytest.raises(PipelineError, match=message):
+        names_of(drawn(**more))
 
 
-def test_seconds_buy_steps_measured_once(drawn):
-    given = drawn("--folds", "0", "--ablate", "")
-    given.steps, given.minutes = None, 0.02
-    (job,) = compare.jobs(given, variants.variants(["tiny"], "", []))
-    record = pipeline.run(job)
-    (pace,) = (given.work / "pace").glob("*.json")
-    step_seconds = pipeline.read_json(pace)["step_seconds"]
-    assert record["steps"] == round(1.2 / step_seconds)
-    stamp = pace.stat().st_mtime_ns
-    assert pipeline.run(job)["steps"] == record["steps"]
-    assert pace.stat().st_mtime_ns == stamp
+@pytest.mark.parametrize("preset", FULL["presets"])
+def test_every_row_fits_every_data_set_and_sees_the_same_pixels(preset, tmp_path):
+    tifffile.imwrite(tmp_path / "drawn.tif", np.zeros((6, 64, 72), np.uint8), photometric="minisblack")
+    for data in (replace(one, images="drawn.tif") for one in datasets.DATA_SETS.values()):
+        split = make_splits(data.name, 6, data.order, 2)[0]
+        config = Run(data, split, Variant(preset, preset), Budget(), tmp_path).config()
+        assert config["ingest"]["sizes"] == "same" and not config["model"]["resize_output"]
+        assert config["train"]["hold_out"] == 0.0 and config["model"]["encoder_weights"] is None
+
+
+def test_the_configurations_name_what_there_is():
+    assert Options.read(DEFAULTS).budgets[0].seconds == 30
+    assert Options.read({**DEFAULTS, **FULL}).budgets[0].width is None
+    assert {*FULL["presets"]} <= {"default", *(path.stem for path in PRESETS.glob("*.yaml"))}
+
+
+def test_seconds_buy_steps_and_pixels_buy_steps():
+    config = {"train": {"batch": 4, "tile_px": 96}}
+    assert steps_for(config, Budget(30.0), 0.25) == 120
+    assert steps_for(config, Budget(None, 20, tile_px=192), None) == 20
+    assert steps_for(config, Budget(30.0), 1000.0) == 1
 
 
 @pytest.mark.parametrize("step_seconds", [0.001, 0.05, 2.0])
@@ -173,96 +173,17 @@ def test_other_work_hardly_changes_the_measured_pace(step_seconds):
     def busy(steps):
         return 0.8 + steps * step_seconds + (rng.exponential(3) if rng.random() < 0.4 else 0.0)
 
-    assert pipeline._pace(busy) == pytest.approx(step_seconds, rel=0.3)
-    assert pipeline._pace(lambda steps: 1.0) == 0.5, "a step that takes no time at all still gives a number"
+    assert pace.pace(busy) == pytest.approx(step_seconds, rel=0.3)
+    assert pace.pace(lambda steps: 1.0) == 0.5, "a step that takes no time at all still gives a number"
 
 
-def test_one_failed_run_is_told_and_the_others_go_on(drawn, monkeypatch):
-    given, train = drawn("--folds", "0"), pipeline._train
-
-    def fail(job, *rest):
-        if "gap" in job.variant.name:
-            raise RuntimeError("no memory")
-        train(job, *rest)
-
-    monkeypatch.setattr(pipeline, "_train", fail)
-    table = compare.compare(given).read_text()
-    assert "- tiny, no gap failed: RuntimeError: no memory" in table
-    assert len(re.findall(r"^\| tiny", table, re.MULTILINE)) == 3
-    monkeypatch.setattr(pipeline, "_train", train)
-    assert "failed" not in compare.compare(given).read_text()
-
-
-def test_a_verb_that_refuses_says_why_in_the_record(drawn, tmp_path):
-    given = drawn("--folds", "0", "--ablate", "")
-    tifffile.imwrite(tmp_path / "drawn_.tif", np.zeros((6, 64, 72), np.float32))
-    (job,) = compare.jobs(given, variants.variants(["tiny"], "", []))
-    record = pipeline.run(job)
-    assert record["state"] == "failed"
-    assert "ingest: error:" in record["error"]
-    assert pipeline.finished(job) is None
-
-
-def test_a_training_that_was_interrupted_goes_on_and_counts_no_seconds(drawn, monkeypatch):
-    given, predict = drawn("--folds", "0", "--ablate", ""), pipeline._predict
-    (job,) = compare.jobs(given, variants.variants(["tiny"], "", []))
-    whole = pipeline.run(job)
-
-    def stop(*rest):
-        raise KeyboardInterrupt
-
-    (job.folder / pipeline.RUN).unlink()
-    monkeypatch.setattr(pipeline, "_predict", stop)
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.run(job)
-    assert not (job.folder / pipeline.RUN).exists()
-    monkeypatch.setattr(pipeline, "_predict", predict)
-    resumed = pipeline.run(job)
-    assert resumed["seconds"]["train"] is None
-    assert resumed["scores"] == whole["scores"]
-
-
-def test_a_signal_ends_the_comparison_and_is_no_failed_run(drawn, monkeypatch):
-    given = drawn("--folds", "0")
-
-    def killed(arguments):
-        print("error: train: expected 72 steps, got SIGTERM after step 24", file=sys.stderr)
-        return 1
-
-    monkeypatch.setattr(pipeline, "main", killed)
-    with pytest.raises(KeyboardInterrupt):
-        compare.compare(given)
-    assert not records(given)
-
-
-def test_ablations_leave_out_what_they_say(drawn, tmp_path):
-    rows = variants.variants(["tiny"], "tiny", [])
-    found = {job.variant.name: job.config() for job in compare.jobs(drawn("--folds", "0"), rows)}
-    whole = found.pop("tiny")
-    changed = {
-        name: {(part, key) for part in whole for key in whole[part] if config[part] != whole[part]
-               and config[part][key] != whole[part][key]}
-        for name, config in found.items() if name != "tiny"
-    }  # fmt: skip
-    assert changed == {
-        "tiny, no weight map": {("weigh", "w0")},
-        "tiny, no gap": {("weigh", "gap_px"), ("stitch", "grow_px")},
-        "tiny, no elastic": {("augment", "elastic_std_px")},
-    }
-    assert [job.variant.name for job in compare.jobs(drawn("--folds", "0", "--ablate-on"), rows)] == ["tiny"]
-    none = {**PRESET, "weigh": {"gap_px": 0}, "stitch": {"grow_px": 0}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(none))
-    names = [job.variant.name for job in compare.jobs(drawn("--folds", "0"), rows)]
-    assert names == ["tiny", "tiny, no weight map", "tiny, no elastic"], "what is off already is no ablation"
-
-
-def test_unknown_names_are_answered_by_the_nearest(drawn):
-    with pytest.raises(PipelineError, match="nearest legal value: tiny"):
-        compare.compare(drawn("--presets", "tinny"))
-    with pytest.raises(PipelineError, match="nearest legal value: drawn"):
-        compare.compare(drawn("--data", "drawm"))
-    with pytest.raises(PipelineError, match="--folds"):
-        compare.compare(drawn("--folds", "7"))
+def test_the_log_says_how_long_a_step_took(tmp_path):
+    log = tmp_path / "train.log"
+    for text, seconds in (("0.4 s", 0.4), ("12 s", 12), ("3 min 05 s", 185), ("2 h 10 min", 7800)):
+        log.write_text(f"train: 0/9 (0%)\ntrain: 9/9 (100%), loss 0.3, done in {text}\n")
+        assert done_in(log) == seconds
+    log.write_text("train: resuming after step 3 of 9\ntrain: 9/9 (100%), done in 4 s\n")
+    assert done_in(log) is None, "it is not the whole training"
 
 
 def test_a_peer_is_scored_as_we_are(tmp_path):
@@ -274,28 +195,47 @@ def test_a_peer_is_scored_as_we_are(tmp_path):
     planes, height, width = stack.grid.shape
     stored = StackPlan.open(plan.record).probabilities()
     probabilities = np.stack([stored.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)])
-    assert pipeline.scores_of(metrics_of(probabilities, stack, config)) == pipeline.scores_of(ours)
+    assert scores_of(metrics_of(probabilities, stack, config)) == scores_of(ours)
     assert ours["instances"]["seg"] is not None
 
 
 def test_running_statistics_are_no_parameters(tmp_path):
     layers = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
     save_file(layers.state_dict(), tmp_path / "weights.safetensors", {"about": "two layers"})
-    assert pipeline.parameters(tmp_path / "weights.safetensors") == sum(part.numel() for part in layers.parameters())
+    assert parameters(tmp_path / "weights.safetensors") == sum(part.numel() for part in layers.parameters())
 
 
 def test_spread():
-    assert spread([None]) == "–"
-    assert spread([0.5, None]) == "0.500"
-    assert spread([0.4, 0.6, 0.5]) == "0.500 ± 0.100"
+    assert table.spread([None]) == "–"
+    assert table.spread([0.5, None]) == "0.500"
+    assert table.spread([0.4, 0.6, 0.5]) == "0.500 ± 0.100"
 
 
-@pytest.mark.parametrize("preset", [*compare.ROWS, *compare.LARGE])
-def test_every_row_fits_every_data_set_and_sees_the_same_pixels(preset, tmp_path):
-    tifffile.imwrite(tmp_path / "drawn.tif", np.zeros((6, 64, 72), np.uint8), photometric="minisblack")
-    for data in (replace(one, images="drawn.tif") for one in datasets.DATA_SETS.values()):
-        split = make_splits(data.name, 6, data.order, 2)[0]
-        job = pipeline.Job(data, split, variants.Variant(preset, preset), variants.Budget(), tmp_path, tmp_path)
-        config = job.config()
-        assert config["ingest"]["sizes"] == "same" and not config["model"]["resize_output"]
-        assert config["train"]["hold_out"] == 0.0 and config["model"]["encoder_weights"] is None
+@pytest.mark.slow
+@pytest.mark.xdist_group("end to end")
+def test_the_comparison_is_a_workflow_of_modules(drawn, tmp_path):
+    """Two budgets, from images to the table; a third costs its own jobs; a finished run takes no room."""
+    (tmp_path / "mine").mkdir()
+
+    def ran(*more: str, **values: Any) -> Any:
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(drawn(**values)))
+        where = ["--snakefile", str(COMPARISON / "Snakefile"), "--configfile", str(tmp_path / "mine.yaml")]
+        return snakemake(*where, "--directory", str(tmp_path / "mine"), "--cores", "2", "--nolock", *more, cwd=tmp_path)
+
+    first = ran(minutes="0.01")
+    assert first.code == 0, first.text
+    found = json.loads((tmp_path / "mine/dsb2018_256/fold0/default/0.01_min/run.json").read_text())
+    (measured,) = (tmp_path / "mine" / "pace").glob("*.json")
+    assert found["steps"] == max(1, round(0.6 / json.loads(measured.read_text())["step_seconds"]))
+    assert (found["seen_px"], found["test_px"]) == (found["steps"] * 32**2, 2 * 64 * 72)
+    assert not list((tmp_path / "mine").rglob("*.zarr"))
+    lines = (tmp_path / "mine" / "compare.md").read_text().splitlines()
+    assert "## dsb2018_256, 0.01 min" in lines
+    assert [line.endswith("| 1 |") for line in lines if line.startswith("| default")] == [True]
+    again = ran("--dry-run", minutes="0.01")
+    assert "Nothing to be done" in again.text
+    more = ran("--dry-run", minutes="0.01 0.02").jobs
+    assert {job.split()[0] for job in more if "0_02" in job} >= {
+        f"dsb2018_256_fold0_default_0_02_min__{step}" for step in ("ingest", "train", "predict", "evaluate")
+    }
+    assert not [job for job in more if "0_01" in job or job.startswith("pace")], "what is done is not done again"

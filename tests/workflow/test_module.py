@@ -175,6 +175,7 @@ def test_what_snakedeploy_writes_runs_from_a_git_host_without_the_package(checko
     assert [copy.read_text() for copy in copies] == ['__version__ = "7.7"\n']
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("end to end")
 def test_a_module_runs_from_images_to_the_page(tmp_path: Path) -> None:
     folder = importing(tmp_path / "mine", ROOT, **{**TINY, "train": {**TINY["train"], "select": "last"}})
