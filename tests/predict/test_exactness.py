@@ -40,8 +40,10 @@ def volume(stack_plan):
 @pytest.mark.parametrize("mirror", ["none", "flips"])
 def test_every_split_stores_the_same_bytes(made, mirror, monkeypatch):
     """Shards, regions, batches and a job that was cut off: one window shape, one result."""
-    (stack, model), found, real, shapes = made, [], Forward.shares, set()
-    monkeypatch.setattr(Forward, "shares", lambda self, logits: shapes.add(tuple(logits.shape)) or real(self, logits))
+    (stack, model), found, real, shapes = made, [], Forward.probabilities, set()
+    monkeypatch.setattr(
+        Forward, "probabilities", lambda self, logits: shapes.add(tuple(logits.shape)) or real(self, logits)
+    )
     for batch, (shard_px, regions) in enumerate(SPLITS, 1):
         config = settings(
             store={"chunk_px": 32, "shard_px": shard_px},
@@ -131,7 +133,7 @@ def proofs(folder: Path):
         model = make_model(folder / f"model {index}", network=options)
         config = settings(predict={"probabilities": "float16"})
         found = prove(model, stack, config, None, crop_px=70)
-        rows[name] = [{"seamless": found["seamless"]}, *found["rows"]]
+        rows[name] = [{"seamless": found.seamless}, *map(asdict, found.rows)]
         forward = Forward.load(model, stack, Predict(), config.compute)
         bits.update(whole_pass(Crop(stack.image, 0, (1, 1, 70, 70)), forward).tobytes())
     return rows, bits.hexdigest()
