@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +133,7 @@ def proofs(folder: Path):
         model = make_model(folder / f"model {index}", network=options)
         config = settings(predict={"probabilities": "float16"})
         found = prove(model, stack, config, None, crop_px=70)
-        rows[name] = [{"seamless": found.seamless}, *map(asdict, found.rows)]
+        rows[name] = [found.seamless, *map(asdict, found.rows)]
         forward = Forward.load(model, stack, Predict(), config.compute)
         bits.update(whole_pass(Crop(stack.image, 0, (1, 1, 70, 70)), forward).tobytes())
     return rows, bits.hexdigest()
@@ -153,7 +153,7 @@ def test_the_promise_holds_on_other_processors_kernels(tmp_path):
         found[one_dnn] = json.loads(ran.stdout.splitlines()[-1])
     for kernels, proof in found.items():
         for name, (verdict, *rows) in proof["rows"].items():
-            assert verdict["seamless"], (kernels, name, rows)
+            assert verdict, (kernels, name, rows)
             assert len(rows) >= 2
             for row in rows:
                 assert row["largest_difference_std"] < 1e-4, (kernels, name, row)
