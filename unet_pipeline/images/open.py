@@ -1,6 +1,7 @@
 """Open stacks of any format: TIFF, PNG, JPEG, folders and globs of those, and Zarr.
 
-source ─► reader of its format ─► SourcePlanes: (planes, channels, height, width), read window by window
+source ─► reader of its format ─► SourceImage ─► SourcePlanes: (planes, channels, height, width), read window by window
+          what a file declares     axes, which way up, transparency
 
 Readers are imported when a source needs one: their libraries are a part of the start of every stage.
 """
@@ -17,19 +18,12 @@ from typing import Self
 import numpy as np
 
 from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.images.files import CHECK_DISK, SUFFIXES, Files, FileStack, is_image, open_file, refuse_dangling
 from unet_pipeline.images.planes import SourcePlanes
 from unet_pipeline.images.readers.axes import natural_key, parse_planes
-from unet_pipeline.images.readers.blocks import Array, Reader, Window
-from unet_pipeline.images.readers.files_reader import (
-    CHECK_DISK,
-    SUFFIXES,
-    Files,
-    FilesReader,
-    is_image,
-    open_file,
-    refuse_dangling,
-)
+from unet_pipeline.images.readers.blocks import Array, Window
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
+from unet_pipeline.images.source_image import SourceImage
 
 MAX_CHANNELS = 1024
 """As many as a network takes."""
@@ -65,17 +59,17 @@ def open_planes(
         PipelineError: naming the file, for anything in it that cannot be used.
     """
     try:
-        reader = _open_reader(source, axes, series, Files(names, mixed, colours))
+        opened = _open_source(source, axes, series, Files(names, mixed, colours))
     except OSError as error:
         raise PipelineError(source, "a file that can be read", error, fix=CHECK_DISK) from error
     except (ValueError, RuntimeError) as error:  # a name with NUL, a pattern such as a**b, the home of nobody
         raise PipelineError(source, "a path", error, fix="check the path") from error
-    _check_counts(source, reader.info.shape)
-    chosen = parse_planes(source, planes, reader.info.shape[0])
+    _check_counts(source, opened.shape)
+    chosen = parse_planes(source, planes, opened.shape[0])
     for name, values in (("pixel_um", pixel_um or ()), ("step", () if step is None else (step,))):
         if not all(math.isfinite(value) and value > 0 for value in values):
             raise PipelineError(f"{source}: {name}", "positive numbers", values)
-    return _View(source, reader, chosen, pixel_um, step)
+    return _View(source, opened, chosen, pixel_um, step)
 
 
 def _check_counts(source: str, shape: tuple[int, int, int, int]) -> None:
@@ -86,24 +80,23 @@ def _check_counts(source: str, shape: tuple[int, int, int, int]) -> None:
 
 
 class _View:
-    """The planes of a reader that are wanted, with the user's scale; see `SourcePlanes`."""
+    """The planes of an image that are wanted, with the user's scale; see `SourcePlanes`."""
 
     def __init__(
         self,
         source: str,
-        reader: Reader,
+        opened: SourceImage | FileStack,
         chosen: Sequence[int],
         pixel_um: tuple[float, float] | None,
         step: float | None,
     ) -> None:
-        info = reader.info
-        self._source, self._reader, self.numbers = source, reader, tuple(chosen)
-        sizes = [info.sizes[number] for number in chosen] if info.sizes else [info.shape[2:]]
-        self.shape = (len(chosen), info.shape[1], *(max(edges) for edges in zip(*sizes, strict=True)))
-        self.dtype, self.plane_axis, self.channel_names = info.dtype, info.plane_axis, info.channel_names
-        self.pixel_um = pixel_um or info.pixel_um
-        self.step = info.step if step is None else step
-        self.block_px, self.files = info.block_px, info.files
+        self._source, self._opened, self.numbers = source, opened, tuple(chosen)
+        sizes = [opened.sizes[number] for number in chosen] if opened.sizes else [opened.shape[2:]]
+        self.shape = (len(chosen), opened.shape[1], *(max(edges) for edges in zip(*sizes, strict=True)))
+        self.dtype, self.plane_axis, self.channel_names = opened.dtype, opened.plane_axis, opened.channel_names
+        self.pixel_um = pixel_um or opened.pixel_um
+        self.step = opened.step if step is None else step
+        self.block_px, self.files, self.palette = opened.block_px, opened.files, opened.palette
 
     def read(self, plane: int, rows: slice, columns: slice) -> Array:
         number = operator.index(plane)
@@ -117,26 +110,29 @@ class _View:
         window = Window(top, max(top, bottom), left, max(left, right))
         if 0 in window.shape:
             return np.empty((self.shape[1], *window.shape), self.dtype)
-        return self._reader.read(self.numbers[number], window)
+        return self._opened.read(self.numbers[number], window)
 
     def size(self, plane: int) -> tuple[int, int]:
-        sizes = self._reader.info.sizes
+        sizes = self._opened.sizes
         return sizes[self.numbers[plane]] if sizes else self.shape[2:]
 
     def file(self, plane: int) -> Path | None:
-        return self.files[self.numbers[plane]] if self._reader.info.sizes else None
+        return self.files[self.numbers[plane]] if self._opened.sizes else None
 
     def name(self, plane: int) -> str:
         return str(self.file(plane) or f"{self._source}, plane {self.numbers[plane]}")
 
     def take(self, numbers: Sequence[int]) -> _View:
-        return _View(self._source, self._reader, numbers, self.pixel_um, self.step)
+        return _View(self._source, self._opened, numbers, self.pixel_um, self.step)
+
+    def notes(self) -> list[str]:
+        return [f"{self._source}: {note}" for note in self._opened.notes()]
 
     def fingerprint(self) -> str:
-        return self._reader.fingerprint()
+        return self._opened.fingerprint()
 
     def close(self) -> None:
-        self._reader.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -147,16 +143,16 @@ class _View:
         self.close()
 
 
-def _open_reader(source: str, axes: str | None, series: int | None, options: Files) -> Reader:
+def _open_source(source: str, axes: str | None, series: int | None, options: Files) -> SourceImage | FileStack:
     path = Path(source) if Path(source).exists() else Path(source).expanduser()
     if options.names is not None and (path.is_file() or is_zarr(path)):
         _refuse_names(source, options.names)
     if is_zarr(path):
         from unet_pipeline.images.readers.zarr_reader import ZarrReader
 
-        return ZarrReader(path, axes)
+        return SourceImage(ZarrReader(path), axes)
     if path.is_dir():
-        return FilesReader(source, _list_folder(path), axes, options)
+        return FileStack(source, _list_folder(path), axes, options)
     if path.is_file():
         return open_file(path, axes, series, options.colours)
     if path.exists():
@@ -168,7 +164,7 @@ def _open_reader(source: str, axes: str | None, series: int | None, options: Fil
     files = sorted((one for one in found if is_image(one)), key=lambda one: natural_key(str(one)))
     if not files:
         raise PipelineError(source, f"images that match ({' '.join(SUFFIXES)})", "none", _nearest(path))
-    return FilesReader(source, files, axes, options)
+    return FileStack(source, files, axes, options)
 
 
 def _refuse_names(source: str, names: str) -> None:

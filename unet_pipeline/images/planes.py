@@ -54,6 +54,10 @@ class SourcePlanes(Planes, Protocol):
     def numbers(self) -> tuple[int, ...]:
         """Which plane of the source each plane is, from 0."""
 
+    @property
+    def palette(self) -> bool:
+        """Whether the pixels are indices of a palette of colours."""
+
     def file(self, plane: int) -> Path | None:
         """Return the file that a plane is, None in a file or store of several."""
 
@@ -78,6 +82,9 @@ class SourcePlanes(Planes, Protocol):
         Raises:
             PipelineError: naming file and plane, if the pixels cannot be read.
         """
+
+    def notes(self) -> list[str]:
+        """Return how the source is read, in sentences that name it: first its axes, then what is doubtful."""
 
     def fingerprint(self) -> str:
         """Return a digest of the content of the whole source, whatever planes are selected; reads every byte.

@@ -129,6 +129,7 @@ def _fill(
         notes: list[str] = []
         if labels:
             counts, notes = copy_labels(labels, source.labels, config.labels, store, progress, check)
+        notes = [*image.planes.notes(), *(labels.planes.notes() if labels else []), *notes]
         for note in notes:
             progress.say(note)
     _fill_pyramids(store, in_place, labels is not None, check)

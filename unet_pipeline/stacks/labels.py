@@ -21,6 +21,8 @@ SAVE_ANEW = (
 )
 
 LARGEST = 2**32 - 1
+SHOWN = 8
+"""Indices of a palette that are told."""
 UNDECLARED = IGNORE - 1
 """Stands for a value that labels.values does not name; no class index, of which there are at most 32."""
 MOST_STRANGE = 1000
@@ -37,6 +39,7 @@ class LabelReader:
         lossy: whether the files are JPEGs.
         counts: pixels per class, `(classes,)`, ignored pixels left out.
         ignored: pixels nobody annotated.
+        palette: pixels of each index 0 to 255, of labels that are indices of a palette.
         shapes: of instances: what their shapes tell about how they were saved.
     """
 
@@ -46,6 +49,7 @@ class LabelReader:
     counts: npt.NDArray[np.int64] = field(init=False)
     ignored: int = 0
     shapes: LabelShapes = field(default_factory=LabelShapes)
+    palette: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     _strange: Counter[int] = field(default_factory=Counter)
     _place: str = ""
 
@@ -120,7 +124,24 @@ class LabelReader:
             raise PipelineError(self.where, "labelled objects", f"labels that are all {present[0]}", fix=fix)
         if len(present) == 1:
             raise PipelineError(self.where, "objects and background", f"labels that are all {present[0]}")
-        return self._check_instances() if self.labels.kind != "classes" else []
+        return self._tell_palette() + (self._check_instances() if self.labels.kind != "classes" else [])
+
+    def count_palette(self, values: npt.NDArray[Any]) -> None:
+        """Count the indices of a block, `(y, x)` uint8."""
+        for band in row_bands(values):
+            self.palette += np.bincount(band.ravel(), minlength=256)
+
+    def _tell_palette(self) -> list[str]:
+        if not (total := self.palette.sum()):
+            return []
+        order = np.argsort(-self.palette, kind="stable")[:SHOWN]
+        shares = ", ".join(
+            f"{index}: {100 * self.palette[index] / total:.3g} %" for index in order if self.palette[index]
+        )
+        note = f"{self.where}: a palette is read as its indices, which are of the pixels {shares}"
+        if self.labels.kind != "classes":
+            note += "; index 0 is the background" + (", and not the most frequent one" if order[0] else "")
+        return [note]
 
     def _check_instances(self) -> list[str]:
         shapes = self.shapes

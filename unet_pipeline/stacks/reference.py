@@ -71,6 +71,8 @@ def copy_labels(
     with closing(read_ahead(labels, classes.shards())) as parts, behind(PlaneArray.write) as write_soon:
         for block, values in parts:
             given, place = content(labels, block, values)[0], _label_place(labels, block.plane)
+            if labels.planes.palette:
+                reader.count_palette(given)
             if options.kind == "classes":
                 write_soon(classes, *block.at, _around(labels, block, reader.classes(given, place), IGNORE))
             else:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reading import calm
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.readers.blocks import BlockCache, Window, paste, pixel_dtype, refuse_transparency
+from unet_pipeline.images.readers.blocks import BlockCache, Window, paste, pixel_dtype
 
 spans = st.tuples(st.integers(0, 12), st.integers(0, 8))
 
@@ -96,9 +96,3 @@ def test_other_types_are_refused(dtype):
 
 def test_window_shape():
     assert Window(2, 5, 1, 9).shape == (3, 8)
-
-
-def test_transparency():
-    refuse_transparency("a.png", True)
-    with pytest.raises(PipelineError, match=r"a\.png.*opaque"):
-        refuse_transparency("a.png", False)

@@ -13,6 +13,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.readers.blocks import Window
 from unet_pipeline.images.readers.tiff_reader import TiffReader
+from unet_pipeline.images.source_image import SourceImage
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
 STORED = {
@@ -157,12 +158,12 @@ def test_bands_decode_every_block_once(tmp_path, options):
     reader = TiffReader(tmp_path / "a.tif")
     seen = count_decoding(reader)
     for plane in range(2):
-        bands = [reader.read(plane, Window(top, min(top + 16, 300), 0, 200)) for top in range(0, 300, 16)]
+        bands = [SourceImage(reader).read(plane, Window(top, min(top + 16, 300), 0, 200)) for top in range(0, 300, 16)]
         np.testing.assert_array_equal(np.concatenate(bands, 1)[0], pixels[plane])
     per_page = reader._series.grid.count
     assert len(seen) == 2 * per_page
     reader.close()
-    reader.read(0, Window(0, 1, 0, 1))
+    SourceImage(reader).read(0, Window(0, 1, 0, 1))
     assert len(seen) == 2 * per_page + 1
 
 
@@ -170,7 +171,7 @@ def test_a_window_decodes_no_more_than_it_touches(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", noise((320, 320)), compression="zlib", tile=(64, 64))
     reader = TiffReader(tmp_path / "a.tif")
     seen = count_decoding(reader)
-    reader.read(0, Window(60, 130, 64, 128))
+    SourceImage(reader).read(0, Window(60, 130, 64, 128))
     assert sorted(seen) == [1, 6, 11]
 
 
@@ -215,7 +216,7 @@ def test_memory_is_that_of_band_and_cache(tmp_path, options):
     tracemalloc.start()
     reader = TiffReader(path, cache_bytes=cache)
     for top in range(0, 6144, 256):
-        band = reader.read(0, Window(top, top + 256, 0, 4096))
+        band = SourceImage(reader).read(0, Window(top, top + 256, 0, 4096))
         assert (band == 3).all() == (top > 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -238,7 +239,9 @@ def test_each_block_is_decoded_once_and_remembered_only_if_wanted_again(tmp_path
     for top in range(0, 1100, step):
         for left in range(0, 800, step):
             window = Window(top, min(top + step, 1100), left, min(left + step, 800))
-            assert np.array_equal(reader.read(0, window)[0], pixels[top : window.bottom, left : window.right])
+            assert np.array_equal(
+                SourceImage(reader).read(0, window)[0], pixels[top : window.bottom, left : window.right]
+            )
             most = max(most, reader._cache._bytes)
     assert (most > 0) == remembered
     assert len(found) == 20
@@ -340,7 +343,7 @@ def test_threads_read_alike(tmp_path):
     def work(seed: int) -> bool:
         rng = np.random.default_rng(seed)
         plane, top, left = (int(rng.integers(n)) for n in (4, 150, 250))
-        found = reader.read(plane, Window(top, top + 50, left, left + 50))
+        found = SourceImage(reader).read(plane, Window(top, top + 50, left, left + 50))
         return bool((found[0] == pixels[plane, top : top + 50, left : left + 50]).all())
 
     with ThreadPoolExecutor(8) as pool:

@@ -12,6 +12,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.readers.blocks import Window
 from unet_pipeline.images.readers.zarr_reader import ZarrReader
+from unet_pipeline.images.source_image import SourceImage
 
 DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
 LAYOUTS = {
@@ -132,11 +133,11 @@ def test_bands_and_planes_decode_every_chunk_once(tmp_path, shards):
     reader = ZarrReader(tmp_path / "a.zarr")
     seen = count_loads(reader)
     for plane in range(8):
-        bands = [reader.read(plane, Window(top, top + 8, 0, 96)) for top in range(0, 128, 8)]
+        bands = [SourceImage(reader).read(plane, Window(top, top + 8, 0, 96)) for top in range(0, 128, 8)]
         np.testing.assert_array_equal(np.concatenate(bands, 1)[0], pixels[plane])
     assert sum(seen) == pixels.size
     reader.close()
-    reader.read(0, Window(0, 1, 0, 1))
+    SourceImage(reader).read(0, Window(0, 1, 0, 1))
     assert seen[-1] == 4 * 32 * 32
 
 
@@ -144,7 +145,7 @@ def test_a_window_loads_no_more_than_its_chunks(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", data=noise((4, 128, 96)), chunks=(1, 32, 32))
     reader = ZarrReader(tmp_path / "a.zarr")
     seen = count_loads(reader)
-    reader.read(2, Window(30, 40, 32, 64))
+    SourceImage(reader).read(2, Window(30, 40, 32, 64))
     assert seen == [2 * 32 * 32]
 
 
@@ -157,7 +158,7 @@ def test_memory_is_that_of_band_and_cache(tmp_path):
     reader = ZarrReader(tmp_path / "a.zarr", cache_bytes=cache)
     tracemalloc.start()
     for top in range(0, 6144, 256):
-        band = reader.read(0, Window(top, top + 256, 0, 4096))
+        band = SourceImage(reader).read(0, Window(top, top + 256, 0, 4096))
         assert (band == 3).all() == (top > 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -234,7 +235,7 @@ def test_threads_read_alike(tmp_path):
     def work(seed: int) -> bool:
         rng = np.random.default_rng(seed)
         plane, top, left = (int(rng.integers(n)) for n in (4, 150, 250))
-        found = reader.read(plane, Window(top, top + 50, left, left + 50))
+        found = SourceImage(reader).read(plane, Window(top, top + 50, left, left + 50))
         return bool((found[0] == pixels[plane, top : top + 50, left : left + 50]).all())
 
     with ThreadPoolExecutor(8) as pool:

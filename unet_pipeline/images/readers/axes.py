@@ -153,6 +153,18 @@ def _describe(shape: Sequence[int], letters: str) -> str:
     return f"{' × '.join(map(str, shape))} ({letters})"
 
 
+def guess(where: object, shape: Sequence[int]) -> str:
+    """Take two dimensions as y, x and three as z, y, x, unless the last may be colours.
+
+    Raises:
+        PipelineError: if the axes cannot be told; says how to give them.
+    """
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1] not in (3, 4)):
+        return "zyx"[-len(shape) :]
+    got = f"shape {' × '.join(map(str, shape))} without names"
+    raise PipelineError(where, "to know what each dimension is", got, fix="set axes, such as 'zyx', 'yxc' or 'tcyx'")
+
+
 def parse_planes(where: object, text: str | None, count: int) -> Sequence[int]:
     """Return the plane numbers that `text` selects, in its order.
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.readers.calibration import Calibration
 
 Array = npt.NDArray[Any]
 
@@ -34,40 +35,59 @@ class Window(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
 
+Spans = Sequence[tuple[int, int]]
+"""Part of an array: [start, stop) in each of its dimensions."""
+
+
 @dataclass(frozen=True)
-class StackInfo:
-    """What a file says about its stack; the attributes are those of `inputs.Planes`.
+class Declared:
+    """What a file declares of its image. `SourceImage` decides what is made of it.
 
     Attributes:
-        sizes: (height, width) of each plane where each plane is a file of its own, else empty; `shape` has the largest.
+        where: the file, or the array inside a store, for messages.
+        shape: of the array as it is stored, one number per dimension.
+        letters: of t z c y x, one per dimension, or "?" where the file does not say.
+        dtype: of the pixels as read, native byte order.
+        block: what is stored together, one edge per dimension, at most `shape`.
+        files: those that hold the image; of a store its metadata.
+        scale: pixel size, distance of planes, names of channels.
+        rows: the dimension of rows, which columns follow, where the file has fixed it; else None.
+        alpha: whether the last channel is transparency.
+        orientation: 1 to 8, where the first row and column belong (TIFF 6.0, tag 274; Exif 2.32, 4.6.4).
+        palette: whether the pixels are indices of a palette of colours.
     """
 
-    shape: tuple[int, int, int, int]
+    where: Path
+    shape: tuple[int, ...]
+    letters: str
     dtype: np.dtype[Any]
-    plane_axis: str
-    pixel_um: tuple[float, float] | None
-    step: float | None
-    channel_names: tuple[str, ...]
-    block_px: tuple[int, int]
+    block: tuple[int, ...]
     files: tuple[Path, ...]
-    sizes: tuple[tuple[int, int], ...] = ()
+    scale: Calibration = Calibration()
+    rows: int | None = None
+    alpha: bool = False
+    orientation: int = 1
+    palette: bool = False
 
 
 class Reader(Protocol):
-    """One kind of file, read window by window."""
+    """One file or store, read part by part."""
 
     @property
-    def info(self) -> StackInfo:
-        """What the file says."""
+    def declared(self) -> Declared:
+        """What the file declares."""
 
-    def read(self, plane: int, window: Window) -> Array:
-        """Return (channels, rows, columns) of a plane, in native byte order."""
+    def read(self, spans: Spans, place: str) -> Array:
+        """Return a part of the array, its dimensions as stored, native byte order; `place` is for messages."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what is doubtful about the file, in sentences."""
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the content."""
 
     def close(self) -> None:
-        """Forget what is kept in memory."""
+        """Forget the blocks that are kept in memory."""
 
 
 class BlockCache:
@@ -126,14 +146,3 @@ def pixel_dtype(where: object, dtype: object) -> np.dtype[Any]:
         raise PipelineError(where, expected, what, fix="convert the image")
     # By kind and size: C has two names for some integers, and Zarr knows one of them.
     return np.dtype(np.uint8) if dtype.kind == "b" else np.dtype(f"{dtype.kind}{dtype.itemsize}")
-
-
-def refuse_transparency(where: object, opaque: bool) -> None:
-    """Refuse pixels with an alpha channel that is not opaque: what colour they have is not known.
-
-    Raises:
-        PipelineError: naming `where`.
-    """
-    if not opaque:
-        fix = "save the image without alpha, or set axes, such as yxc for four channels or zyx for four planes"
-        raise PipelineError(where, "opaque pixels", "an alpha channel with transparent ones", fix=fix)

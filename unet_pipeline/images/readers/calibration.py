@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -27,8 +27,11 @@ SECONDS = {
     "min": 60.0, "minute": 60.0, "minutes": 60.0,
     "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
 }  # fmt: skip
-# Programs that know no scale write a print resolution such as 72 or 300 dots per inch.
-MAX_INCH_PIXEL_UM = 10.0
+MAX_PRINT_UM, MAX_CM_UM = 10.0, 1000.0
+"""Largest pixel that is taken from a size in inches, and in centimetres: they are what prints are given in."""
+CM_DPI = (72, 96, 100, 150, 180, 200, 240, 300, 350, 360, 400, 600, 1200)
+ANY_DPI = (72, 96, 150, 300, 600)
+"""Dots per inch of programs that know no scale, which are told in centimetres, and in every unit."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class Calibration:
         z_um: distance between z planes, micrometres.
         t_s: time between frames, seconds.
         channel_names: one per channel, or empty.
+        notes: what is left out of account, in sentences.
     """
 
     pixel_um: tuple[float, float] | None = None
     z_um: float | None = None
     t_s: float | None = None
     channel_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def step(self, plane_axis: str) -> float | None:
         """Distance between planes along "z" (micrometres) or "t" (seconds)."""
@@ -65,9 +70,30 @@ def measure(value: object, unit: object, units: Mapping[str, float]) -> float | 
     return number if math.isfinite(number) and number > 0 else None
 
 
-def pair(y: float | None, x: float | None) -> tuple[float, float] | None:
-    """Return (y, x) if both are known."""
-    return None if y is None or x is None else (y, x)
+def pixel_size(y: object, x: object, y_unit: object, x_unit: object) -> Calibration:
+    """Return the size of a pixel, unless it is the resolution of a print: that is left out, and said.
+
+    Args:
+        y: height of a pixel, in `y_unit`; None if unknown.
+        x: width, in `x_unit`.
+        y_unit: name or symbol.
+        x_unit: name or symbol.
+    """
+    height, width = measure(y, y_unit, MICROMETERS), measure(x, x_unit, MICROMETERS)
+    if height is None or width is None:
+        return Calibration()
+    if any(map(_is_print, (height, width), (y_unit, x_unit))):
+        dpi = f"{25400 / width:.4g}"
+        note = f"a pixel of {height:.4g} × {width:.4g} µm ({dpi} dots per inch) is the resolution of a print: not taken"
+        return Calibration(notes=(note,))
+    return Calibration((height, width))
+
+
+def _is_print(size_um: float, unit: object) -> bool:
+    factor = measure(1, unit, MICROMETERS)
+    in_inches, in_cm = (factor == MICROMETERS[name] for name in ("inch", "cm"))
+    known = any(abs(size_um * dpi / 25400 - 1) < 2e-3 for dpi in (CM_DPI if in_cm else ANY_DPI))
+    return size_um > MAX_PRINT_UM and (known or in_inches or (in_cm and size_um > MAX_CM_UM))
 
 
 def from_ome_xml(text: str, index: int) -> Calibration:
@@ -83,10 +109,11 @@ def from_ome_xml(text: str, index: int) -> Calibration:
     if pixels is None:
         return Calibration()
     sizes = {axis: (pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "YXZ"}
-    y, x, z = (measure(value, unit, MICROMETERS) for value, unit in sizes.values())
+    found = pixel_size(sizes["Y"][0], sizes["X"][0], sizes["Y"][1], sizes["X"][1])
+    z = measure(sizes["Z"][0], sizes["Z"][1], MICROMETERS)
     time = measure(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"), SECONDS)
     names = tuple(channel.get("Name", "") for channel in pixels.findall("{*}Channel"))
-    return Calibration(pair(y, x), z, time, names if all(names) else ())
+    return replace(found, z_um=z, t_s=time, channel_names=names if all(names) else ())
 
 
 def from_imagej(metadata: Mapping[str, Any], per_unit: Sequence[float] | None) -> Calibration:
@@ -98,13 +125,13 @@ def from_imagej(metadata: Mapping[str, Any], per_unit: Sequence[float] | None) -
     """
     unit = metadata.get("unit")
     y, x = (None, None) if per_unit is None else (_invert(n) for n in per_unit)
-    pixel = pair(measure(y, metadata.get("yunit", unit), MICROMETERS), measure(x, unit, MICROMETERS))
+    found = pixel_size(y, x, metadata.get("yunit", unit), unit)
     z = measure(metadata.get("spacing"), metadata.get("zunit", unit), MICROMETERS)
-    return Calibration(pixel, z, measure(metadata.get("finterval"), "s", SECONDS))
+    return replace(found, z_um=z, t_s=measure(metadata.get("finterval"), "s", SECONDS))
 
 
 def from_resolution(per_unit: Sequence[float] | None, unit: int) -> Calibration:
-    """Read the scale of a plain TIFF; inches count only up to 10 µm a pixel, else they are for printing.
+    """Read the scale of a plain TIFF.
 
     Args:
         per_unit: (y, x) pixels per unit, from the resolution tags.
@@ -113,10 +140,7 @@ def from_resolution(per_unit: Sequence[float] | None, unit: int) -> Calibration:
     name = {2: "inch", 3: "cm"}.get(unit)
     if per_unit is None or name is None:
         return Calibration()
-    pixel = pair(measure(_invert(per_unit[0]), name, MICROMETERS), measure(_invert(per_unit[1]), name, MICROMETERS))
-    if pixel is not None and name == "inch" and max(pixel) > MAX_INCH_PIXEL_UM:
-        return Calibration()
-    return Calibration(pixel)
+    return pixel_size(_invert(per_unit[0]), _invert(per_unit[1]), name, name)
 
 
 def _invert(number: float) -> float | None:

@@ -6,22 +6,23 @@ Resolutions in these files are for printing, so they say nothing about the size 
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
-from PIL import JpegImagePlugin, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.readers.axes import Layout, find_layout
-from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, refuse_transparency
+from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, Declared, Spans
 from unet_pipeline.images.readers.codestreams import declared_bytes
 from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, MAX_BLOCK_BYTES
 from unet_pipeline.records.files import sha256_file
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 JPEG_IN_TIFF = 7
+ORIENTATION, MAX_EXIF_BYTES = 274, 2**20
 # Deflate cannot exceed 1032. An optimal JPEG takes 12 bits for 768 bytes (4:2:0, one grey), a progressive one less.
 MAX_RATIO = {"PNG": 1033, "JPEG": 8192}
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -36,6 +37,7 @@ class _Header(NamedTuple):
     height: int
     bits: int
     colour: int
+    orientation: int = 1
 
     @property
     def alpha(self) -> bool:
@@ -45,17 +47,13 @@ class _Header(NamedTuple):
 class PictureReader:
     """One PNG or JPEG file."""
 
-    def __init__(
-        self, path: Path, axes: str | None = None, cache_bytes: int = CACHE_BYTES, colours: bool = False
-    ) -> None:
+    def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES, colours: bool = False) -> None:
         """Read and check the header; no pixels.
 
-        Palette PNGs give their indices, grey PNGs of 1, 2 or 4 bits the numbers 0 to 1, 3 or 15. An alpha channel
-        is dropped, and must be opaque; where the user's axes are given it counts as a channel.
+        Palette PNGs give their indices, grey PNGs of 1, 2 or 4 bits the numbers 0 to 1, 3 or 15.
 
         Args:
             path: the file.
-            axes: the user's axes, or None.
             cache_bytes: how much decoded data to keep.
             colours: whether palette PNGs give the colours of the palette: RGB, or one channel where all are grey. That
                 a colour is transparent is of no account.
@@ -67,36 +65,35 @@ class PictureReader:
         self._header = header = _read_header(path)
         self._palette = _read_palette(path) if colours and header.colour == PALETTE else None
         drawn = CHANNELS[header.colour] if self._palette is None else self._palette.shape[1]
-        self._channels = drawn + (header.alpha and axes is not None)
-        shape = (header.height, header.width, self._channels)
-        layout = find_layout(path, shape, "yxc", axes) if shape[2] > 1 else find_layout(path, shape[:2], "yx", axes)
-        _refuse_turned(path, axes, layout)
-        self.info = StackInfo(
-            shape=layout.shape,
+        self._channels = drawn + header.alpha
+        shape = (header.height, header.width, self._channels)[: 3 if self._channels > 1 else 2]
+        self.declared = Declared(
+            where=path,
+            shape=shape,
+            letters="yxc"[: len(shape)],
             dtype=np.dtype(np.uint16 if header.bits == 16 else np.uint8),
-            plane_axis=layout.plane_axis,
-            pixel_um=None,
-            step=None,
-            channel_names=(),
-            block_px=(header.height, header.width),
+            block=shape,
             files=(path,),
+            rows=0,
+            alpha=header.alpha,
+            orientation=header.orientation,
+            palette=header.colour == PALETTE and self._palette is None,
         )
 
-    def read(self, plane: int, window: Window) -> Array:
-        """Return (channels, rows, columns).
+    def read(self, spans: Spans, place: str) -> Array:
+        """Return (rows, columns) or, of several channels, (rows, columns, channels).
 
         Raises:
-            PipelineError: naming the file, if it cannot be decoded, or is not opaque.
+            PipelineError: naming the file, if it cannot be decoded.
         """
-        image = self._cache.get(plane)
+        image = self._cache.get(0)
         if image is None:
             image = self._decode()
-            self._cache.put(plane, image)
-        part = image[window.top : window.bottom, window.left : window.right]
-        return np.array(np.moveaxis(part, -1, 0), order="C")
+            self._cache.put(0, image)
+        return image[tuple(slice(*span) for span in spans)]
 
     def _decode(self) -> Array:
-        """Return (height, width, channels)."""
+        """Return the whole picture, of the shape declared."""
         try:
             image = _decode(self._path, self._header)
         except MemoryError:
@@ -110,10 +107,10 @@ class PictureReader:
             raise PipelineError(self._path, f"{expected} pixels as declared", image.shape[:2], fix=COPY_AGAIN)
         if self._palette is not None:
             image = self._paint(image, self._palette)
-        image = image.reshape(*expected, -1).astype(self.info.dtype, copy=False)
-        if self._header.alpha and self._channels == CHANNELS[self._header.colour]:
-            refuse_transparency(self._path, bool((image[..., -1] == np.iinfo(image.dtype).max).all()))
-        return image[..., : self._channels]
+        shape = self.declared.shape
+        return (
+            image.reshape(*expected, -1)[..., : self._channels].reshape(shape).astype(self.declared.dtype, copy=False)
+        )
 
     def _paint(self, indices: Array, palette: Array) -> Array:
         """Return the colours (height, width, 1 or 3) of indices (height, width)."""
@@ -121,6 +118,10 @@ class PictureReader:
             raise PipelineError(self._path, f"indices of a palette of {len(palette)} colours", largest, fix=COPY_AGAIN)
         painted: Array = palette[indices]
         return painted
+
+    def notes(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file."""
@@ -131,18 +132,13 @@ class PictureReader:
         self._cache.clear()
 
 
-def _refuse_turned(path: Path, axes: str | None, layout: Layout) -> None:
-    if (layout.y, layout.x, layout.plane) != (0, 1, None):
-        raise PipelineError(f"{path}: axes", "y, x and perhaps channels", repr(axes), nearest="yxc")
-
-
 def _read_header(path: Path) -> _Header:
     with path.open("rb") as file:
         head = file.read(26)
     if head.startswith(PNG) and len(head) == 26:
         width, height, bits, colour = struct.unpack(">IIBB", head[16:])
-        header = _Header("PNG", width, height, bits, colour)
-        _walk_chunks(path)
+        offset, length = _walk_chunks(path, b"eXIf")
+        header = _Header("PNG", width, height, bits, colour, _orientation(_part(path, offset, length)))
     elif head.startswith(JPEG):
         header = _jpeg_header(path)
     else:
@@ -161,9 +157,9 @@ def _read_header(path: Path) -> _Header:
     return header
 
 
-def _walk_chunks(path: Path) -> tuple[int, int]:
-    """Check that all chunks of a PNG, up to IEND, lie inside the file; return offset and bytes of its palette."""
-    palette = 0, 0
+def _walk_chunks(path: Path, wanted: bytes) -> tuple[int, int]:
+    """Check that all chunks of a PNG, up to IEND, lie inside the file; return offset and bytes of the `wanted` one."""
+    found = 0, 0
     size, offset, kind = path.stat().st_size, len(PNG), b""
     with path.open("rb") as file:
         while kind != b"IEND":
@@ -171,23 +167,40 @@ def _walk_chunks(path: Path) -> tuple[int, int]:
             head = file.read(8)
             # After its 8 byte head, a chunk has its data and a checksum of 4 bytes.
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
-            palette = (offset + 8, length) if kind == b"PLTE" else palette
+            found = (offset + 8, length) if kind == wanted else found
             offset += 12 + length
             if len(head) < 8 or offset > size:
                 got = f"a chunk up to byte {offset} in a file of {size} bytes: truncated"
                 raise PipelineError(path, "a whole PNG file", got, fix=COPY_AGAIN)
-    return palette
+    return found
+
+
+def _part(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(min(length, MAX_EXIF_BYTES))
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation of a picture, 1 where Exif data do not say or are damaged."""
+    found = Image.Exif()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            found.load(exif)
+            value = found.get(ORIENTATION, 1)
+    # Damaged Exif data raise errors of many kinds, and the pixels are whole.
+    except Exception:
+        value = 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _read_palette(path: Path) -> Array:
     """Return the colours of a palette PNG, (colours, 3) uint8, or (colours, 1) where all are grey."""
-    offset, length = _walk_chunks(path)
+    offset, length = _walk_chunks(path, b"PLTE")
     if length % 3 or not 3 <= length <= 768:
         got = f"{length} bytes" if length else "none"
         raise PipelineError(path, "a palette of 1 to 256 colours, 3 bytes each", got, fix=COPY_AGAIN)
-    with path.open("rb") as file:
-        file.seek(offset)
-        colours = np.frombuffer(file.read(length), np.uint8).reshape(-1, 3)
+    colours = np.frombuffer(_part(path, offset, length), np.uint8).reshape(-1, 3)
     return colours[:, :1] if (colours == colours[:, :1]).all() else colours
 
 
@@ -195,14 +208,14 @@ def _jpeg_header(path: Path) -> _Header:
     try:
         # The class itself, because Image.open refuses more than 179 Mpx whatever the size of the file.
         with JpegImagePlugin.JpegImageFile(path) as image:
-            mode, (width, height) = image.mode, image.size
+            mode, (width, height), exif = image.mode, image.size, image.info.get("exif", b"")
     # Pillow raises errors of many kinds on damaged headers.
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         raise PipelineError(path, "a JPEG that can be read", what, fix=COPY_AGAIN) from error
     if mode not in ("L", "RGB"):
         raise PipelineError(path, "grey or RGB pixels", f"{mode} pixels", fix="convert the image to grey or RGB")
-    return _Header("JPEG", width, height, 8, GREY if mode == "L" else RGB)
+    return _Header("JPEG", width, height, 8, GREY if mode == "L" else RGB, _orientation(exif))
 
 
 def _decode(path: Path, header: _Header) -> Array:

@@ -25,8 +25,11 @@ def read_pages(path: Path, series: tifffile.TiffPageSeries, grid: Grid, count: i
     Raises:
         PipelineError: if pages are missing, unlike the first, or their pixels lie outside the file.
     """
-    # These two may describe many planes by one directory; the pixels then follow each other.
-    start = series.dataoffset if series.kind in ("shaped", "imagej") else None
+    # These may describe many planes by one directory; the pixels then follow each other.
+    start = series.dataoffset if series.kind in ("shaped", "imagej", "stk") else None
+    if series.kind == "stk" and start is None:
+        fix = "save it anew as TIFF, uncompressed"
+        raise PipelineError(path, "a MetaMorph stack whose planes follow each other", "scattered strips", fix=fix)
     formats = _Formats(series)
     for number in range(count):
         where = f"{path}, page {number}" if count > 1 else str(path)

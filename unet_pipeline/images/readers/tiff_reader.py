@@ -6,7 +6,8 @@ the last ones. The file is open only while it is read, so threads and forked pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from unet_pipeline.images.readers.blocks import (
     CACHE_BYTES,
     Array,
     BlockCache,
-    StackInfo,
+    Declared,
+    Spans,
     Window,
     paste,
-    refuse_transparency,
 )
 from unet_pipeline.images.readers.codestreams import declared_bytes
 from unet_pipeline.images.readers.tiff_series import open_series
@@ -35,23 +36,25 @@ READ_BYTES = 2**20
 class TiffReader:
     """One image of a TIFF file (for OME-TIFF perhaps of several files)."""
 
-    def __init__(
-        self, path: Path, axes: str | None = None, series: int | None = None, cache_bytes: int = CACHE_BYTES
-    ) -> None:
+    def __init__(self, path: Path, series: int | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         """Read and check the metadata; see `tiff_series.open_series`."""
-        self._series = open_series(path, axes, series)
+        self._series = found = open_series(path, series)
         self._cache = BlockCache(cache_bytes)
-        layout, scale = self._series.layout, self._series.scale
-        planes, channels, height, width = layout.shape
-        self.info = StackInfo(
-            shape=(planes, channels - self._series.alpha, height, width),
-            dtype=self._series.dtype,
-            plane_axis=layout.plane_axis,
-            pixel_um=scale.pixel_um,
-            step=scale.step(layout.plane_axis),
-            channel_names=scale.channel_names if len(scale.channel_names) == channels else (),
-            block_px=self._block_px(),
-            files=tuple(dict.fromkeys(page.path for page in self._series.pages)),
+        block = [1] * len(found.shape)
+        block[found.rows : found.rows + 2] = self._block_px()
+        if found.grid.contiguous > 1:
+            block[-1] = found.grid.contiguous
+        self.declared = Declared(
+            where=path,
+            shape=found.shape,
+            letters=found.letters,
+            dtype=found.dtype,
+            block=tuple(block),
+            files=tuple(dict.fromkeys(page.path for page in found.pages)),
+            scale=found.scale,
+            rows=found.rows,
+            alpha=found.alpha,
+            orientation=found.orientation,
         )
 
     def _block_px(self) -> tuple[int, int]:
@@ -61,31 +64,28 @@ class TiffReader:
             rows = max(1, READ_BYTES // grid.stored_bytes(1))
         return min(rows, grid.height), min(grid.columns, grid.width)
 
-    def read(self, plane: int, window: Window) -> Array:
-        """Return (channels, rows, columns) of a plane, native byte order.
+    def read(self, spans: Spans, place: str) -> Array:
+        """Return a part of the image, its dimensions as in the file, native byte order.
 
         Raises:
-            PipelineError: naming file and plane, if the pixels cannot be decoded, or are not opaque.
+            PipelineError: naming file and place, if the pixels cannot be decoded.
         """
-        out = np.full((self._series.layout.shape[1], *window.shape), self._series.nodata, self.info.dtype)
-        for page, sample, taken, target in self._parts(plane, out):
-            where = f"{self._series.pages[page].path}, plane {plane}"
-            self._read_page(where, page, sample, taken, window, target)
-        if not self._series.alpha:
-            return out
-        opaque = np.iinfo(out.dtype).max if out.dtype.kind in "ui" else 1
-        refuse_transparency(f"{self.info.files[0]}, plane {plane}", bool((out[-1] == opaque).all()))
-        return out[:-1]
-
-    def _parts(self, plane: int, out: Array) -> Iterator[tuple[int, int, list[int], Array]]:
-        """Yield (page, separate sample, contiguous samples, target): what is stored together is read together."""
-        places = [self._series.locate(plane, channel) for channel in range(len(out))]
-        if self._series.grid.separate > 1 or len({page for page, _ in places}) == len(places):
-            contiguous = self._series.grid.contiguous
-            for channel, (page, sample) in enumerate(places):
-                yield page, sample // contiguous, [sample % contiguous], out[channel : channel + 1]
-        else:
-            yield places[0][0], 0, [sample for _, sample in places], out
+        found = self._series
+        window = Window(*spans[found.rows], *spans[found.rows + 1])
+        samples = range(*spans[found.rows + 2]) if len(spans) > found.rows + 2 else range(1)
+        outer = spans[: found.rows]
+        out = np.full(
+            [len(samples), *(stop - start for start, stop in outer), *window.shape], found.nodata, found.dtype
+        )
+        for index in itertools.product(*(range(*span) for span in outer)):
+            flat = 0
+            for number, length in zip(index, found.shape, strict=False):
+                flat = flat * length + number
+            page, sample = divmod(flat, found.grid.separate)
+            inside: Any = slice(None), *(number - start for number, (start, _) in zip(index, outer, strict=True))
+            target = out[inside]
+            self._read_page(f"{found.pages[page].path}, {place}", page, sample, samples, window, target)
+        return np.moveaxis(out, 0, -1) if len(spans) > found.rows + 2 else out[0]
 
     def _read_page(
         self, where: str, number: int, sample: int, taken: Sequence[int], window: Window, out: Array
@@ -128,7 +128,7 @@ class TiffReader:
             count = min(step, window.shape[0] - top)
             data = _read_strided(file, start + top * row, count, width, row)
             values = data.view(stored).reshape(count, window.shape[1], grid.contiguous)
-            out[:, top : top + count] = np.moveaxis(values[..., taken], -1, 0)
+            out[:, top : top + count] = np.moveaxis(values[..., list(taken)], -1, 0)
 
     def _read_blocks(
         self, file: FileIO, number: int, sample: int, taken: Sequence[int], window: Window, out: Array
@@ -139,7 +139,7 @@ class TiffReader:
             for x in range(window.left // grid.columns, -(-window.right // grid.columns)):
                 block = self._block(file, number, (sample * grid.down + y) * grid.across + x, window)
                 if block is not None:
-                    paste(out, (0, window.top, window.left), block[taken], (0, y * grid.rows, x * grid.columns))
+                    paste(out, (0, window.top, window.left), block[list(taken)], (0, y * grid.rows, x * grid.columns))
 
     def _block(self, file: FileIO, number: int, index: int, window: Window) -> Array | None:
         """Return strip or tile `index` of a page as (contiguous samples, rows, columns), or None if it is absent.
@@ -157,7 +157,7 @@ class TiffReader:
             raise ValueError(f"a picture of {held} bytes in {size}: damaged or forged")
         options = self._series.jpeg | ({"jpegtables": page.tables} if self._series.jpeg else {})
         decoded = self._series.decode(data, index, **options)[0]
-        block: Array = np.moveaxis(decoded[0], -1, 0).astype(self.info.dtype)
+        block: Array = np.moveaxis(decoded[0], -1, 0).astype(self.declared.dtype)
         if self._reaches_beyond(index, window):
             self._cache.put((number, index), block)
         return block
@@ -169,9 +169,13 @@ class TiffReader:
         bottom, right = min(top + grid.rows, grid.height), min(left + grid.columns, grid.width)
         return top < window.top or left < window.left or bottom > window.bottom or right > window.right
 
+    def notes(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of the file, or a digest of those of all files."""
-        sums = [sha256_file(path) for path in self.info.files]
+        sums = [sha256_file(path) for path in self.declared.files]
         return sums[0] if len(sums) == 1 else digest(sums)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import tifffile
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.readers import calibration
-from unet_pipeline.images.readers.axes import LETTERS, UNKNOWN, Layout, find_layout
+from unet_pipeline.images.readers.axes import LETTERS, UNKNOWN
 from unet_pipeline.images.readers.blocks import pixel_dtype
 from unet_pipeline.images.readers.calibration import Calibration
 from unet_pipeline.images.readers.codestreams import READABLE
@@ -29,6 +29,7 @@ JPEG = (6, 7, 34892, 33007)
 REFUSED_COLOURS = {5: "CMYK", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
 ALPHA = (1, 2)
 REDUCED = 1
+ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,14 @@ class TiffSeries:
 
     Attributes:
         shape: of the image, one number per dimension; all but y, x and the samples count pages.
-        layout: which dimension is what.
+        letters: what each dimension is, "?" where the file does not say.
+        rows: the dimension of rows; columns follow, and then perhaps samples.
         dtype: of the pixels as read. stored: as in the file, where it is plain.
         grid: strips or tiles of every page.
         pages: where the pixels of every page lie.
         plain: pixels are uncompressed, whole bytes, without predictor.
-        alpha: the last channel is transparency.
+        alpha: the last sample is transparency.
+        orientation: where the first row and column belong, 1 to 8.
         nodata: value of absent tiles.
         scale: pixel size and the like.
         decode: tifffile's function (bytes, index of strip or tile) to (array, ...).
@@ -50,37 +53,26 @@ class TiffSeries:
     """
 
     shape: tuple[int, ...]
-    layout: Layout
+    letters: str
+    rows: int
     dtype: np.dtype[Any]
     stored: np.dtype[Any]
     grid: Grid
     pages: tuple[PageData, ...]
     plain: bool
     alpha: bool
+    orientation: int
     nodata: float
     scale: Calibration
     decode: Callable[..., tuple[Any, ...]]
     jpeg: dict[str, Any]
 
-    def locate(self, plane: int, channel: int) -> tuple[int, int]:
-        """Return (page, sample in the page) of a channel of a plane."""
-        layout, index = self.layout, [0] * len(self.shape)
-        for dimension, value in ((layout.plane, plane), (layout.channel, channel)):
-            if dimension is not None:
-                index[dimension] = value
-        rest = [i for i in range(len(index)) if i not in (layout.y, layout.x)]
-        flat = 0
-        for i in rest:
-            flat = flat * self.shape[i] + index[i]
-        return divmod(flat, self.grid.separate * self.grid.contiguous)
 
-
-def open_series(path: Path, axes: str | None, series: int | None) -> TiffSeries:
+def open_series(path: Path, series: int | None) -> TiffSeries:
     """Read and check the metadata of a TIFF.
 
     Args:
         path: the file.
-        axes: the user's axes, or None to believe the file.
         series: which image of the file; None means the only one.
 
     Raises:
@@ -88,13 +80,20 @@ def open_series(path: Path, axes: str | None, series: int | None) -> TiffSeries:
     """
     pages = len(read_chain(path))
     with _opened(path, pages) as tiff:
-        chosen = _choose(path, tiff, series)
-        return _describe(path, tiff, chosen, axes)
+        check_metadata(path, tiff)
+        found = list(tiff.series)
+        if not _written_one_by_one(found):
+            return _describe(path, tiff, _choose(path, tiff, found, series))
+    with _opened(path, pages, shaped=False) as tiff:
+        return _describe(path, tiff, _choose(path, tiff, list(tiff.series), series))
 
 
 @contextmanager
-def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
-    """Open with tifffile; what it logs as errors goes into the message if anything then fails."""
+def _opened(path: Path, pages: int, shaped: bool = True) -> Iterator[tifffile.TiffFile]:
+    """Open with tifffile; what it logs as errors goes into the message if anything then fails.
+
+    Without `shaped` the shapes that tifffile itself wrote into the file are left out of account.
+    """
     said: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
@@ -102,7 +101,7 @@ def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
     passed_on, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(path) if shaped else tifffile.TiffFile(path, is_shaped=False) as tiff:
             if len(tiff.pages) < pages:
                 raise PipelineError(path, f"{pages} readable pages", f"{len(tiff.pages)}: truncated", fix=COPY_AGAIN)
             yield tiff
@@ -110,16 +109,16 @@ def _opened(path: Path, pages: int) -> Iterator[tifffile.TiffFile]:
         raise
     # tifffile raises errors of many kinds on damaged metadata.
     except Exception as error:
-        what = "; ".join([f"{type(error).__name__}: {error}", *said[:1]])
+        what = "; ".join([f"{type(error).__name__}: {error}", *said[:1], f"tifffile {tifffile.__version__}"])
         raise PipelineError(path, "a TIFF that can be read", what, fix=COPY_AGAIN) from error
     finally:
         logger.removeHandler(handler)
         logger.propagate = passed_on
 
 
-def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile.TiffPageSeries:
-    check_metadata(path, tiff)
-    found = _merge_single_pages(tiff)
+def _choose(
+    path: Path, tiff: tifffile.TiffFile, found: list[tifffile.TiffPageSeries], wanted: int | None
+) -> tifffile.TiffPageSeries:
     if wanted is None:
         others = [one for one in found[1:] if not one.keyframe.subfiletype & REDUCED]
         if others and not found[0].is_pyramidal:
@@ -135,42 +134,35 @@ def _choose(path: Path, tiff: tifffile.TiffFile, wanted: int | None) -> tifffile
     return found[wanted]
 
 
-def _merge_single_pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
-    """Return the series; pages that tifffile wrote one by one, each with a shape of its own, are one stack."""
-    found = tiff.series
+def _written_one_by_one(found: list[tifffile.TiffPageSeries]) -> bool:
+    """Tell whether tifffile wrote pages one by one, each with a shape of its own: they are one stack."""
     alike = {(one.shape, one.dtype) for one in found}
-    if len(found) > 1 and len(alike) == 1 and all(one.kind == "shaped" and len(one) == 1 for one in found):
-        tiff.is_shaped = False  # type: ignore[attr-defined]
-        del tiff.series
-        return tiff.series
-    return found
+    return len(found) > 1 and len(alike) == 1 and all(one.kind == "shaped" and len(one) == 1 for one in found)
 
 
 def _name(series: tifffile.TiffPageSeries) -> str:
     return f"{'×'.join(map(str, series.shape))} {series.dtype} {series.name}".strip()
 
 
-def _describe(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries, axes: str | None) -> TiffSeries:
+def _describe(path: Path, tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> TiffSeries:
     frame = series.keyframe
     dtype = pixel_dtype(path, frame.dtype)
     _refuse_kinds(path, series)
     grid = _grid(frame)
-    shape, letters, row_axis = _shape(path, series, grid)
-    layout = find_layout(path, shape, letters, axes)
-    if (layout.y, layout.x) != (row_axis, row_axis + 1):
-        got = f"{axes or letters} for pages of {grid.height} × {grid.width}"
-        raise PipelineError(f"{path}: axes", "y and x where the pages of the file have them", got)
+    shape, letters, rows = _shape(path, series, grid)
     bits = 8 * int(np.dtype(frame.dtype).itemsize)
     plain = (frame.compression, frame.predictor, frame.fillorder, frame.is_tiled) == (1, 1, 1, False)
     return TiffSeries(
         shape=shape,
-        layout=layout,
+        letters=letters,
+        rows=rows,
         dtype=dtype,
         stored=dtype.newbyteorder(tiff.byteorder),
         grid=grid,
-        pages=tuple(read_pages(path, series, grid, math.prod(shape[:row_axis]) // grid.separate)),
+        pages=tuple(read_pages(path, series, grid, math.prod(shape[:rows]) // grid.separate)),
         plain=plain and grid.sample_bits == bits and not frame.is_subsampled,
-        alpha=axes is None and _has_alpha(frame) and layout.shape[1] == 4,
+        alpha=_has_alpha(frame),
+        orientation=_orientation(frame),
         nodata=frame.nodata,
         scale=_scale(tiff, series),
         decode=frame.decode,
@@ -199,6 +191,11 @@ def _has_alpha(frame: tifffile.TiffPage) -> bool:
     return frame.photometric == RGB and len(frame.extrasamples) == 1 and frame.extrasamples[0] in ALPHA
 
 
+def _orientation(frame: tifffile.TiffPage) -> int:
+    found = frame.tags.valueof(ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
 def _grid(frame: tifffile.TiffPage) -> Grid:
     separate, _, height, width, contiguous = frame.shaped
     bits = frame.bitspersample
@@ -218,7 +215,8 @@ def _grid(frame: tifffile.TiffPage) -> Grid:
 
 def _shape(path: Path, series: tifffile.TiffPageSeries, grid: Grid) -> tuple[tuple[int, ...], str, int]:
     """Return shape, letters and index of y, such that pages are (separate samples, y, x, contiguous samples)."""
-    shape, letters = tuple(series.get_shape(False)), series.get_axes(False).lower().replace("s", "c")
+    # Without dimensions of length 1, but for y and x.
+    shape, letters = tuple(series.shape), series.axes.lower().replace("s", "c")
     if grid.contiguous == 1 and shape[-3:] == (grid.height, grid.width, 1):
         shape, letters = shape[:-1], letters[:-1]
     row_axis = len(shape) - (3 if grid.contiguous > 1 else 2)

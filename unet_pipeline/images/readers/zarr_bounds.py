@@ -112,6 +112,13 @@ def _check_stored(path: Path, shape: Sequence[int], shards: Sequence[int], items
         raise PipelineError(path, f"at least one in {SPARSEST} of its chunks on disk", got, fix="copy the store again")
 
 
+def count_stored(path: Path, array: zarr.Array[Any]) -> tuple[int, int]:
+    """Return how many chunk or shard files an array has, and how many it would have if none were missing."""
+    edges = array.shards or array.chunks
+    expected = math.prod(-(-n // edge) for n, edge in zip(array.shape, edges, strict=True))
+    return sum(1 for _ in _data_files(path)), expected
+
+
 def _data_files(path: Path) -> Iterator[str]:
     return (name for _, _, names in os.walk(path) for name in names if name not in METADATA)
 
@@ -152,6 +159,8 @@ class RegularFiles(LocalStore):
             OSError: for a pipe or a device, or a file that is larger than anything the array can hold.
         """
         path = self.root / key
+        if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114
+            raise OSError(f"{key} is a link to a file that is not there")
         if os.path.exists(path):  # noqa: PTH110 -- no exception for names that are too long
             if not path.is_file():
                 raise OSError(f"{key} is no regular file")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.readers.axes import LETTERS, UNKNOWN
-from unet_pipeline.images.readers.calibration import MICROMETERS, SECONDS, Calibration, measure, pair
+from unet_pipeline.images.readers.calibration import MICROMETERS, SECONDS, Calibration, measure, pixel_size
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 NAMES = {"time": "t", "channel": "c", "depth": "z", "height": "y", "width": "x"}
@@ -175,10 +176,11 @@ def from_multiscale(multiscale: Mapping[str, Any], dataset: Mapping[str, Any], l
     axes = list(multiscale.get("axes") or [None] * len(letters))
     units = [axis.get("unit") if isinstance(axis, Mapping) else None for axis in axes]
     own, shared = (_scale(place, len(letters)) for place in (dataset, multiscale))
-    found: dict[str, float | None] = {}
-    for letter, unit, a, b in zip(letters, units, own, shared, strict=True):
-        found[letter] = measure(a * b, unit, SECONDS if letter == "t" else MICROMETERS)
-    return Calibration(pair(found.get("y"), found.get("x")), found.get("z"), found.get("t"))
+    said = {letter: (a * b, unit) for letter, unit, a, b in zip(letters, units, own, shared, strict=True)}
+    y, x, z, t = (said.get(letter, (None, None)) for letter in "yxzt")
+    return replace(
+        pixel_size(y[0], x[0], y[1], x[1]), z_um=measure(z[0], z[1], MICROMETERS), t_s=measure(t[0], t[1], SECONDS)
+    )
 
 
 def _scale(place: Mapping[str, Any], count: int) -> list[float]:
@@ -204,18 +206,6 @@ def _axis_letter(axis: object) -> str:
 
 def _letters(names: Sequence[str]) -> str:
     return "".join(name if len(name) == 1 and name in LETTERS else UNKNOWN for name in names)
-
-
-def guess(path: Path, shape: Sequence[int]) -> str:
-    """Take two dimensions as y, x and three as z, y, x, unless the last may be colours.
-
-    Raises:
-        PipelineError: if the axes cannot be told; says how to give them.
-    """
-    if len(shape) == 2 or (len(shape) == 3 and shape[-1] not in (3, 4)):
-        return "zyx"[-len(shape) :]
-    got = f"shape {' × '.join(map(str, shape))} without names"
-    raise PipelineError(path, "to know what each dimension is", got, fix="set axes, such as 'zyx', 'yxc' or 'tcyx'")
 
 
 def channel_names(image: Node | None) -> tuple[str, ...]:

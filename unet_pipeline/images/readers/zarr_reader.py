@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,93 +14,72 @@ import numpy as np
 import zarr
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.readers.axes import UNKNOWN, find_layout
-from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, StackInfo, Window, paste, pixel_dtype
-from unet_pipeline.images.readers.zarr_bounds import check_codecs, open_bounded
-from unet_pipeline.images.readers.zarr_nodes import Node, channel_names, find_array, guess, meaning
+from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, Declared, Spans, paste, pixel_dtype
+from unet_pipeline.images.readers.zarr_bounds import check_codecs, count_stored, open_bounded
+from unet_pipeline.images.readers.zarr_nodes import Node, channel_names, find_array, meaning
 from unet_pipeline.records.files import digest, sha256_file
 
 
 class ZarrReader:
     """A Zarr array, or the largest level of an OME-Zarr image."""
 
-    def __init__(self, path: Path, axes: str | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, path: Path, cache_bytes: int = CACHE_BYTES) -> None:
         """Read and check the metadata; no pixels.
 
         Args:
             path: a store, or a group or array inside one, such as `a.zarr`, `a.zarr/0`, `a.zarr/labels/nuclei`.
-            axes: the user's axes, or None to believe the store.
             cache_bytes: how much decoded data to keep.
 
         Raises:
             PipelineError: for a store that is damaged, holds no image there, or pixels of another kind.
         """
-        self._path, self._max_bytes, self._cache = path, cache_bytes, BlockCache(cache_bytes)
+        self._max_bytes, self._cache = cache_bytes, BlockCache(cache_bytes)
         node, image = find_array(path)
         self._node, self._image = node, image
         check_codecs(node.path, node.metadata)
         self._array = _open_array(node)
-        dtype = pixel_dtype(node.path, self._array.dtype)
-        shape = self._array.shape
+        shape = tuple(map(int, self._array.shape))
         letters, scale = meaning(node, image, len(shape))
-        if axes is None and set(letters) == {UNKNOWN}:
-            letters = guess(node.path, shape)
-        self._layout = layout = find_layout(node.path, shape, letters, axes)
-        names = channel_names(image)
-        self.info = StackInfo(
-            shape=layout.shape,
-            dtype=dtype,
-            plane_axis=layout.plane_axis,
-            pixel_um=scale.pixel_um,
-            step=scale.step(layout.plane_axis),
-            channel_names=names if len(names) == layout.shape[1] else (),
-            block_px=(self._edge(layout.y), self._edge(layout.x)),
+        self.declared = Declared(
+            where=node.path,
+            shape=shape,
+            letters=letters,
+            dtype=pixel_dtype(node.path, self._array.dtype),
+            block=tuple(min(int(edge), n) for edge, n in zip(self._array.chunks, shape, strict=True)),
             files=tuple(dict.fromkeys((*(image.files if image else ()), *node.files))),
+            scale=replace(scale, channel_names=channel_names(image)),
         )
 
-    def _edge(self, dimension: int) -> int:
-        return min(int(self._array.chunks[dimension]), int(self._array.shape[dimension]))
-
-    def read(self, plane: int, window: Window) -> Array:
-        """Return (channels, rows, columns) of a plane, native byte order.
+    def read(self, spans: Spans, place: str) -> Array:
+        """Return a part of the array, native byte order.
 
         Raises:
-            PipelineError: naming the array and plane, if a chunk cannot be decoded.
+            PipelineError: naming the array and place, if a chunk cannot be decoded.
         """
-        box = self._box(plane, window)
         try:
-            block = self._read_box(box)
+            return self._read_box(spans).astype(self.declared.dtype, copy=False)
         except MemoryError:
             raise
         # Codecs raise errors of many kinds, and all of them mean damaged chunks.
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
-            raise PipelineError(f"{self._node.path}, plane {plane}", "chunks that can be decoded", what) from error
-        return np.array(self._layout.canonical(block)[0], self.info.dtype, order="C")
+            raise PipelineError(f"{self._node.path}, {place}", "chunks that can be decoded", what) from error
 
-    def _box(self, plane: int, window: Window) -> list[tuple[int, int]]:
-        """Return (start, stop) in every dimension of the array."""
-        layout = self._layout
-        place = {layout.y: window[:2], layout.x: window[2:]}
-        if layout.plane is not None:
-            place[layout.plane] = (plane, plane + 1)
-        return [place.get(i, (0, n)) for i, n in enumerate(self._array.shape)]
-
-    def _read_box(self, box: Sequence[tuple[int, int]]) -> Array:
+    def _read_box(self, box: Spans) -> Array:
         """Read through the cache, whole chunks at a time; all that are missing in one request."""
         chunks = self._array.chunks
         ranges = [range(low // edge, -(-high // edge)) for (low, high), edge in zip(box, chunks, strict=True)]
         limits = zip(ranges, chunks, self._array.shape, strict=True)
         aligned = [min(numbers.stop * edge, n) - numbers.start * edge for numbers, edge, n in limits]
         # Chunks that are too large to keep are decoded again for each window; declared but absent ones cost nothing.
-        if math.prod(aligned) * self.info.dtype.itemsize > self._max_bytes:
+        if math.prod(aligned) * self.declared.dtype.itemsize > self._max_bytes:
             return self._load(box)
         keys = list(itertools.product(*ranges))
         found = {key: self._cache.get(key) for key in keys}
         missing = [key for key, block in found.items() if block is None]
         if missing:
             found |= self._load_chunks(missing)
-        out = np.empty([high - low for low, high in box], self.info.dtype)
+        out = np.empty([high - low for low, high in box], self.declared.dtype)
         for key, block in found.items():
             if block is not None:
                 paste(out, [low for low, _ in box], block, [k * edge for k, edge in zip(key, chunks, strict=True)])
@@ -119,9 +99,18 @@ class ZarrReader:
             self._cache.put(key, blocks[key])
         return blocks
 
-    def _load(self, box: Sequence[tuple[int, int]]) -> Array:
+    def _load(self, box: Spans) -> Array:
         values = np.asarray(self._array[tuple(slice(low, high) for low, high in box)])
-        return values.astype(self.info.dtype, copy=False)
+        return values.astype(self.declared.dtype, copy=False)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return how many chunks are missing, if any; looks at every file of the array."""
+        found, expected = count_stored(self._node.path, self._array)
+        if found >= expected:
+            return ()
+        what = "shards" if self._array.shards else "chunks"
+        value = self._array.fill_value
+        return (f"{expected - found} of {expected} {what} are not in the store and read as the fill value {value}",)
 
     def fingerprint(self) -> str:
         """Return a digest of the metadata and of name, size and SHA-256 of every chunk file; reads the whole array."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.name_list import pick, read_names
 from unet_pipeline.images.readers.axes import check_axes
-from unet_pipeline.images.readers.blocks import Array, Reader, StackInfo, Window
+from unet_pipeline.images.readers.blocks import Array, Reader, Window
+from unet_pipeline.images.source_image import SourceImage
 from unet_pipeline.records.files import digest
 
 TIFF, PNG, JPEG = "TIFF", "PNG", "JPEG"
@@ -47,7 +49,7 @@ def _kind(path: Path) -> str:
     return kind
 
 
-def open_file(path: Path, axes: str | None, series: int | None = None, colours: bool = False) -> Reader:
+def open_file(path: Path, axes: str | None, series: int | None = None, colours: bool = False) -> SourceImage:
     """Open one TIFF, PNG or JPEG file.
 
     Args:
@@ -62,15 +64,19 @@ def open_file(path: Path, axes: str | None, series: int | None = None, colours: 
     kind = _kind(path)
     refuse_dangling(path)
     try:
-        if kind == TIFF:
-            from unet_pipeline.images.readers.tiff_reader import TiffReader
-
-            return TiffReader(path, axes, series)
-        from unet_pipeline.images.readers.picture_reader import PictureReader
-
-        return PictureReader(path, axes, colours=colours)
+        return SourceImage(_reader(kind, path, series, colours), axes)
     except OSError as error:
         raise PipelineError(path, "a file that can be read", error, fix=CHECK_DISK) from error
+
+
+def _reader(kind: str, path: Path, series: int | None, colours: bool) -> Reader:
+    if kind == TIFF:
+        from unet_pipeline.images.readers.tiff_reader import TiffReader
+
+        return TiffReader(path, series)
+    from unet_pipeline.images.readers.picture_reader import PictureReader
+
+    return PictureReader(path, colours=colours)
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,12 @@ class Files:
 ALL_ALIKE = Files()
 
 
-class FilesReader:
-    """A stack of files of one plane each, all alike."""
+class FileStack:
+    """A stack of files of one plane each, all alike; the attributes are those of `source_image.SourceImage`.
+
+    Attributes:
+        sizes: (height, width) of each plane.
+    """
 
     def __init__(self, source: str, files: Sequence[Path], axes: str | None, options: Files = ALL_ALIKE) -> None:
         """Read and check the header of every file.
@@ -114,42 +124,38 @@ class FilesReader:
             raise PipelineError(source, "images of one kind", got, fix="use a glob such as folder/*.png")
         said = check_axes(source, axes) if axes is not None else "z"
         inner = said[1:] if said[0] in "tz" else said
-        self._files, self._axes, self._options = tuple(files), None if axes is None else inner, options
-        self._first = self._open_file(0).info
-        sizes = tuple(self._size(number) for number in range(len(files)))
-        self._open: tuple[int, Reader] | None = None
-        first = self._first
-        self.info = StackInfo(
-            shape=(len(files), first.shape[1], max(height for height, _ in sizes), max(width for _, width in sizes)),
-            dtype=first.dtype,
-            plane_axis=said[0] if said[0] in "tz" else "z",
-            pixel_um=first.pixel_um,
-            step=None,
-            channel_names=first.channel_names,
-            block_px=first.block_px,
-            files=self._files,
-            sizes=sizes,
-        )
+        self.files, self._axes, self._options = tuple(files), None if axes is None else inner, options
+        self._first = first = self._open_file(0)
+        self._told: Counter[str] = Counter()
+        self.sizes = tuple(self._size(number) for number in range(len(files)))
+        self._open: tuple[int, SourceImage] | None = None
+        self.shape = (len(files), first.shape[1], *(max(sides) for sides in zip(*self.sizes, strict=True)))
+        self.dtype, self.plane_axis = first.dtype, said[0] if said[0] in "tz" else "z"
+        self.pixel_um, self.channel_names, self.block_px = first.pixel_um, first.channel_names, first.block_px
+        self.step: float | None = None
+        self.palette = first.declared.palette
 
-    def _open_file(self, number: int) -> Reader:
-        return open_file(self._files[number], self._axes, colours=self._options.colours)
+    def _open_file(self, number: int) -> SourceImage:
+        return open_file(self.files[number], self._axes, colours=self._options.colours)
 
     def _size(self, number: int) -> tuple[int, int]:
-        info = self._open_file(number).info
-        self._check(self._files[number], info)
-        return info.shape[2:]
+        image = self._open_file(number)
+        self._check(self.files[number], image)
+        self._told.update(image.notes()[1:])
+        return image.shape[2:]
 
-    def _check(self, file: Path, info: StackInfo) -> None:
-        if info.shape[0] != 1:
+    def _check(self, file: Path, image: SourceImage) -> None:
+        if image.shape[0] != 1:
             fix = "name that file alone, or save one plane per file"
-            raise PipelineError(file, "one plane in each file of a folder or glob", f"{info.shape[0]} planes", fix=fix)
-        alike = (info.shape[1], info.dtype) == (self._first.shape[1], self._first.dtype)
-        if alike and (self._options.mixed or info.shape == self._first.shape):
+            got = f"{image.shape[0]} planes"
+            raise PipelineError(file, "one plane in each file of a folder or glob", got, fix=fix)
+        alike = (image.shape[1], image.dtype) == (self._first.shape[1], self._first.dtype)
+        if alike and (self._options.mixed or image.shape == self._first.shape):
             return
         fix = "give all files of a stack one size and type"
         if alike:
             fix = "set ingest.sizes: pad or square, or give all files of a stack one size"
-        raise PipelineError(file, f"{_words(self._first)} as {self._files[0].name}", _words(info), fix=fix)
+        raise PipelineError(file, f"{_words(self._first)} as {self.files[0].name}", _words(image), fix=fix)
 
     def read(self, plane: int, window: Window) -> Array:
         """Return (channels, rows, columns) of a file.
@@ -160,21 +166,30 @@ class FilesReader:
         current = self._open
         if current is None or current[0] != plane:
             current = (plane, self._open_file(plane))
-            self._check(self._files[plane], current[1].info)
-            if current[1].info.shape[2:] != self.info.sizes[plane]:
-                got = _words(current[1].info)
-                raise PipelineError(self._files[plane], f"{self.info.sizes[plane]} pixels as when it was opened", got)
+            self._check(self.files[plane], current[1])
+            if current[1].shape[2:] != self.sizes[plane]:
+                got = _words(current[1])
+                raise PipelineError(self.files[plane], f"{self.sizes[plane]} pixels as when it was opened", got)
             self._open = current
         return current[1].read(0, window)
 
+    def notes(self) -> list[str]:
+        """Return how the files are read, in sentences: their number, the first one, and what is doubtful."""
+        first = self._first.notes()[0]
+        counted = [f"{count} of the files: {note}" for note, count in self._told.items()]
+        return [
+            f"{len(self.files)} files, one plane ({self.plane_axis}) each, {self.files[0].name} first: {first}",
+            *counted,
+        ]
+
     def fingerprint(self) -> str:
         """Return a digest of the SHA-256 of all files in order."""
-        return digest([self._open_file(number).fingerprint() for number in range(len(self._files))])
+        return digest([self._open_file(number).fingerprint() for number in range(len(self.files))])
 
     def close(self) -> None:
         """Forget the file read last."""
         self._open = None
 
 
-def _words(info: StackInfo) -> str:
-    return f"{info.shape[1]} channels of {info.shape[2]} × {info.shape[3]} {info.dtype}"
+def _words(image: SourceImage) -> str:
+    return f"{image.shape[1]} channels of {image.shape[2]} × {image.shape[3]} {image.dtype}"
