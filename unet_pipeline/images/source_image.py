@@ -60,7 +60,7 @@ class SourceImage:
             height, width = said.shape[said.rows : said.rows + 2]
             got = f"{axes or letters} for pages of {height} × {width}"
             raise PipelineError(f"{said.where}: axes", "y and x where the pages of the file have them", got)
-        self._alpha = said.alpha and axes is None
+        self._alpha = axes is None and said.alpha is not None and said.alpha == layout.channel
         planes, channels, *size = layout.shape
         block = said.block[layout.y], said.block[layout.x]
         pixel = said.scale.pixel_um
@@ -102,7 +102,7 @@ class SourceImage:
             if not (pixels[-1] == opaque).all():
                 raise _transparent(self.declared, place)
             pixels = pixels[:-1]
-        return np.array(self._upright(pixels), self.declared.dtype, order="C")
+        return np.ascontiguousarray(self._upright(pixels))
 
     def _stored(self, window: Window) -> Window:
         """Return where a window of the upright image lies in the file."""
@@ -128,7 +128,7 @@ class SourceImage:
         """Return how the file is read, in sentences: its axes, and what is doubtful."""
         said, (planes, channels, height, width) = self.declared, self.shape
         by = "as the axes given say" if self._asked else "as the file says"
-        if not self._asked and UNKNOWN in said.letters:
+        if not self._asked and any(a == UNKNOWN and n > 1 for a, n in zip(said.letters, said.shape, strict=True)):
             by = "which the file does not say"
         stored = " × ".join(map(str, said.shape))
         sides = f"{planes} planes ({self.plane_axis}), {channels} channels, {height} × {width} px"

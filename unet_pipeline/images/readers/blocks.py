@@ -52,7 +52,7 @@ class Declared:
         files: those that hold the image; of a store its metadata.
         scale: pixel size, distance of planes, names of channels.
         rows: the dimension of rows, which columns follow, where the file has fixed it; else None.
-        alpha: whether the last channel is transparency.
+        alpha: the dimension of samples of which the last one is transparency, or None.
         orientation: 1 to 8, where the first row and column belong (TIFF 6.0, tag 274; Exif 2.32, 4.6.4).
         palette: whether the pixels are indices of a palette of colours.
     """
@@ -65,7 +65,7 @@ class Declared:
     files: tuple[Path, ...]
     scale: Calibration = Calibration()
     rows: int | None = None
-    alpha: bool = False
+    alpha: int | None = None
     orientation: int = 1
     palette: bool = False
 
@@ -78,7 +78,7 @@ class Reader(Protocol):
         """What the file declares."""
 
     def read(self, spans: Spans, place: str) -> Array:
-        """Return a part of the array, its dimensions as stored, native byte order; `place` is for messages."""
+        """Return a part as a new array, its dimensions as stored, native byte order; `place` is for messages."""
 
     def notes(self) -> tuple[str, ...]:
         """Return what is doubtful about the file, in sentences."""

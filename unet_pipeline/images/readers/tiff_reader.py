@@ -44,6 +44,7 @@ class TiffReader:
         block[found.rows : found.rows + 2] = self._block_px()
         if found.grid.contiguous > 1:
             block[-1] = found.grid.contiguous
+        samples = found.rows - 1 if found.grid.separate > 1 else found.rows + 2
         self.declared = Declared(
             where=path,
             shape=found.shape,
@@ -53,7 +54,7 @@ class TiffReader:
             files=tuple(dict.fromkeys(page.path for page in found.pages)),
             scale=found.scale,
             rows=found.rows,
-            alpha=found.alpha,
+            alpha=samples if found.alpha else None,
             orientation=found.orientation,
         )
 
