@@ -78,7 +78,10 @@ class Reader(Protocol):
         """What the file declares."""
 
     def read(self, spans: Spans, place: str) -> Array:
-        """Return a part as a new array, its dimensions as stored, native byte order; `place` is for messages."""
+        """Return a part as a new array, its axes as stored, such as (t, c, z, y, x), native byte order.
+
+        `place` is for messages.
+        """
 
     def notes(self) -> tuple[str, ...]:
         """Return what is doubtful about the file, in sentences."""

@@ -66,7 +66,7 @@ class TiffReader:
         return min(rows, grid.height), min(grid.columns, grid.width)
 
     def read(self, spans: Spans, place: str) -> Array:
-        """Return a part of the image, its dimensions as in the file, native byte order.
+        """Return a part of the image, its axes as in the file, such as (z, y, x, c), native byte order.
 
         Raises:
             PipelineError: naming file and place, if the pixels cannot be decoded.

@@ -113,7 +113,7 @@ def _check_stored(path: Path, shape: Sequence[int], shards: Sequence[int], items
 
 
 def count_stored(path: Path, array: zarr.Array[Any]) -> tuple[int, int]:
-    """Return how many chunk or shard files an array has, and how many it would have if none were missing."""
+    """Return how many chunk or shard files an array, such as (z, y, x), has, and how many if none were missing."""
     edges = array.shards or array.chunks
     expected = math.prod(-(-n // edge) for n, edge in zip(array.shape, edges, strict=True))
     return sum(1 for _ in _data_files(path)), expected

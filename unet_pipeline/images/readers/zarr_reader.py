@@ -51,7 +51,7 @@ class ZarrReader:
         )
 
     def read(self, spans: Spans, place: str) -> Array:
-        """Return a part of the array, native byte order.
+        """Return a part of the array, its axes as in the store, such as (t, c, z, y, x), native byte order.
 
         Raises:
             PipelineError: naming the array and place, if a chunk cannot be decoded.
