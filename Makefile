@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test presets cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
+.PHONY: help demo test test-slow presets cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 2
@@ -14,6 +14,7 @@ LOCK := envs/requirements-dev.txt
 UV := .tools/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-strategy fewest --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
 PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # an environment that sees all of .venv and has packages of its own
 define beside
@@ -31,8 +32,11 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
 
-test: environment ## all tests, on WORKERS processes (2)
-	@OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadgroup
+test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (2)
+	@$(PYTEST)
+
+test-slow: environment ## the rest: clean runs compared, projects months later, cross-validation, browser, conda, hostile files
+	@$(PYTEST) -m slow
 
 presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder
 	@OMP_NUM_THREADS=1 python benchmarks/presets.py $(if $(ONLY),--presets $(ONLY)) $(if $(DATA),--root $(DATA))
@@ -94,14 +98,18 @@ lock: $(UV) ## resolve the newest versions that pyproject.toml allows into envs/
 clean: ## remove what runs made: results/, demo/, .snakemake/
 	rm -rf results demo .snakemake
 
+# Asked for another Python, it begins anew, with all that leans on .venv; not asked, it keeps the one that is there.
 environment: $(UV)
-	@stamp="$$(cat $(LOCK) pyproject.toml Makefile | cksum)"; \
-	if [[ "$$stamp" != "$$(cat .venv/stamp 2>/dev/null || true)" ]]; then \
+	@sources="$$(cat $(LOCK) pyproject.toml Makefile | cksum | tr ' ' :)"; made= python=; \
+	[[ ! -s .venv/stamp ]] || read -r made python < .venv/stamp; \
+	wanted='$(if $(filter file,$(origin PYTHON)),,$(PYTHON))'; wanted="$${wanted:-$${python:-$(PYTHON)}}"; \
+	if [[ "$$sources $$wanted" != "$$made $$python" ]]; then \
 		echo "making .venv from $(LOCK)"; \
-		$(UV) venv --quiet --allow-existing --python '$(PYTHON)' .venv; \
+		[[ "$$wanted" == "$$python" ]] || rm -rf .venv/* .venv-bench .venv-fuzz; \
+		$(UV) venv --quiet --allow-existing --python "$$wanted" .venv; \
 		$(UV) pip sync --quiet --python .venv --require-hashes $(LOCK); \
 		$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .; \
-		echo "$$stamp" > .venv/stamp; \
+		echo "$$sources $$wanted" > .venv/stamp; \
 	fi
 
 $(UV):

@@ -40,6 +40,15 @@ def done(finished_project: Any, tmp_path: Path) -> Any:
     return copied(finished_project, tmp_path / "my copy")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA GPU here")
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not CI or report.outcome != "skipped" or hasattr(report, "wasxfail"):
         return

@@ -16,7 +16,7 @@ from workspace import Workspace
 
 from unet_pipeline.stacks.weigh import weigh
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]  # one worker: the finished run is made once
+pytestmark = pytest.mark.xdist_group("end to end")  # one worker: the finished run is made once
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,7 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return space
 
 
+@pytest.mark.slow
 def test_two_clean_runs_give_the_same_bytes(finished_project: Workspace, again: Workspace) -> None:
     first, second = tree(finished_project.folder / "results"), tree(again.folder / "results")
     assert differing(first, second) == []
@@ -38,6 +39,7 @@ def test_two_clean_runs_give_the_same_bytes(finished_project: Workspace, again: 
         assert any(f"unseen/{store}/0/c/" in name for name in first)
 
 
+@pytest.mark.slow
 def test_no_place_and_no_time_is_in_a_result(again: Workspace) -> None:
     words = [str(again.folder), again.folder.parent.name, "/tmp/"]
     for path in (again.folder / "results").rglob("*"):
@@ -74,6 +76,7 @@ def test_times_are_all_that_is_taken_out_of_the_page(done: Workspace) -> None:
     assert differing(before, tree(done.folder / "results")) == ["report.html"]
 
 
+@pytest.mark.slow
 def test_batches_regions_and_jobs_change_no_array_and_no_score(done: Workspace) -> None:
     results = done.folder / "results"
     before, plan = tree_of_any_split(results), (results / "unseen" / "tiles.json").read_bytes()
@@ -93,6 +96,7 @@ def test_batches_regions_and_jobs_change_no_array_and_no_score(done: Workspace) 
     assert differing(before, tree_of_any_split(results)) == [shards[-1]]
 
 
+@pytest.mark.slow
 def test_threads_are_those_of_the_configuration_whatever_the_cores(done: Workspace) -> None:
     shards = {}
     for cores in ("1", "2"):
@@ -118,7 +122,7 @@ def test_the_recorded_number_of_threads_is_the_one_torch_uses(tmp_path: Path) ->
         torch.set_num_threads(before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_same_bytes_again(tmp_path: Path) -> None:
     from unet_pipeline.train.train import train_model
 
