@@ -7,6 +7,7 @@ import numpy as np
 import tifffile
 
 from unet_pipeline.config.checks import from_dict
+from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
@@ -94,3 +95,23 @@ def run(stack_plan: StackPlan, model: Path, config=None) -> Path:
         predict(stack_plan, region, model, config or settings(), records[-1])
     stitch(stack_plan, records, config or settings(), folder / "stitch.json")
     return folder / "stitch.json"
+
+
+def volume(array: PlaneArray) -> np.ndarray:
+    """Return a whole array, (planes, channels, y, x)."""
+    return np.stack([array.read(plane, slice(None), slice(None)) for plane in range(array.shape[0])])
+
+
+def assert_reduced(fine: np.ndarray, coarse: np.ndarray, reduction: str) -> None:
+    """Compare a level of a pyramid with the definition: at odd edges, the mean is that of the pixels there are."""
+    if reduction == "nearest":
+        expected = fine[..., ::2, ::2]
+    else:
+        expected = np.stack(
+            [
+                [fine[..., y : y + 2, x : x + 2].mean(axis=(-2, -1)) for x in range(0, fine.shape[-1], 2)]
+                for y in range(0, fine.shape[-2], 2)
+            ]
+        )
+        expected = np.rint(np.moveaxis(expected, (0, 1), (-2, -1)))
+    np.testing.assert_array_equal(coarse, expected)

@@ -6,8 +6,8 @@ forks for each `python -m unet_pipeline VERB` of a job. A job finds a stand-in n
 the copy ends. If the stand-in is killed, the copy is. Any other command line, or another checkout, gets the real
 interpreter.
 
-Until it forks, the server does nothing but import and let numba load its machine code; it has one thread then. What a copy writes has the same bytes as what
-the real interpreter writes: tests/workflow/test_end_to_end.py and test_same_again.py hold it.
+Until it forks, the server does nothing but import and let numba load its machine code; it has one thread then. What a
+copy writes has the same bytes as what the real interpreter writes: tests/workflow holds it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def serve(folder: Path) -> dict[str, Any] | None:
         listening.bind(str(folder / "socket"))
         listening.listen(64)
         while sys.stdin not in (ready := select.select([listening, sys.stdin], [], [])[0]):
-            assert ready and len(os.listdir("/proc/self/task")) == 1, "a copy would lack the other threads"
+            assert ready and len(list(Path("/proc/self/task").iterdir())) == 1, "a copy would lack the other threads"
             line, _ = listening.accept()
             if not os.fork():
                 return keep(line)
@@ -106,7 +106,9 @@ def compile_loops() -> None:
     labels = np.diag(np.arange(8, dtype=np.uint32))
     boundary_term(open_gaps(labels, 1), 10, 5)
     classes, ignored = labels.astype(np.uint8)[None], lambda *block: None
-    label_components(lambda plane, rows, columns: classes[plane, rows, columns], ignored, (1, 8, 8), (8, 8), ComponentOptions())
+    label_components(
+        lambda plane, rows, columns: classes[plane, rows, columns], ignored, (1, 8, 8), (8, 8), ComponentOptions()
+    )
 
 
 def keep(line: socket.socket) -> dict[str, Any]:

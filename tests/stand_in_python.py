@@ -1,4 +1,4 @@
-"""What a job of a test runs as `python`: lets a copy of the preloaded interpreter do the work, as if it were this process.
+"""What a job of a test runs as `python`: lets a copy of the preloaded interpreter do the work in its stead.
 
 Imports next to nothing, for its start is what is to be saved.
 """
@@ -17,7 +17,7 @@ def main(address: str, arguments: list[str]) -> int:
     """Return the exit code of `python *arguments`, which gets this process's environment, open files and signals."""
     ignored = [int(number) for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
     mask = os.umask(0)
-    asked = {"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "umask": mask}
+    asked = {"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ), "umask": mask}  # noqa: PTH109
     body = marshal.dumps(asked | {"ignored": ignored})
     line = connected(address)
     socket.send_fds(line, [len(body).to_bytes(8, "big")], [0, 1, 2])

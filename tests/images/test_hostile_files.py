@@ -22,6 +22,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.readers.tiff_files import check_metadata
 
+pytestmark = pytest.mark.slow
+
 SMALL = 160 * 2**20
 """Bytes of memory a refusal may take: two blocks of 64 MiB, below which claims go unchecked, and what is around."""
 

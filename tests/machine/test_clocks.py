@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_workflow import FIRST, project
+from faked_project import FIRST, project
 from workspace import Workspace, fake_checkout
 
 HOUR = 3600

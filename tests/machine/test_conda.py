@@ -18,6 +18,8 @@ from workspace import ROOT, Workspace
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import conda
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = ("numpy", "zarr", "unet_pipeline", "json", "yaml", "torch")
 WITH_NETWORK = {"train", "predict", "prove"}
 
@@ -74,7 +76,6 @@ def test_rules_find_the_package_and_nothing_foreign(tmp_path: Path) -> None:
     assert json.loads((space.folder / "results" / "unseen" / "tiles.json").read_text())
 
 
-@pytest.mark.slow
 def test_the_whole_workflow_runs_in_environments_that_hold_what_their_files_say(client: Path, tmp_path: Path) -> None:
     space = project(tmp_path)
     ran = run(space, "--use-conda", path=client, PYTHONPATH=str(hostile(tmp_path / "python path")))

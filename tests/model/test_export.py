@@ -66,6 +66,7 @@ def check_facts(found, card, output="logits"):
     assert found["weights_sha256"] == card.weights_sha256
 
 
+@pytest.mark.slow
 def test_onnx(model, network, tmp_path):
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"
@@ -110,6 +111,7 @@ def test_other_networks_and_a_sigmoid(options, tmp_path):
     torch.testing.assert_close(torch.jit.load(str(tmp_path / "model.pt"))(image), expected)
 
 
+@pytest.mark.slow
 def test_torch_export(model, network, tmp_path):
     path = tmp_path / "model.pt2"
     export(model, "torch-export", path)
@@ -131,6 +133,7 @@ def package(model, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_package_says_the_sizes_of_an_unpadded_network(package, model):
     from bioimageio.spec import load_model_description
 
@@ -147,6 +150,7 @@ def test_a_package_says_the_sizes_of_an_unpadded_network(package, model):
     check_facts(described.config.unet_pipeline, read_card(model), "probabilities")
 
 
+@pytest.mark.slow
 def test_a_package_gives_what_the_pipeline_gives_for_raw_grey_values(package, model, network):
     """bioimageio.core normalises, runs and crops by itself; the oracle is numpy's percentiles and the network."""
     from bioimageio.core import predict
@@ -160,6 +164,7 @@ def test_a_package_gives_what_the_pipeline_gives_for_raw_grey_values(package, mo
     np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_package_that_mirrors_within_gives_the_whole_image_also_in_blocks(tmp_path):
     """bioimageio.core cuts the image into blocks by the halo; the oracle is one pass over the mirrored image."""
     pytest.importorskip("bioimageio.core")
@@ -178,6 +183,7 @@ def test_a_package_that_mirrors_within_gives_the_whole_image_also_in_blocks(tmp_
         np.testing.assert_allclose(found.data.values, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_package_holds_no_more_than_it_says(package):
     with zipfile.ZipFile(package) as archive:
         names = sorted(archive.namelist())
@@ -313,6 +319,7 @@ def test_the_comparison_notices(spoil):
         compare("spoilt", module, lambda image: spoil(module(image)))
 
 
+@pytest.mark.slow
 def test_a_package_that_fails_the_test_of_bioimageio_is_not_published(model, package, tmp_path, monkeypatch):
     """The weights are those of a package that was right, the example is wrong by 0.1."""
 

@@ -251,6 +251,7 @@ def test_bfloat16_of_gpus(monkeypatch, capability, there):
     assert has_bfloat16(torch.device("cuda")) == there
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_bits():
     network = build(SMALL).eval().to(memory_format=torch.channels_last)
     fast, said = Compiled(network), []

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from chain import draw, make_stack, settings
+from chain import assert_reduced, draw, make_stack, settings, volume
 from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 
@@ -31,6 +32,30 @@ def test_image_reference_and_statistics_are_those_of_the_files(tmp_path):
         "background": int((labels == 0).sum()),
         "cell": int((labels > 0).sum()),
     }
+
+
+def test_coarser_levels_are_means_of_the_image_and_pixels_of_the_labels(tmp_path):
+    store = make_stack(tmp_path).record.with_name("image.ome.zarr")
+    for name, reduction in (("", "mean"), ("labels/classes/", "nearest"), ("labels/instances/", "nearest")):
+        fine, coarse = (volume(open_array(store, f"{name}{level}")) for level in "01")
+        assert len(np.unique(coarse)) > 1
+        assert_reduced(fine, coarse, reduction)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_channels_keep_their_order(tmp_path, in_place):
+    image = np.random.default_rng(0).integers(0, 255, (2, 3, 50, 70), dtype=np.uint8)
+    if in_place:
+        zarr.create_array(tmp_path / "image", data=image, chunks=(1, 3, 50, 50), dimension_names="zcyx")
+    else:
+        tifffile.imwrite(tmp_path / "image", image, photometric="minisblack", metadata={"axes": "ZCYX"}, imagej=True)
+    record = tmp_path / "results" / "a" / "ingest.json"
+    ingest(Source("a", str(tmp_path / "image"), ""), settings(), record)
+    stack = Stack.open(record)
+    assert stack.facts["image"]["in_place"] == in_place
+    np.testing.assert_array_equal(volume(stack.image), image)
+    np.testing.assert_array_equal(stack.image.read(1, slice(7, 20), slice(60, 70)), image[1, :, 7:20, 60:])
+    assert stack.facts["statistics"]["mean"] == pytest.approx(image.mean(axis=(0, 2, 3)))
 
 
 def test_class_labels_become_components_plane_by_plane(tmp_path):

@@ -1,21 +1,25 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorstore
 import tifffile
 import zarr
-from chain import make_model, make_plan, make_stack, run, settings
+from chain import assert_reduced, make_model, make_plan, make_stack, run, settings, volume
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 from scipy import ndimage
 from skimage.segmentation import expand_labels
 
+from unet_pipeline.audit.coverage import check_region
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images.open import open_planes
+from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.record import read_json, write_json
-from unet_pipeline.stitch.stitch import stitch, write_instances
+from unet_pipeline.stitch.stitch import stitch, write_instances, write_tiff
 
 
 @pytest.fixture
@@ -134,6 +138,29 @@ def test_the_result_is_valid_and_read_by_others(made):
         assert mine.any()
 
 
+def test_coarser_levels_are_means_of_probabilities_and_pixels_of_labels(made):
+    stack_plan, model = made
+    run(stack_plan, model)
+    fine, coarse = (volume(open_array(stack_plan.store, level)) for level in "01")
+    assert_reduced(fine, coarse, "mean")
+    for name in ("classes", "instances"):
+        fine, coarse = (volume(open_array(stack_plan.store, f"labels/{name}/{level}")) for level in "01")
+        assert_reduced(fine, coarse, "nearest")
+
+
+@pytest.mark.parametrize("name", ["classes", "instances"])
+def test_pixel_sizes_of_a_label_tiff_are_those_of_its_axes(made, tmp_path, name):
+    stack_plan, _ = made
+    grid = replace(stack_plan.stack.grid, pixel_um=(0.5, 0.25))
+    write_tiff(stack_plan.labels(name), tmp_path / "label.tif", grid)
+    with tifffile.TiffFile(tmp_path / "label.tif") as file:
+        tags = file.pages[0].tags
+        per_cm = [tags[f"{axis}Resolution"].value for axis in "YX"]
+    assert [above / below for above, below in per_cm] == [20_000, 40_000]
+    with open_planes(tmp_path / "label.tif") as image:
+        assert image.pixel_um == (0.5, 0.25)
+
+
 def test_the_record_counts(made):
     stack_plan, model = made
     record = json.loads(run(stack_plan, model).read_text())
@@ -188,7 +215,14 @@ def test_a_missing_region_is_told(made):
 
 
 @pytest.mark.parametrize(
-    ("forge", "named"), [("plan", "record of plan"), ("twice", "region"), ("model", "2 models"), ("bit", "altered")]
+    ("forge", "named"),
+    [
+        ("plan", "record of plan"),
+        ("twice", "region"),
+        ("model", "2 models"),
+        ("bit", "altered"),
+        ("few", "of region 1"),
+    ],
 )
 def test_records_that_do_not_belong_together_are_refused(made, forge, named):
     stack_plan, model = made
@@ -200,6 +234,8 @@ def test_records_that_do_not_belong_together_are_refused(made, forge, named):
         facts["plan"] = "0" * 16
     elif forge == "twice":
         facts = read_json(folder / "regions" / "0.json")
+    elif forge == "few":
+        del facts["shards"][-1]
     else:
         facts["model"] = "another"
     if forge == "bit":
@@ -208,6 +244,9 @@ def test_records_that_do_not_belong_together_are_refused(made, forge, named):
         write_json(record, facts)
     with pytest.raises(PipelineError, match=named):
         again(stack_plan)
+    if forge == "few":
+        with pytest.raises(PipelineError, match=named):
+            check_region(stack_plan, record)
 
 
 def test_regions_of_another_model_or_precision_are_refused(made, tmp_path):

@@ -406,3 +406,17 @@ def test_dropout_is_drawn_anew_each_step(tmp_path, monkeypatch):
     run(tmp_path, settings(steps=3), validation=[])
     assert len(masks) == 6
     assert len(set(masks)) > 2
+
+
+def test_every_update_is_made_at_the_rate_of_its_step(tmp_path, monkeypatch):
+    """What the optimiser holds, not what the table says."""
+    options, used, step = settings(schedule="cosine", steps=9), [], torch.optim.SGD.step
+
+    def noted(self, *given, **named):
+        used.append({group["lr"] for group in self.param_groups})
+        return step(self, *given, **named)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", noted)
+    run(tmp_path, options)
+    assert used == [{learning_rate(options.train, step)} for step in range(9)]
+    assert len(set.union(*used)) == 9, "four of the warm-up and five that fall"

@@ -69,6 +69,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_the_whole_batch(one: Path, tmp_path: Path) -> None:
     ran = run(tmp_path / "two", 2)
     assert ran.returncode == 0, ran.stderr
@@ -80,6 +81,7 @@ def test_two_processes_learn_what_one_learns_with_the_whole_batch(one: Path, tmp
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(path.name for path in one.iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bytes(tmp_path: Path) -> None:
     assert run(tmp_path / "unbroken", 2).returncode == 0
     assert run(tmp_path / "killed", 2, steps=12).returncode != 0
@@ -107,6 +109,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert own_device(torch.device("cpu")) == torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_the_verb_starts_its_processes(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
     weigh(stack, settings(), stack.record.with_name("weigh.json"))

@@ -16,7 +16,7 @@ from real_project import TINY, write
 from workspace import ROOT, Workspace
 
 DATA = Path(os.environ.get("UNET_PIPELINE_DATA") or ROOT.parent / "shared" / "data")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]  # one worker: the finished run is made once
+pytestmark = pytest.mark.xdist_group("end to end")  # one worker: the finished run is made once
 
 
 def read(space: Workspace, name: str) -> dict:
@@ -102,7 +102,9 @@ def test_tiling_is_proved_seamless_on_the_trained_model(done: Workspace) -> None
 def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
     finished_project: Workspace, tmp_path: Path
 ) -> None:
+    """With interpreters of its own, where all other workflows here have copies of a preloaded one."""
     space = Workspace(tmp_path / "next month")
+    space.preloaded = False
     shutil.copytree(finished_project.folder / "results" / "model", space.folder / "the model")
     write(space.folder, "next", (60, 50), 1, 9)
     space.table("stack | image", "next | next.tif")
@@ -115,6 +117,7 @@ def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
     assert not (space.folder / "results" / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_cross_validation_from_pictures_to_scores_out_of_fold(tmp_path: Path) -> None:
     space = Workspace(tmp_path / "cross validation")
     space.config = {**TINY, "train": {**TINY["train"], "folds": 2}, "predict": {"mirror": "flips"}}
@@ -170,6 +173,7 @@ def test_a_gpu_that_is_not_there_ends_in_one_message(done: Workspace) -> None:
     assert not (done.folder / "results" / "unseen" / "regions" / "0.json").exists()
 
 
+@pytest.mark.slow
 def test_the_preset_of_isbi_2012_runs_on_a_crop_of_the_data(tmp_path: Path) -> None:
     source = DATA / "isbi2012_em"
     if not source.is_dir():

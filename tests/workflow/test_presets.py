@@ -97,6 +97,7 @@ def test_sizes(name: str) -> None:
     assert sizes.whole_plane == (name == "tgs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SEEDS if name not in ("vgg16", "resnet50")])
 def test_no_seam(name: str, tmp_path: Path) -> None:
     """The presets' own prediction, their networks narrowed; the encoders, which cannot be, are in test_networks."""

@@ -21,9 +21,10 @@ pytestmark = pytest.mark.xdist_group("end to end")  # one worker: the finished r
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The same project in another place, run by one core; with every Python's hashes seeded anew."""
+    """The same project in another place, run by one core; with an interpreter for each job, its hashes seeded anew."""
     os.environ.pop("PYTHONHASHSEED", None)
     space = project(tmp_path_factory.mktemp("again") / "another, longer place" / "with ünusual letters")
+    space.preloaded = False
     ran = space.run("--cores", "1")
     assert ran.code == 0, ran.text
     return space

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -11,35 +12,14 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from faked_project import AFTER_PLAN, FIRST, TABLE, project
 from workspace import ROOT, Workspace, fake_checkout, snakemake
 
+from unet_pipeline.records.run_lock import lock
 from unet_pipeline.stacks.table import StackRow
-
-TABLE = (
-    "stack | image          | labels        | role    | regions | pixel_um",
-    "a     | my images/a.tif | my images/al.tif | train   |    |",
-    "b     | my images/b.tif | my images/bl.tif | val     |    |",
-    "c.1   | my images/c.tif | my images/cl.tif | test    | 3  | 0.5",
-    "d     | my images/d.tif |                  | predict |    |",
-)
-FIRST = {
-    *("ingest a", "ingest b", "ingest c.1", "ingest d", "weigh a", "weigh b", "train"),
-    *("tile b", "tile c.1", "tile d", "predict b 0", "predict c.1 0", "predict c.1 1", "predict c.1 2", "predict d 0"),
-    *("stitch b", "stitch c.1", "stitch d", "evaluate b", "evaluate c.1", "report"),
-}
-AFTER_PLAN = {job for job in FIRST if job.split()[0] in ("predict", "stitch", "evaluate", "report")}
 
 NUMBERS = ("threads", "resources.torch_threads", "resources.torch_processes", "params.regions", "wildcards.region")
 """What shell commands need not quote."""
-
-
-def project(folder: Path, checkout: Path) -> Workspace:
-    space = Workspace(folder, checkout)
-    (folder / "my images").mkdir(exist_ok=True)
-    for name in ("a", "al", "b", "bl", "c", "cl", "d", "e", "el"):
-        (folder / "my images" / f"{name}.tif").write_text(name)
-    space.table(*TABLE)
-    return space
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +45,19 @@ def done(finished: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the finished project, to be changed."""
     shutil.copytree(finished.folder, tmp_path / "my copy")  # copies times too
     return Workspace(tmp_path / "my copy", finished.checkout)
+
+
+def test_two_snakemakes_do_not_work_in_one_folder(done: Workspace) -> None:
+    """Whoever holds the lock, here this process, is named; results stay as they are."""
+    path = done.folder / ".snakemake" / "unet_pipeline.lock"
+    path.unlink(missing_ok=True)
+    (done.folder / "results" / "report.html").unlink()
+    lock(path)
+    ran = done.run()
+    assert ran.code == 1
+    assert f"process {os.getpid()}" in ran.text
+    assert "Traceback" not in ran.text
+    assert not (done.folder / "results" / "report.html").exists()
 
 
 def commands(space: Workspace) -> dict[str, list[list[str]]]:

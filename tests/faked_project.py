@@ -1,0 +1,30 @@
+"""A project whose stages are faked: what Snakemake decides to run on it is real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workspace import Workspace
+
+TABLE = (
+    "stack | image          | labels        | role    | regions | pixel_um",
+    "a     | my images/a.tif | my images/al.tif | train   |    |",
+    "b     | my images/b.tif | my images/bl.tif | val     |    |",
+    "c.1   | my images/c.tif | my images/cl.tif | test    | 3  | 0.5",
+    "d     | my images/d.tif |                  | predict |    |",
+)
+FIRST = {
+    *("ingest a", "ingest b", "ingest c.1", "ingest d", "weigh a", "weigh b", "train"),
+    *("tile b", "tile c.1", "tile d", "predict b 0", "predict c.1 0", "predict c.1 1", "predict c.1 2", "predict d 0"),
+    *("stitch b", "stitch c.1", "stitch d", "evaluate b", "evaluate c.1", "report"),
+}
+AFTER_PLAN = {job for job in FIRST if job.split()[0] in ("predict", "stitch", "evaluate", "report")}
+
+
+def project(folder: Path, checkout: Path) -> Workspace:
+    space = Workspace(folder, checkout)
+    (folder / "my images").mkdir(exist_ok=True)
+    for name in ("a", "al", "b", "bl", "c", "cl", "d", "e", "el"):
+        (folder / "my images" / f"{name}.tif").write_text(name)
+    space.table(*TABLE)
+    return space
