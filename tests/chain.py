@@ -8,6 +8,7 @@ import tifffile
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.images.planes import Planes
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
@@ -97,9 +98,10 @@ def run(stack_plan: StackPlan, model: Path, config=None) -> Path:
     return folder / "stitch.json"
 
 
-def volume(array: PlaneArray) -> np.ndarray:
+def volume(array: PlaneArray | Planes) -> np.ndarray:
     """Return a whole array, (planes, channels, y, x)."""
-    return np.stack([array.read(plane, slice(None), slice(None)) for plane in range(array.shape[0])])
+    planes, _, height, width = array.shape
+    return np.stack([array.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)])
 
 
 def assert_reduced(fine: np.ndarray, coarse: np.ndarray, reduction: str) -> None:

@@ -63,26 +63,27 @@ def test_tiles_equal_one_whole_pass(name: str) -> None:
             torch.testing.assert_close(part, whole[..., y : y + keep, x : x + keep], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["paper", "padded, strided", "vgg16", "resnet50"])
+@pytest.mark.parametrize("name", ["paper", "padded, strided", "resnet50"])
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     """Of the first kernel, which the output sees through all levels and through the highest skip."""
     network, generator = network_of(VARIANTS[name]).double(), torch.Generator().manual_seed(2)
-    size = geometry(architecture(VARIANTS[name], 1, 2)).read_px(32)
+    size = 44 if name == "paper" else 32
     image = torch.rand(1, 1, size, size, dtype=torch.float64, generator=generator)
     kernel = next(network.parameters())
     along = torch.randn(kernel.shape, dtype=torch.float64, generator=generator)
     mask = torch.randn(network(image).shape, dtype=torch.float64, generator=generator)
 
-    def value(step: float) -> torch.Tensor:
+    def value(step: float) -> float:
         kernel.data += step * along
-        found: torch.Tensor = (network(image) * mask).sum()
+        with torch.no_grad():
+            found = float((network(image) * mask).sum())
         kernel.data -= step * along
-        return found.detach()
+        return found
 
     (network(image) * mask).sum().backward()
     assert kernel.grad is not None
     expected = (value(1e-6) - value(-1e-6)) / 2e-6
-    torch.testing.assert_close((kernel.grad * along).sum(), expected, rtol=1e-3, atol=0)
+    assert float((kernel.grad * along).sum()) == pytest.approx(expected, rel=1e-3)
 
 
 def smooth(network: nn.Module) -> nn.Module:

@@ -45,17 +45,18 @@ def test_coarser_levels_are_means_of_the_image_and_pixels_of_the_labels(tmp_path
 @pytest.mark.parametrize("in_place", [True, False])
 def test_channels_keep_their_order(tmp_path, in_place):
     image = np.random.default_rng(0).integers(0, 255, (2, 3, 50, 70), dtype=np.uint8)
+    path = tmp_path / ("image.zarr" if in_place else "image.tif")
     if in_place:
-        zarr.create_array(tmp_path / "image", data=image, chunks=(1, 3, 50, 50), dimension_names="zcyx")
+        zarr.create_array(path, data=image, chunks=(1, 3, 50, 50), dimension_names="zcyx")
     else:
-        tifffile.imwrite(tmp_path / "image", image, photometric="minisblack", metadata={"axes": "ZCYX"}, imagej=True)
+        tifffile.imwrite(path, image, photometric="minisblack", metadata={"axes": "ZCYX"}, imagej=True)
     record = tmp_path / "results" / "a" / "ingest.json"
-    ingest(Source("a", str(tmp_path / "image"), ""), settings(), record)
+    ingest(Source("a", str(path), ""), settings(), record)
     stack = Stack.open(record)
-    assert stack.facts["image"]["in_place"] == in_place
+    assert stack.ingested.image.in_place == in_place
     np.testing.assert_array_equal(volume(stack.image), image)
     np.testing.assert_array_equal(stack.image.read(1, slice(7, 20), slice(60, 70)), image[1, :, 7:20, 60:])
-    assert stack.facts["statistics"]["mean"] == pytest.approx(image.mean(axis=(0, 2, 3)))
+    assert stack.ingested.statistics.mean == pytest.approx(tuple(image.mean(axis=(0, 2, 3))))
 
 
 def test_class_labels_become_components_plane_by_plane(tmp_path):
