@@ -27,7 +27,7 @@ def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
     assert all((row.splits, row.split_differences, row.stored_flipped) == (1, 0, 0) for row in found.rows)
     assert all(row.largest_difference_std < 1e-4 and row.flipped_labels == 0 for row in found.rows)
     assert json.loads((tmp_path / "prove.json").read_text())["crop"] == [100, 130]
-    assert "seamless" in describe(found)
+    assert "every split stores the same bytes" in describe(found)
 
 
 def test_a_step_off_the_stride_is_caught(made):
@@ -43,7 +43,7 @@ def test_a_step_off_the_stride_is_caught(made):
 
 
 def test_a_split_that_stores_other_bytes_is_caught(made, monkeypatch):
-    """The softmax of each shard's part of a tile would do: here one stored probability is one step off."""
+    """One stored probability of each shard that is not in the first column is one step off."""
     stack, model = made
     real = module.predict_shard
 
@@ -55,7 +55,7 @@ def test_a_split_that_stores_other_bytes_is_caught(made, monkeypatch):
     monkeypatch.setattr(module, "predict_shard", off_by_one)
     found = prove(model, stack, settings(), None)
     assert not found.seamless
-    assert all(row.split_differences == 4 for row in found.rows), "two rows of shards, two not the first"
+    assert all(row.split_differences == 4 for row in found.rows), "two rows of shards, three columns"
     assert "NOT seamless" in describe(found)
 
 

@@ -163,7 +163,7 @@ class ProveRecord:
 
     Attributes:
         crop: (height, width) of the part that was used, px.
-        seamless: whether every tiling of `rows` is within the tolerance.
+        seamless: whether every tiling of `rows` is within the tolerance, and its splits store the same values.
         tolerance_std: in standard deviations of the logits.
         paper_step: the paper's own tiling, for comparison.
     """
