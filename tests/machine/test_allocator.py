@@ -14,7 +14,7 @@ from unet_pipeline.predict.forward import Forward
 HELD = """
 import sys, threading
 import numpy as np
-from unet_pipeline import allocator
+from unet_pipeline.machine import allocator
 
 def resident():
     with open("/proc/self/statm") as file:

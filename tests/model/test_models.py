@@ -235,7 +235,7 @@ def test_precision():
 def test_a_machine_without_bfloat16_takes_float32_and_says_so():
     code = """
 import torch
-from unet_pipeline.model.models import usable_precision
+from unet_pipeline.model.device import usable_precision
 print(usable_precision(torch.device("cpu"), "bfloat16", "predict.precision"))
 print(usable_precision(torch.device("cpu"), "float32", "predict.precision"))
 """
