@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from unet_pipeline.config.keys import plain
 from unet_pipeline.errors import PipelineError, nearest_name
 from unet_pipeline.records import files, provenance, record
 
@@ -61,10 +62,10 @@ def test_provenance_names_what_made_a_product(tmp_path, monkeypatch):
     for name in ("a", "b"):
         record.write_json(tmp_path / name / "in.json", {"stack": name})
     made = provenance.provenance({"train": {"steps": 1}}, [tmp_path / "a" / "in.json", Path("b/in.json")])
-    assert made["config"] == {"train": {"steps": 1}}
-    assert made["inputs"] == {f"{name}/in.json": files.sha256_file(Path(name, "in.json")) for name in ("a", "b")}
-    assert made["packages"]["numpy"]
-    json.dumps(made, allow_nan=False)
+    assert made.config == {"train": {"steps": 1}}
+    assert made.inputs == {f"{name}/in.json": files.sha256_file(Path(name, "in.json")) for name in ("a", "b")}
+    assert made.packages["numpy"]
+    json.dumps(plain(made), allow_nan=False)
 
 
 def test_the_commit_is_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
