@@ -36,7 +36,7 @@ test: environment ## tests of everything, one whole workflow among them, on WORK
 	@$(PYTEST)
 
 test-slow: environment ## the rest: clean runs compared, projects months later, cross-validation, browser, conda, hostile files
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m "slow and not cluster"
 
 presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder
 	@OMP_NUM_THREADS=1 python benchmarks/presets.py $(if $(ONLY),--presets $(ONLY)) $(if $(DATA),--root $(DATA))
