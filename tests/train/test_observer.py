@@ -187,7 +187,7 @@ def test_the_sample_is_what_the_network_says_of_the_first_tile():
     with torch.no_grad():
         list(network.parameters())[-1].add_(torch.tensor([0.0, 0.05]))
     (stack,) = HELD_OUT
-    tiles = validation_tiles(HELD_OUT, 16, 100)
+    tiles, _ = validation_tiles(HELD_OUT, 16, 100)
     found = Validation(tiles[-1:], network.geometry, 16, 2, "float32", 2).sample(network, torch.device("cpu"))
     assert network.training
     rows, columns = tiles[-1].inside(16)
