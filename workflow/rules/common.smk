@@ -66,9 +66,11 @@ def nearby(path):
 
 def checked(values):
     """The graph of this configuration, or one message saying what is wrong with it, its table or this folder."""
-    with one_message():
+    try:  # not `one_message`, whose own frames Snakemake would show below the message
         check_writable(Path.cwd())
         return Graph.read(values, nearby)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def prepare_jobs():
