@@ -34,7 +34,7 @@ def ingest(options: argparse.Namespace) -> None:
     from unet_pipeline.stacks.ingest import Source, ingest
 
     names = [field.name for field in fields(Source)]
-    ingest(Source(**{name: getattr(options, name) for name in names}), _config(options), options.output)
+    ingest(Source(**{name: getattr(options, name) for name in names}), _config(options), options.output, options.table)
 
 
 def weigh(options: argparse.Namespace) -> None:
@@ -116,9 +116,8 @@ def prove(options: argparse.Namespace) -> None:
     from unet_pipeline.audit.prove import describe, prove
     from unet_pipeline.stacks.stack import Stack
 
-    found = prove(
-        options.model, Stack.open(options.ingest), _config(options), options.output, options.plane, options.crop_px
-    )
+    stack, config = Stack.open(options.ingest), _config(options)
+    found = prove(options.model, stack, config, options.output, options.plane, options.crop_px)
     _say(describe(found))
     if not found.seamless:
         expected = "the same bytes from every split, and one whole pass within the tolerance from every tile size"
@@ -194,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--stack", required=True, help="name of the stack")
     one.add_argument("--image", required=True, help="file, folder, glob or Zarr store")
     one.add_argument("--labels", default="", help="label file, folder, glob or Zarr store")
+    one.add_argument("--table", default="", help="table of stacks: where this one trains, the others must fit it")
     _add_reading(one, "--axes", "--label-axes", "--planes", "--label-planes", "--names")
 
     one = _add(verbs, weigh, "--config", "--output")

@@ -86,7 +86,7 @@ def read_config(folder: Path) -> None:
 
 
 def read_table(folder: Path) -> None:
-    from unet_pipeline.images.readers.axes import parse_planes
+    from unet_pipeline.images.plane_numbers import parse_planes
     from unet_pipeline.stacks.table import check_roles, load_stacks, source_files
 
     stacks = load_stacks(folder / "stacks.tsv")

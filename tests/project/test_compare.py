@@ -32,7 +32,7 @@ from comparison.variants import PRESETS, Budget, Variant, steps_for
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
-from unet_pipeline.images.readers.axes import parse_planes
+from unet_pipeline.images.plane_numbers import parse_planes
 from unet_pipeline.predict.stack_plan import StackPlan
 
 COMPARISON = ROOT / "benchmarks" / "comparison"

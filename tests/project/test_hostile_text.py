@@ -24,7 +24,7 @@ from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.files import load
 from unet_pipeline.errors import LONGEST, PipelineError
-from unet_pipeline.images.readers.axes import parse_planes
+from unet_pipeline.images.plane_numbers import parse_planes
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.stacks.table import load_stacks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,15 @@ from places import ROOT
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.layout import TAKEN
-from unet_pipeline.stacks.table import StackRow, check_names, check_roles, load_stacks, row_schema, source_files
+from unet_pipeline.stacks.table import (
+    StackRow,
+    check_names,
+    check_overlap,
+    check_roles,
+    load_stacks,
+    row_schema,
+    source_files,
+)
 
 
 def table(folder: Path, *rows: str, header: str = "stack image labels role") -> Path:
@@ -184,3 +193,40 @@ def test_the_default_table_is_good_and_fits_its_schema() -> None:
         validator.validate({name: value for name, value in vars(row).items() if value})
     assert not validator.is_valid({"stack": "a"})
     assert not validator.is_valid({"stack": "a", "image": "a.tif", "lables": "b.tif"})
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "shared"),
+    [
+        ({"image": "a.tif"}, {"image": "./x/../a.tif"}, True),
+        ({"image": "a.tif"}, {"image": "link.tif"}, True),
+        ({"image": "a.tif", "planes": "0-4"}, {"image": "a.tif", "planes": "5,6"}, False),
+        ({"image": "a.tif", "planes": "0-5"}, {"image": "a.tif", "planes": "5,6"}, True),
+        ({"image": "a.tif"}, {"image": "a.tif", "planes": "5,6"}, True),
+        ({"image": "a.tif", "series": "0"}, {"image": "a.tif", "series": "1"}, False),
+        ({"image": "f"}, {"image": "f/1.png"}, True),
+        ({"image": "f", "names": "one.txt"}, {"image": "f", "names": "two.txt"}, False),
+        ({"image": "f", "planes": "0"}, {"image": "f/*.png", "planes": "1"}, False),
+        ({"image": "f", "planes": "2"}, {"image": "f/10.png"}, True),
+        ({"image": "f", "planes": "1"}, {"image": "f/10.png"}, False),
+        ({"image": "a.tif"}, {"image": "b.tif"}, False),
+    ],
+)
+def test_no_picture_trains_and_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: dict[str, str], test: dict[str, str], shared: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x").mkdir()
+    Path("f").mkdir()
+    for name in ("a.tif", "b.tif", "f/2.png", "f/10.png", "f/1.png"):
+        Path(name).touch()
+    Path("link.tif").symlink_to("a.tif")
+    Path("one.txt").write_text("1\n2\n")
+    Path("two.txt").write_text("10\n")
+    rows = {"a": StackRow("a", labels="l", role="train", **train), "b": StackRow("b", labels="l", role="test", **test)}
+    if shared:
+        with pytest.raises(PipelineError, match=r"t\.tsv: stack b, role test: .* that a, which trains"):
+            check_overlap(rows, "t.tsv")
+    else:
+        check_overlap(rows, "t.tsv")
+    check_overlap({"a": rows["a"], "b": replace(rows["b"], role="predict")}, "t.tsv")

@@ -19,8 +19,8 @@ import numpy as np
 
 from unet_pipeline.errors import PipelineError, nearest_name
 from unet_pipeline.images.files import CHECK_DISK, SUFFIXES, Files, FileStack, is_image, open_file, refuse_dangling
+from unet_pipeline.images.plane_numbers import natural_key, parse_planes
 from unet_pipeline.images.planes import SourcePlanes
-from unet_pipeline.images.readers.axes import natural_key, parse_planes
 from unet_pipeline.images.readers.blocks import Array, Window
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.images.source_image import SourceImage

@@ -8,7 +8,7 @@ from typing import Any
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.stacks.table import StackRow, check_names, check_roles, load_stacks, source_files
+from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
 
 READ_BY = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")
 """Columns of the table that say how a stack is read."""
@@ -23,10 +23,12 @@ class Graph:
     Attributes:
         config: of the whole workflow.
         stacks: the rows of the table, by name.
+        table: where the table lies.
     """
 
     config: Config
     stacks: Mapping[str, StackRow]
+    table: str = ""
 
     @classmethod
     def read(cls, values: Mapping[str, Any], find: Callable[[str], str]) -> Graph:
@@ -44,7 +46,9 @@ class Graph:
         stacks = load_stacks(table)
         check_names(stacks)
         check_roles(stacks, table, config.model.folder)
-        return cls(config, stacks)
+        if config.model.folder is None:
+            check_overlap(stacks, table)
+        return cls(config, stacks, table)
 
     def with_role(self, *roles: str) -> list[str]:
         """Return the names of the stacks with one of these roles."""

@@ -22,9 +22,9 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
+from unet_pipeline.images.plane_numbers import parse_planes
 from unet_pipeline.images.planes import SourcePlanes
 from unet_pipeline.images.pyramid import build_pyramid
-from unet_pipeline.images.readers.axes import parse_planes
 from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
@@ -35,6 +35,7 @@ from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
 from unet_pipeline.records.provenance import provenance, told
 from unet_pipeline.records.stack_records import IngestRecord, Statistics
+from unet_pipeline.stacks.channels import check_channels
 from unet_pipeline.stacks.pairs import pair_files
 from unet_pipeline.stacks.reference import content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
@@ -69,13 +70,14 @@ class Source:
     series: int | None = None
 
 
-def ingest(source: Source, config: Config, output: Path) -> IngestRecord:
+def ingest(source: Source, config: Config, output: Path, table: str = "") -> IngestRecord:
     """Read a stack, check it, and write `image.ome.zarr` beside `output`, then `output` itself.
 
     Args:
         source: the row of the table.
         config: its sections `labels`, `ingest` and `store` are used.
         output: the record to write, `results/{stack}/ingest.json`.
+        table: the table of stacks; where the stack is one that trains, the others must have as many channels.
 
     Returns:
         The record as it was written.
@@ -83,6 +85,8 @@ def ingest(source: Source, config: Config, output: Path) -> IngestRecord:
     Raises:
         PipelineError: for anything wrong with the files; no record is left then.
     """
+    if table:
+        check_channels(table, source.stack)
     image = open_image(source, config.ingest)
     labels = _open_labels(source, config.ingest, image) if source.labels else None
     store = output.parent / IMAGE

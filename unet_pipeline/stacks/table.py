@@ -13,12 +13,14 @@ from typing import Any, Literal
 from unet_pipeline.config.keys import build, json_schema, key
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.images.name_list import listed, read_names
+from unet_pipeline.images.plane_numbers import natural_key, parse_planes
 from unet_pipeline.records.layout import CARD_FILE, TAKEN, WEIGHTS_FILE
 
 Row = Mapping[str | None, Any]
 Rows = Iterable[Row]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 WHOLE = re.compile(r"[0-9]{1,9}")
+MOST_PLANES, ALL = 10**6, -1
 LARGEST = 2**26
 """Largest size of a table, bytes."""
 
@@ -162,6 +164,55 @@ def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder:
     if all(row.role == "train" for row in stacks.values()):
         fix = "add the stacks to predict; with model.folder those with role train are not used"
         raise PipelineError(f"{where}, column role", "a stack to predict", "role train only", fix=fix)
+
+
+def check_overlap(stacks: Mapping[str, StackRow], where: str | Path) -> None:
+    """Refuse pictures that train and also validate or test: their score says nothing about other pictures.
+
+    Args:
+        stacks: the rows by name.
+        where: the table, for messages.
+
+    Raises:
+        PipelineError: naming both stacks and a file; rows that select different planes or series of it may share it.
+    """
+    used = {name: _used(row) for name, row in stacks.items() if row.role in ("train", "val", "test")}
+    judged = [row for row in stacks.values() if row.role in ("val", "test")]
+    for learned in (row for row in stacks.values() if row.role == "train"):
+        for row in judged:
+            if file := _shared(used[learned.stack], used[row.stack]):
+                fix = "give them different pictures, or different planes of one in column planes"
+                expected = f"pictures that {learned.stack}, which trains, does not have"
+                raise PipelineError(f"{where}: stack {row.stack}, role {row.role}", expected, file, fix=fix)
+
+
+def _shared(a: set[tuple[str, str, int]], b: set[tuple[str, str, int]]) -> str:
+    """Return a file of which both use a plane, or nothing; all planes meet each."""
+    whole = {one[:2] for one in a & b}
+    for one, other in ((a, b), (b, a)):
+        every = {use[:2] for use in one if use[2] == ALL}
+        whole |= every & {use[:2] for use in other}
+    return min(whole, default=("", ""))[0]
+
+
+def _used(row: StackRow) -> set[tuple[str, str, int]]:
+    """Return what a row uses of each of its files: (resolved path, series, plane); `ALL` planes is one entry."""
+    files = source_files(row.image, row.names)[bool(row.names) :]
+    numbers = parse_planes(row.stack, row.planes, MOST_PLANES) if row.planes else (ALL,)
+    if len(files) > 1 and row.planes:
+        files = [file for number, file in enumerate(sorted(files, key=natural_key)) if number in numbers]
+        numbers = (ALL,)
+    return {(path, row.series, number) for path in _real_paths(files) for number in numbers}
+
+
+def _real_paths(files: Iterable[str]) -> Iterator[str]:
+    """Yield the paths with links followed; every folder is resolved once."""
+    folders: dict[Path, Path] = {}
+    for path in map(Path, files):
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        found = folders[path.parent] / path.name
+        yield str(found.resolve() if path.is_symlink() else found)
 
 
 def check_names(stacks: Mapping[str, StackRow]) -> None:

@@ -13,6 +13,9 @@ rule ingest:
         "results/benchmarks/ingest/{stack}.tsv"
     conda:
         "../../envs/pipeline.yaml"
+    resources:
+        # No parameter: another row of the table is no reason to read this stack again.
+        table="" if SETTINGS.model.folder else GRAPH.table,
     params:
         version=VERSION,
         config=section("ingest"),
@@ -22,6 +25,7 @@ rule ingest:
         python -m unet_pipeline ingest \
             --stack {wildcards.stack:q} \
             {params.source:q} \
+            --table {resources.table:q} \
             --config {params.config:q} \
             --output {output:q} \
             2>&1 | tee {log:q}

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from reading import calm
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.readers.axes import check_axes, find_layout, natural_key, parse_planes
+from unet_pipeline.images.plane_numbers import natural_key, parse_planes
+from unet_pipeline.images.readers.axes import check_axes, find_layout
 
 WHERE = Path("stack.tif")
 
