@@ -47,9 +47,13 @@ def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batc
     forward = Forward.load(model, stack, Predict(precision=precision), config.compute)
     for plane in range(2):
         logits = whole_pass(Crop(stack.image, plane, (1, 1, 100, 130)), forward)
-        np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
+        # each logit may move by this much, because kernels are chosen by the shape of a pass
+        moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
+        decided = np.abs(logits[1] - logits[0]) > 2 * moved
+        np.testing.assert_array_equal(classes[plane, 0][decided], logits.argmax(axis=0)[decided])
+        assert decided.mean() > (0.99 if forward.precision == "float32" else 0.5)
         expected = np.exp(logits) / np.exp(logits).sum(axis=0)
-        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3)
+        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
         assert len(np.unique(classes[plane])) == 2, "a network that says one class proves nothing"
 
 
@@ -171,6 +175,10 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     forward = Forward.load(model, stack, Predict(), config.compute)
     for plane in range(2):
         logits = whole_pass(Crop(stack.image, plane, (1, 1, *size)), forward)
-        np.testing.assert_array_equal(classes[plane, 0], logits.argmax(axis=0))
+        # each logit may move by this much, because kernels are chosen by the shape of a pass
+        moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
+        decided = np.abs(logits[1] - logits[0]) > 2 * moved
+        np.testing.assert_array_equal(classes[plane, 0][decided], logits.argmax(axis=0)[decided])
+        assert decided.mean() > (0.99 if forward.precision == "float32" else 0.5)
         expected = np.exp(logits) / np.exp(logits).sum(axis=0)
-        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3)
+        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
