@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.readers.axes import parse_planes
+from unet_pipeline.images.plane_numbers import parse_planes
 from unet_pipeline.records.files import write_text
 
 SPLITS = Path(__file__).parents[1] / "splits"
