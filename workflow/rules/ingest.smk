@@ -25,7 +25,7 @@ rule ingest:
         python -m unet_pipeline ingest \
             --stack {wildcards.stack:q} \
             {params.source:q} \
-            --table {resources.table:q} \
+            --table={resources.table:q} \
             --config {params.config:q} \
             --output {output:q} \
             2>&1 | tee {log:q}
