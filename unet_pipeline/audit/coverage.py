@@ -14,7 +14,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import damaged, read_list
 from unet_pipeline.records.layout import CLASSES, STITCH_FILE, STORES
-from unet_pipeline.records.record import again
+from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.records.volume_records import Coverage, PredictRecord, ShardWritten, StitchRecord
 
@@ -72,22 +72,24 @@ def _predicted(stack_plan: StackPlan) -> dict[str, PlaneArray]:
 def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> PredictRecord:
     region = open_record(path, PredictRecord)
     if region.plan != stack_plan.digest:
-        raise PipelineError(path, f"a record of plan {stack_plan.digest}", f"plan {region.plan}", fix=again(path))
+        raise PipelineError(
+            path, f"a record of plan {stack_plan.digest}", f"plan {region.plan}", fix=how_to_remake(path)
+        )
     if work not in (None, region.made_by):
         expected = f"a region made with this model and section predict ({work})"
-        raise PipelineError(path, expected, region.made_by, fix=again(path))
+        raise PipelineError(path, expected, region.made_by, fix=how_to_remake(path))
     expected_shards = list(stack_plan.plan.region(region.region))
     got = [entry.shard for entry in region.shards]
     if got != expected_shards:
         expected = f"shards {expected_shards[:4]}... of region {region.region}"
-        raise PipelineError(path, expected, got[:4], fix=again(path))
+        raise PipelineError(path, expected, got[:4], fix=how_to_remake(path))
     return region
 
 
 def _check_once(path: Path, shard: int, seen: dict[int, Path]) -> None:
     if shard in seen:
         got = f"shard {shard} also in {seen[shard]}"
-        raise PipelineError(path, "each shard in one region", got, fix=again(path))
+        raise PipelineError(path, "each shard in one region", got, fix=how_to_remake(path))
     seen[shard] = path
 
 
@@ -109,7 +111,7 @@ def _check_shard(
         file, found = array.shard_file(*place), array.shard_sha256(*place)
         if found is None or found != getattr(entry, name):
             got = "no file" if found is None else "a file that was changed since"
-            raise PipelineError(file, f"the shard that {path} vouches for", got, fix=again(path))
+            raise PipelineError(file, f"the shard that {path} vouches for", got, fix=how_to_remake(path))
         sums[file] = found
     return sums
 
@@ -142,4 +144,4 @@ def check_stitched(record: Path, stitched: StitchRecord, stack_plan: StackPlan) 
 
 
 def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
-    return PipelineError(file, f"the file that {record} vouches for", got, fix=again(remade))
+    return PipelineError(file, f"the file that {record} vouches for", got, fix=how_to_remake(remade))

@@ -1,7 +1,7 @@
-"""Today: what of a result would come out otherwise if it were made now, why, and whether Snakemake sees it.
+"""Differs: the parts of a result that would come out otherwise if it were made now, why, and whether Snakemake sees it.
 
 Snakemake runs a step again by itself when a file it reads was edited, when the part of the configuration that the
-step is told was changed, or with another version of unet_pipeline. It does not look at the commit, at the versions of
+step is given was changed, or with another version of unet_pipeline. It does not look at the commit, at the versions of
 other packages, at the device or at the number of threads; these are compared here.
 """
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_pipeline.audit.record import Origin
+from unet_pipeline.audit.record import Link
 from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.records.provenance import Provenance, provenance, untold
+from unet_pipeline.records.provenance import Provenance, possible_paths, provenance
 from unet_pipeline.records.volume_records import TileRecord
 from unet_pipeline.stacks.table import StackRow
 
@@ -30,7 +30,7 @@ NEWER = "runs it again if the file is newer than what was made from it"
 MISSES = "does not miss it before the stack is read again; then it stops and names the file"
 ABSENT = "not there"
 SAME_RESULT = {("tile", "regions"), ("predict", "batch")}
-"""Keys that cut the work otherwise and change no pixel (`batch` on a GPU: nearly none)."""
+"""Keys that divide the work otherwise and change no pixel (`batch` on a GPU: nearly none)."""
 
 NETWORK = ("train", "predict", "prove")
 """Steps that run the network."""
@@ -41,7 +41,7 @@ ROW = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "l
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it was when a record was written.
+    """One difference from the time when a record was written.
 
     Attributes:
         what: what differs, e.g. "config train.steps" or "package numpy".
@@ -61,7 +61,7 @@ class Difference:
 
 
 def differences(
-    origins: Sequence[Origin],
+    links: Sequence[Link],
     config: Config,
     rows: dict[str, StackRow] | None,
     on_source: Callable[[str], None] = lambda name: None,
@@ -69,9 +69,9 @@ def differences(
     """Compare what made a result with what would make it now.
 
     Args:
-        origins: from `origin.trace`.
-        config: the configuration of today.
-        rows: the table of today by stack; None where there is none, then rows are not compared.
+        links: from `record.trace`.
+        config: the present configuration.
+        rows: the present table by stack; None where there is none, then rows are not compared.
         on_source: called with each source before all its bytes are read.
 
     Returns:
@@ -79,16 +79,16 @@ def differences(
     """
     now = provenance({})
     merged: dict[Difference, list[str]] = {}
-    for origin in origins:
-        if origin.made is None:
+    for link in links:
+        if link.made is None:
             continue
-        checks = [_code(origin, origin.made, now), _inputs(origin), _config(origin, config), _compute(origin, config)]
-        if origin.verb == "ingest":
-            checks += [_sources(origin, on_source), _row(origin, rows)]
+        checks = [_code(link, link.made, now), _inputs(link), _config(link, config), _compute(link, config)]
+        if link.verb == "ingest":
+            checks += [_sources(link, on_source), _row(link, rows)]
         if rows is not None:
-            checks.append(_roles(origin, config, rows))
+            checks.append(_roles(link, config, rows))
         for found in (one for check in checks for one in check):
-            merged.setdefault(found, []).append(f"{origin.verb} {origin.name}")
+            merged.setdefault(found, []).append(f"{link.verb} {link.name}")
     return [Difference(*_parts(one), tuple(places)) for one, places in merged.items()]
 
 
@@ -96,7 +96,7 @@ def _parts(one: Difference) -> tuple[str, str, str, str, bool]:
     return one.what, one.recorded, one.now, one.snakemake, one.changes_result
 
 
-def _code(origin: Origin, made: Provenance, now: Provenance) -> Iterator[Difference]:
+def _code(link: Link, made: Provenance, now: Provenance) -> Iterator[Difference]:
     """Compare version, commit, packages, Python and the kind of machine."""
     for key, label, seen in (
         ("unet_pipeline", "version of unet_pipeline", RUNS),
@@ -109,15 +109,15 @@ def _code(origin: Origin, made: Provenance, now: Provenance) -> Iterator[Differe
             yield Difference(label, recorded, today, seen, True)
     recorded, installed = made.packages, now.packages
     for name in sorted({*recorded, *installed}):
-        if name == "torch" and origin.verb not in NETWORK:
+        if name == "torch" and link.verb not in NETWORK:
             continue
         was, version = recorded.get(name, "not installed"), installed.get(name, "not installed")
         if was != version:
             yield Difference(f"package {name}", was, version, UNSEEN, name != "snakemake")
 
 
-def _inputs(origin: Origin) -> Iterator[Difference]:
-    for one in origin.inputs:
+def _inputs(link: Link) -> Iterator[Difference]:
+    for one in link.inputs:
         if one.state != "as recorded":
             now = ABSENT if one.path is None else "another content"
             # A record that is gone is made again only when something that needs it runs.
@@ -125,11 +125,11 @@ def _inputs(origin: Origin) -> Iterator[Difference]:
             yield Difference(f"record {one.name}", f"sha256 {one.sha256[:16]}", now, seen, one.path is not None)
 
 
-def _sources(origin: Origin, on_source: Callable[[str], None]) -> Iterator[Difference]:
-    source = origin.config.get("source", {})
-    for name, recorded in origin.sources.items():
+def _sources(link: Link, on_source: Callable[[str], None]) -> Iterator[Difference]:
+    source = link.config.get("source", {})
+    for name, recorded in link.sources.items():
         on_source(source.get(name, name))
-        found = _fingerprint(origin.record, source, name)
+        found = _fingerprint(link.record, source, name)
         if found != recorded:
             seen = MISSES if found == ABSENT else NEWER
             yield Difference(f"{name} {source.get(name)}", recorded[:16], found[:60], seen, True)
@@ -141,7 +141,7 @@ def _fingerprint(record: Path, source: dict[str, Any], name: str) -> str:
     if not any(letter in given for letter in "*?["):
         given = _nearest_of(given, record)
     else:
-        given = next((str(path) for path in untold(given, record) if any(path.parent.glob(path.name))), "")
+        given = next((str(path) for path in possible_paths(given, record) if any(path.parent.glob(path.name))), "")
     if not given:
         return ABSENT
     series = source.get("series") if name == "image" else None
@@ -156,13 +156,13 @@ def _fingerprint(record: Path, source: dict[str, Any], name: str) -> str:
 
 
 def _nearest_of(name: str, record: Path) -> str:
-    """Return where a file that a record names lies today, or nothing."""
-    return next((str(path) for path in untold(name, record) if path.exists()), "") if name else ""
+    """Return the present place of a file that a record names, or nothing."""
+    return next((str(path) for path in possible_paths(name, record) if path.exists()), "") if name else ""
 
 
-def _config(origin: Origin, config: Config) -> Iterator[Difference]:
-    """Compare the sections the step was told, key by key."""
-    for section, recorded in origin.config.items():
+def _config(link: Link, config: Config) -> Iterator[Difference]:
+    """Compare the sections the step was given, key by key."""
+    for section, recorded in link.config.items():
         if section == "source":
             continue
         current = plain(getattr(config, section)) if hasattr(config, section) else {}
@@ -173,18 +173,18 @@ def _config(origin: Origin, config: Config) -> Iterator[Difference]:
                 yield Difference(f"config {section}.{key}", _text(was), _text(now), RUNS, changes)
 
 
-def _row(origin: Origin, rows: dict[str, StackRow] | None) -> Iterator[Difference]:
+def _row(link: Link, rows: dict[str, StackRow] | None) -> Iterator[Difference]:
     if rows is None:
         return
-    row = rows.get(origin.name)
+    row = rows.get(link.name)
     if row is None:
-        yield Difference(f"row {origin.name} of the table", "there", ABSENT, UNSEEN, False)
+        yield Difference(f"row {link.name} of the table", "there", ABSENT, UNSEEN, False)
         return
-    source = origin.config.get("source", {})
+    source = link.config.get("source", {})
     for column in ROW:
         was, now = _cell(source.get(column)), _cell(getattr(row, column))
         if was != now:
-            yield Difference(f"row {origin.name}, column {column}", _text(was), _text(now), RUNS, True)
+            yield Difference(f"row {link.name}, column {column}", _text(was), _text(now), RUNS, True)
 
 
 def _cell(value: object) -> object:
@@ -195,28 +195,28 @@ def _cell(value: object) -> object:
         return "" if value is None else str(value)
 
 
-def _roles(origin: Origin, config: Config, rows: dict[str, StackRow]) -> Iterator[Difference]:
+def _roles(link: Link, config: Config, rows: dict[str, StackRow]) -> Iterator[Difference]:
     """Compare the stacks a model is trained on, and the number of regions of a plan, with the table."""
-    content = origin.content
-    if isinstance(content, ModelCard) and origin.verb == "train" and config.model.folder is None:
+    content = link.content
+    if isinstance(content, ModelCard) and link.verb == "train" and config.model.folder is None:
         for role, key in (("train", "stacks"), ("val", "validation_stacks")):
             was = content.training.get(key, [])
             now = [name for name, row in rows.items() if row.role == role]
             if was != now:
                 yield Difference(f"stacks with role {role}", ", ".join(was), ", ".join(now), RUNS, True)
-    if isinstance(content, TileRecord) and origin.name in rows:
-        planned, wanted = content.plan.regions, int(rows[origin.name].regions or config.tile.regions)
+    if isinstance(content, TileRecord) and link.name in rows:
+        planned, wanted = content.plan.regions, int(rows[link.name].regions or config.tile.regions)
         if planned != wanted:
-            yield Difference(f"regions of {origin.name}", str(planned), str(wanted), RUNS, False)
+            yield Difference(f"regions of {link.name}", str(planned), str(wanted), RUNS, False)
 
 
-def _compute(origin: Origin, config: Config) -> Iterator[Difference]:
-    if origin.verb not in NETWORK or not origin.compute:
+def _compute(link: Link, config: Config) -> Iterator[Difference]:
+    if link.verb not in NETWORK or not link.compute:
         return
-    was, now = origin.compute.get("threads"), config.compute.threads
+    was, now = link.compute.get("threads"), config.compute.threads
     if was != now:
         yield Difference("compute.threads", str(was), str(now), UNSEEN, True)
-    device, today = str(origin.compute.get("device")), device_now(config.compute.device)
+    device, today = str(link.compute.get("device")), device_now(config.compute.device)
     if device != today:
         yield Difference("compute.device", device, today, UNSEEN, True)
 
@@ -244,9 +244,9 @@ def _text(value: object) -> str:
     return "empty" if value in ("", None) else str(value)
 
 
-def describe_differences(origins: Sequence[Origin], found: Sequence[Difference]) -> str:
+def describe_differences(links: Sequence[Link], found: Sequence[Difference]) -> str:
     """Return the differences for people: those first that Snakemake does not see."""
-    count = f"{len(origins)} record{'s' if len(origins) != 1 else ''} compared"
+    count = f"{len(links)} record{'s' if len(links) != 1 else ''} compared"
     if not found:
         return f"{count}: nothing differs"
     lines = [f"{count}: {len(found)} difference{'s' if len(found) != 1 else ''}"]

@@ -69,7 +69,7 @@ def prove(
         model: model folder.
         stack: an ingested stack.
         config: sections predict and compute are used.
-        output: where to write the findings, `prove.json`; None writes nothing.
+        output: path of `prove.json`; None writes nothing.
         plane: which plane.
         crop_px: the upper left part of the plane, at most this large, is used.
 

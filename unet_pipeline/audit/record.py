@@ -1,4 +1,4 @@
-"""Origin: from a result to the records that vouch for it, and from there upwards to the source files.
+"""Record: the way from a result to the records that vouch for it, and from there upwards to the source files.
 
 metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
 and, from each region, model.json ─► weigh.json ─► ingest.json
@@ -29,8 +29,8 @@ from unet_pipeline.records.layout import (
     VOUCHING,
     WEIGHTS,
 )
-from unet_pipeline.records.provenance import Provenance, told, untold
-from unet_pipeline.records.record import again, read_json
+from unet_pipeline.records.provenance import Provenance, portable_path, possible_paths
+from unet_pipeline.records.record import how_to_remake, read_json
 from unet_pipeline.records.score_records import ProveRecord
 from unet_pipeline.records.stack_records import IngestRecord
 from unet_pipeline.records.steps import Record, any_record
@@ -48,7 +48,7 @@ class Input:
     Attributes:
         name: its path as the record says it.
         sha256: its checksum of that time.
-        path: where it lies today; None where it is not found.
+        path: its present place; None where it is not found.
         state: whether it still is what the record was made from.
     """
 
@@ -59,8 +59,8 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What one record says of how its result was made.
+class Link:
+    """One link of the chain that made a result: a record and its inputs.
 
     Attributes:
         record: its path.
@@ -90,7 +90,7 @@ class Origin:
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """The sections of the configuration that the step was told, and of ingest its row as "source"."""
+        """The sections of the configuration that the step was given, and of ingest its row as "source"."""
         return self.made.config if self.made else {}
 
     @property
@@ -114,8 +114,8 @@ class Origin:
         return self.config.get("train", {}).get("seed") if self.verb == "train" else None
 
 
-def trace(result: Path) -> list[Origin]:
-    """Return what made a result: its own records, then the records those were made from, up to ingest.
+def trace(result: Path) -> list[Link]:
+    """Return the chain that made a result: its own records, then the records those were made from, up to ingest.
 
     Args:
         result: a record, a store, a file of a store, a model folder, the folder of a stack or of all, or a file
@@ -126,13 +126,13 @@ def trace(result: Path) -> list[Origin]:
         PipelineError: if it is none of those, or one of its own records is damaged.
     """
     first = vouching(result)
-    waiting, found = deque(first), dict[Path, Origin]()
+    waiting, found = deque(first), dict[Path, Link]()
     while waiting:
         path = waiting.popleft()
         if path.resolve() in found:
             continue
-        found[path.resolve()] = origin = read_origin(path)
-        waiting += [one.path for one in origin.inputs if one.path is not None]
+        found[path.resolve()] = link = read_link(path)
+        waiting += [one.path for one in link.inputs if one.path is not None]
     return list(found.values())
 
 
@@ -189,16 +189,20 @@ def _existing(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def read_origin(path: Path) -> Origin:
+def read_link(path: Path) -> Link:
     """Read one record.
 
     Raises:
         PipelineError: if it is damaged, or no record of this pipeline.
         EarlierVersion: if an earlier version wrote it.
     """
-    content = parse_card(facts, path) if is_card(facts := read_json(path, fix=again(path))) else any_record(path, facts)
+    content = (
+        parse_card(facts, path)
+        if is_card(facts := read_json(path, fix=how_to_remake(path)))
+        else any_record(path, facts)
+    )
     made = content.made(path) if isinstance(content, ModelCard) else content.provenance
-    return Origin(path, content, made, tuple(_inputs(path, made)) if made else ())
+    return Link(path, content, made, tuple(_inputs(path, made)) if made else ())
 
 
 def _inputs(record: Path, made: Provenance) -> Iterator[Input]:
@@ -210,27 +214,27 @@ def _inputs(record: Path, made: Provenance) -> Iterator[Input]:
 
 
 def _places(name: str, record: Path) -> Iterator[Path]:
-    """Yield where an input may lie: seen from the folders above the record, also if results/ was renamed."""
+    """Yield the places where an input may lie: seen from the folders above the record, also if results/ was renamed."""
     parts = Path(name).parts
     for first in range(len(parts)):
-        yield from untold(str(Path(*parts[first:])), record)
+        yield from possible_paths(str(Path(*parts[first:])), record)
 
 
-def describe(origins: Sequence[Origin]) -> str:
-    """Return what made a result, for people: first what all records share, then one record after the other."""
-    shared = _shared(origins)
+def describe(links: Sequence[Link]) -> str:
+    """Return the chain as text for people: first what all records share, then one record after the other."""
+    shared = _shared(links)
     lines = [f"{key:<14} {value}" for key, value in shared.items()]
-    lines.insert(0, f"{len(origins)} records; the same in all of them:" if len(origins) > 1 else "made by")
-    for origin in origins:
-        own = {key: value for key, value in _made(origin).items() if shared.get(key) != value}
-        lines += ["", f"{told(origin.record)}: {origin.verb} {origin.name}"]
-        lines += [f"  {key:<12} {value}" for key, value in (own | _own(origin)).items()]
-        lines += [f"  {'from':<12} {one.name}, sha256 {one.sha256[:16]}, {one.state}" for one in origin.inputs]
+    lines.insert(0, f"{len(links)} records; the same in all of them:" if len(links) > 1 else "made by")
+    for link in links:
+        own = {key: value for key, value in _made(link).items() if shared.get(key) != value}
+        lines += ["", f"{portable_path(link.record)}: {link.verb} {link.name}"]
+        lines += [f"  {key:<12} {value}" for key, value in (own | _own(link)).items()]
+        lines += [f"  {'from':<12} {one.name}, sha256 {one.sha256[:16]}, {one.state}" for one in link.inputs]
     return "\n".join(lines)
 
 
-def _made(origin: Origin) -> dict[str, str]:
-    made = origin.made
+def _made(link: Link) -> dict[str, str]:
+    made = link.made
     if made is None:
         return {}
     found = {"unet_pipeline": made.unet_pipeline, "commit": made.commit, "Python": made.python, "machine": made.machine}
@@ -238,42 +242,47 @@ def _made(origin: Origin) -> dict[str, str]:
     return found | ({"packages": packages} if packages else {})
 
 
-def _shared(origins: Sequence[Origin]) -> dict[str, str]:
-    every = [_made(origin) for origin in origins if origin.made]
+def _shared(links: Sequence[Link]) -> dict[str, str]:
+    every = [_made(link) for link in links if link.made]
     return {key: value for key, value in (every[0] if every else {}).items() if all(x.get(key) == value for x in every)}
 
 
-def _own(origin: Origin) -> dict[str, str]:
-    rows = {} if origin.made else {"made": "elsewhere: the record does not say how"}
-    if origin.made and origin.made.command:
-        rows["command"] = " ".join(origin.made.command)
-    if origin.compute:
-        rows["compute"] = ", ".join(f"{key} {value}" for key, value in origin.compute.items())
-    if origin.seed is not None:
-        rows["seed"] = str(origin.seed)
-    for name, value in origin.sources.items():
-        rows[f"{name} file"] = f"{origin.config.get('source', {}).get(name, '?')}, fingerprint {value}"
-    for section, values in origin.config.items():
+def _own(link: Link) -> dict[str, str]:
+    rows = {} if link.made else {"made": "elsewhere: the record does not say how"}
+    if link.made and link.made.command:
+        rows["command"] = " ".join(link.made.command)
+    if link.compute:
+        rows["compute"] = ", ".join(f"{key} {value}" for key, value in link.compute.items())
+    if link.seed is not None:
+        rows["seed"] = str(link.seed)
+    for name, value in link.sources.items():
+        rows[f"{name} file"] = f"{link.config.get('source', {}).get(name, '?')}, fingerprint {value}"
+    for section, values in link.config.items():
         if section != "source":
             rows[section] = ", ".join(f"{key} {value}" for key, value in values.items())
     return rows
 
 
-def to_json(origins: Sequence[Origin]) -> list[dict[str, Any]]:
+def to_json(links: Sequence[Link]) -> list[dict[str, Any]]:
     """Return the same as plain values."""
     return [
         {
-            "record": told(origin.record),
-            "verb": origin.verb,
-            "name": origin.name,
-            "seed": origin.seed,
-            "compute": origin.compute,
-            "sources": origin.sources,
+            "record": portable_path(link.record),
+            "verb": link.verb,
+            "name": link.name,
+            "seed": link.seed,
+            "compute": link.compute,
+            "sources": link.sources,
             "inputs": [
-                {"name": one.name, "sha256": one.sha256, "path": one.path and told(one.path), "state": one.state}
-                for one in origin.inputs
+                {
+                    "name": one.name,
+                    "sha256": one.sha256,
+                    "path": one.path and portable_path(one.path),
+                    "state": one.state,
+                }
+                for one in link.inputs
             ],
-            "provenance": asdict(origin.made) if origin.made else {},
+            "provenance": asdict(link.made) if link.made else {},
         }
-        for origin in origins
+        for link in links
     ]

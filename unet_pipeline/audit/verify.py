@@ -1,4 +1,4 @@
-"""Verify: read everything below a results folder again and name what is not what was written.
+"""Verify: read everything below a results folder again and name each file that changed since it was written.
 
 Every stage checks what it reads; this looks at all of it at once, before a volume is published or after a disk fault.
 """
@@ -41,7 +41,7 @@ Sums = dict[Path, str]
 
 @dataclass
 class Tally:
-    """What has been found so far.
+    """The files read so far, and the faults found.
 
     Attributes:
         tell: called with a line for people.
@@ -54,7 +54,7 @@ class Tally:
     faults: int = 0
 
     def fault(self, error: PipelineError) -> None:
-        """Count and tell one."""
+        """Count a fault and say it."""
         self.faults += 1
         self.tell(f"DAMAGED {error}")
 
@@ -166,7 +166,7 @@ def _check_training(folder: Path, tally: Tally) -> None:
 
 @contextmanager
 def _counted(tally: Tally, record: Path) -> Iterator[None]:
-    """Count a record, and the fault that was found in what it vouches for."""
+    """Count a record, and the fault in the files it vouches for."""
     tally.files.add(record)
     try:
         yield

@@ -27,7 +27,7 @@ from unet_pipeline.records.layout import (
     TILES_FILE,
     list_path,
 )
-from unet_pipeline.records.provenance import untold
+from unet_pipeline.records.provenance import possible_paths
 from unet_pipeline.records.stack_records import IngestRecord
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.records.volume_records import TileRecord
@@ -105,7 +105,9 @@ def _check_folder(source: Source, folder: Path) -> None:
     if record.exists():
         ingested = open_record(record, IngestRecord)
         held = ingested.image.source
-        if ingested.labels is not None or Path(os.path.normpath(Path.cwd() / source.image)) not in untold(held, record):
+        if ingested.labels is not None or Path(os.path.normpath(Path.cwd() / source.image)) not in possible_paths(
+            held, record
+        ):
             raise PipelineError(folder, f"results of {source.image}", f"those of {held}", fix=fix)
 
 

@@ -14,7 +14,7 @@ from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.plan import Plan
 from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import CLASSES, SEGMENTATION, STITCH_FILE, region_path
-from unet_pipeline.records.record import again
+from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.records.volume_records import TileRecord
 from unet_pipeline.stacks.stack import Stack
@@ -51,7 +51,7 @@ class StackPlan:
         stack, stored = Stack.open(record.parent / tiled.ingest), tiled.plan
         if stored.shape != stack.grid.shape:
             expected = f"a plan of {stack.grid.shape} planes, rows and columns, as {stack.record} has"
-            raise PipelineError(record, expected, stored.shape, fix=again(record))
+            raise PipelineError(record, expected, stored.shape, fix=how_to_remake(record))
         read = stored.geometry
         geometry = Geometry(read.stride, read.before, read.after, read.lost, read.crop_px, read.whole_plane)
         planned = Plan(stored.shape, geometry, stored.keep, stored.shard, stored.regions)
@@ -93,11 +93,13 @@ class StackPlan:
 
     def _open(self, name: str, writable: bool, check: Check, repair: Repair) -> PlaneArray:
         if not ngff.belongs(self.store, self.digest):
-            raise PipelineError(self.store, f"the store of {self.record}", "another or none", fix=again(self.record))
-        return open_array(self.store, name, writable, check, repair, again(self.record))
+            raise PipelineError(
+                self.store, f"the store of {self.record}", "another or none", fix=how_to_remake(self.record)
+            )
+        return open_array(self.store, name, writable, check, repair, how_to_remake(self.record))
 
     def _repair_region(self, plane: int, row: int, column: int) -> str:
-        return again(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))
+        return how_to_remake(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))
 
     def _repair_stitch(self, plane: int, row: int, column: int) -> str:
-        return again(self.record.with_name(STITCH_FILE))
+        return how_to_remake(self.record.with_name(STITCH_FILE))

@@ -14,13 +14,13 @@ from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, unclaimed
 from unet_pipeline.records.layout import list_path
-from unet_pipeline.records.record import again
+from unet_pipeline.records.record import how_to_remake
 
 
 def write_list(
     record: Path, products: Sequence[Path], known: Mapping[Path, str] | None = None, check: Check = unclaimed
 ) -> Files:
-    """Write the list of all files below some products, and return what the record says of it.
+    """Write the list of all files below some products, and return the entry of the record.
 
     Args:
         record: the record that shall vouch for them; the list lies beside it, and names are relative to its folder.
@@ -64,7 +64,7 @@ def read_list(record: Path, files: Files) -> dict[Path, str]:
     Raises:
         PipelineError: if the list is missing, or is not the one the record names.
     """
-    path, fix = list_path(record), again(record)
+    path, fix = list_path(record), how_to_remake(record)
     try:
         same = sha256_file(path) == files.sha256
     except OSError as error:
@@ -78,14 +78,14 @@ def parse_list(record: Path) -> dict[Path, str]:
     """Return the checksum of each file in the list of a record, whether or not the record vouches for it.
 
     Raises:
-        PipelineError: if the list is missing or is none.
+        PipelineError: if the list is missing or cannot be read.
     """
     path = list_path(record)
     try:
         pairs = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
         return {record.parent / name: total for total, name in pairs}
     except (OSError, ValueError) as error:
-        raise PipelineError(path, "a list of checksums", error, fix=again(record)) from error
+        raise PipelineError(path, "a list of checksums", error, fix=how_to_remake(record)) from error
 
 
 def damaged(

@@ -1,4 +1,4 @@
-"""Publish: a product appears whole, and only by the job that was started last, of the Snakemake started last.
+"""Claims: a product appears whole, and only by the job that was started last, of the Snakemake started last.
 
 When Snakemake itself is killed, its jobs live on; the next Snakemake starts the same jobs beside these orphans. Each
 job therefore claims its output: a job of the last run holds the claim, of two in one run the last one to start, and
@@ -27,7 +27,7 @@ from unet_pipeline.records.record import write_record
 from unet_pipeline.records.run_lock import check_run
 
 PATIENCE_S = 0.5
-"""How long a claim may be away: a predecessor that ends lifts it for a moment to see whose it is."""
+"""Seconds that a claim may be absent: a predecessor that ends lifts it for a moment to see whose it is."""
 
 
 class Claim:

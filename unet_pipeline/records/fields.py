@@ -1,4 +1,4 @@
-"""What records are made of: numbers with bounds, names of files, the list of files, what a network ran on."""
+"""Fields that records share: bounded numbers, names of files, the list of files, the machine a network ran on."""
 
 from __future__ import annotations
 

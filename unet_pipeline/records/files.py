@@ -13,7 +13,7 @@ from pathlib import Path
 from unet_pipeline.errors import PipelineError
 
 PARTIAL = ".partial"
-"""How names of half-written files and stores end."""
+"""Ending of the names of half-written files and stores."""
 
 
 def partial_name(path: Path) -> str:
@@ -22,7 +22,7 @@ def partial_name(path: Path) -> str:
 
 
 Check = Callable[[], None]
-"""Raises a PipelineError where the job must not write any more; see `publish`."""
+"""Function that raises a PipelineError where the job must not write any more; see `claim`."""
 
 
 def unclaimed() -> None:
@@ -75,5 +75,5 @@ def sha256_file(path: Path) -> str:
 
 
 def digest(value: object) -> str:
-    """Return a short digest of anything JSON can say, independent of key order."""
+    """Return a short digest of a value of JSON, independent of the order of keys."""
     return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())[:16]

@@ -1,4 +1,4 @@
-"""What lies where in `results/`: every name once. The rules of the workflow keep literal paths."""
+"""The layout of `results/`: every name once. The rules of the workflow keep literal paths."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 HISTORY_FILE = "history.tsv"
 PLANES_FILE = "planes.tsv"
-"""Beside a model: which plane was in which part."""
+"""Table beside a model: the part, training or validation, of each plane."""
 
 CHECKPOINT = Path(".training") / "state.safetensors"
 """The checkpoint in the model folder. It stays after the training: a model whose files were lost or damaged is then
@@ -46,7 +46,7 @@ FOLDS = "folds"
 """Folder of the models of a cross-validation."""
 LOGS = "logs"
 BENCHMARKS = "benchmarks"
-"""Folder of what Snakemake measured of each job."""
+"""Folder of the measurements that Snakemake takes of each job."""
 PICTURES = "pictures"
 REPORT_FILE = "report.html"
 
@@ -92,5 +92,5 @@ def journal_path(record: Path) -> Path:
 
 
 def measured_path(results: Path, stack: str, region: int) -> Path:
-    """Return where Snakemake writes what it measured of the job that predicted a region."""
+    """Return the file of Snakemake's measurements of the job that predicted a region."""
     return results / BENCHMARKS / "predict" / stack / f"{region}.tsv"

@@ -1,4 +1,4 @@
-"""Provenance: what made a product."""
+"""Provenance: the configuration, inputs, code and machine that made a product."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ UNKNOWN = "not recorded"
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What made a product.
+    """The origin of a product.
 
     Attributes:
         unet_pipeline: version of this package.
         commit: of its code.
         config: the sections of the configuration that the product depends on, as plain values.
         config_digest: names them all.
-        inputs: SHA-256 of small input files (records), by their path as `told` gives it.
+        inputs: SHA-256 of small input files (records), by their path as `portable_path` gives it.
         packages: versions of the packages results depend on.
         python: its version.
         machine: kind of machine; see `machine`.
@@ -55,14 +55,14 @@ def provenance(sections: Mapping[str, Any], inputs: Iterable[Path] = ()) -> Prov
 
     Args:
         sections: the configuration sections the product depends on, as plain values.
-        inputs: small input files (records); each is listed with its SHA-256, under its path as `told` gives it.
+        inputs: small input files (records); each is listed with its SHA-256 under its `portable_path`.
     """
     return Provenance(
         unet_pipeline=__version__,
         commit=_commit(),
         config=dict(sections),
         config_digest=digest(sections),
-        inputs={told(path): sha256_file(path) for path in inputs},
+        inputs={portable_path(path): sha256_file(path) for path in inputs},
         packages=_versions(),
         python=platform.python_version(),
         machine=machine(),
@@ -70,8 +70,8 @@ def provenance(sections: Mapping[str, Any], inputs: Iterable[Path] = ()) -> Prov
     )
 
 
-def told(path: str | Path) -> str:
-    """Return a path as records say it, so that a project can be moved and two places give the same bytes.
+def portable_path(path: str | Path) -> str:
+    """Return a path as records keep it, so that a project can be moved and two places give the same bytes.
 
     Returns:
         The path relative to the working directory if it lies below it, else the absolute path.
@@ -80,11 +80,11 @@ def told(path: str | Path) -> str:
     return (place.relative_to(here) if place.is_relative_to(here) else place).as_posix()
 
 
-def untold(name: str, record: Path) -> list[Path]:
-    """Return where a path that stands in a record may lie today, likeliest first.
+def possible_paths(name: str, record: Path) -> list[Path]:
+    """Return the places where a path of a record may lie now, likeliest first.
 
     Args:
-        name: what `told` gave when the record was written.
+        name: what `portable_path` gave when the record was written.
         record: the record; the working directory of that time is taken to be one of the folders above it.
     """
     above = list(record.absolute().parents)

@@ -16,7 +16,7 @@ SEAL = "record_sha256"
 
 
 LARGEST = 200_000_000
-"""Bytes of a record; one of a region needs 280 for each shard."""
+"""Largest size of a record, bytes; one of a region needs 280 for each shard."""
 
 
 def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -> None:
@@ -69,6 +69,6 @@ def _sealed_again(value: Mapping[str, Any]) -> str | None:
         return None
 
 
-def again(record: Path) -> str:
-    """Say how a damaged product is made again, by the record that vouches for it."""
+def how_to_remake(record: Path) -> str:
+    """Return the instruction that makes a damaged product anew, by the record that vouches for it."""
     return f"run the workflow again with `--forcerun {record}`: that is made again, and what follows from it"

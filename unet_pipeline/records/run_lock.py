@@ -1,4 +1,4 @@
-"""The working directory: that it can be written, and that one Snakemake works in it, by a lock no kill leaves behind.
+"""The working directory: checks that it can be written, and a lock, which no kill leaves behind, for one Snakemake.
 
 Snakemake's own lock is a set of files: after `kill -9` or a crash of the machine it stays, and people must know about
 `--unlock`. The operating system takes this one back whenever and however its process ends.

@@ -1,4 +1,4 @@
-"""What `metrics.json` and `prove.json` hold."""
+"""The records `metrics.json` and `prove.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ingest.json` and `weigh.json` hold."""
+"""The records `ingest.json` and `weigh.json`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GridSize:
 
 @dataclass(frozen=True)
 class ImagePlace:
-    """Where the image of a stack lies: in the store beside the record or, `in_place`, where it came from."""
+    """The place of the image of a stack: the store beside the record or, `in_place`, its source."""
 
     in_place: bool
     source: str
@@ -48,7 +48,7 @@ class ImagePlace:
 
 @dataclass(frozen=True)
 class FittedPicture:
-    """A picture that was brought to the size of the others.
+    """A plane that was brought to the size of the others.
 
     Attributes:
         name: of its file.
@@ -65,7 +65,7 @@ class FittedPicture:
 
 @dataclass(frozen=True)
 class Fit:
-    """How the pictures of a stack were brought to one size (section `ingest`)."""
+    """The fitting of planes of different sizes to one (section `ingest`)."""
 
     sizes: str
     fill: str
@@ -74,7 +74,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What a reference holds: pixels of each class, pixels nobody annotated, the largest id of an object."""
+    """The content of a reference: pixels of each class, pixels nobody annotated, the largest id of an object."""
 
     class_counts: dict[str, Count]
     ignored: Count

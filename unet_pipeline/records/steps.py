@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from unet_pipeline.config.keys import build
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.record import again, read_json
+from unet_pipeline.records.record import how_to_remake, read_json
 from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
 from unet_pipeline.records.volume_records import Finished, PredictRecord, StitchRecord, TileRecord
@@ -38,7 +38,7 @@ class EarlierVersion(PipelineError):
     """A record that an earlier version wrote: it does not name its step."""
 
     def __init__(self, path: Path, version: object) -> None:
-        """Name the record; every other of its results will be as old."""
+        """Take the record; all others of its results are as old."""
         fix = (
             "run the workflow again: it makes all of these results anew, the model too (to keep that, copy its folder "
             "elsewhere and name the copy in model.folder: models of earlier versions are still read)"
@@ -51,22 +51,22 @@ def open_record(path: Path, kind: type[T]) -> T:
 
     Args:
         path: the record.
-        kind: what it shall be: one of `RECORDS`, or `Finished`.
+        kind: the expected record: one of `RECORDS`, or `Finished`.
 
     Raises:
         PipelineError: if it is missing, damaged, or not a record of that step.
         EarlierVersion: if it does not name its step.
     """
-    facts = read_json(path, fix=again(path))
+    facts = read_json(path, fix=how_to_remake(path))
     _check_step(path, facts)
     if facts["step"] != kind.step:
-        raise PipelineError(f"{path}: step", f"what {kind.step} writes", facts["step"], fix=again(path))
+        raise PipelineError(f"{path}: step", f"what {kind.step} writes", facts["step"], fix=how_to_remake(path))
     return _built(path, facts, kind)
 
 
 def open_any(path: Path) -> Record:
     """Read a record of any step but those that make a model; raises as `any_record`, or if it is missing or damaged."""
-    return any_record(path, read_json(path, fix=again(path)))
+    return any_record(path, read_json(path, fix=how_to_remake(path)))
 
 
 def any_record(path: Path, facts: Mapping[str, Any]) -> Record:
@@ -100,4 +100,4 @@ def _built(path: Path, facts: Mapping[str, Any], kind: type[T]) -> T:
     try:
         return build(kind, facts, "")
     except PipelineError as error:
-        raise PipelineError(f"{path}: {error.where}", error.expected, error.got, fix=again(path)) from None
+        raise PipelineError(f"{path}: {error.where}", error.expected, error.got, fix=how_to_remake(path)) from None

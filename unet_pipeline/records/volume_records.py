@@ -1,4 +1,4 @@
-"""What `tiles.json`, `regions/N.json` and `stitch.json` hold, and what predict notes beside its record."""
+"""The records `tiles.json`, `regions/N.json` and `stitch.json`, and the notes of predict beside its record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unet_pipeline.records.provenance import Provenance
 
 @dataclass(frozen=True)
 class GeometryPlanned:
-    """What the network reads, px; see `model.geometry.Geometry`."""
+    """The window and the kept part of a tile, px; see `model.geometry.Geometry`."""
 
     stride: Size
     before: Count
@@ -23,7 +23,7 @@ class GeometryPlanned:
 
 @dataclass(frozen=True)
 class PlanNumbers:
-    """How a stack is predicted; see `predict.plan.Plan`."""
+    """The division of a stack; see `predict.plan.Plan`."""
 
     shape: tuple[Size, Size, Size]
     geometry: GeometryPlanned
@@ -109,7 +109,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much of a stack the network gave to a class: px, share 0..1, µm² (None where the pixel size is unknown)."""
+    """The part of a stack given to a class: px, share 0..1, µm² (None where the pixel size is unknown)."""
 
     name: str
     pixels: Count

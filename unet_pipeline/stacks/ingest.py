@@ -33,7 +33,7 @@ from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
-from unet_pipeline.records.provenance import provenance, told
+from unet_pipeline.records.provenance import portable_path, provenance
 from unet_pipeline.records.stack_records import IngestRecord, Statistics
 from unet_pipeline.stacks.channels import check_channels
 from unet_pipeline.stacks.pairs import pair_files
@@ -147,7 +147,7 @@ def _in_place(source: Source, image: Fitted) -> bool:
 def _place(source: Source, image: Fitted) -> dict[str, Any]:
     return {
         "in_place": _in_place(source, image),
-        "source": told(source.image),
+        "source": portable_path(source.image),
         "axes": source.axes,
         "planes": source.planes,
     }

@@ -19,8 +19,8 @@ from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.records.layout import IMAGE
-from unet_pipeline.records.provenance import untold
-from unet_pipeline.records.record import again
+from unet_pipeline.records.provenance import possible_paths
+from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.stack_records import IngestRecord
 from unet_pipeline.records.steps import open_record
 
@@ -95,12 +95,12 @@ class Stack:
         expected = f"{(planes, self.channels, height, width)} {self.dtype}"
         if f"{tuple(shape)} {dtype}" != expected:
             what = f"an image of {expected}, as {self.record} says"
-            raise PipelineError(place, what, f"{tuple(shape)} {dtype}", fix=again(self.record))
+            raise PipelineError(place, what, f"{tuple(shape)} {dtype}", fix=how_to_remake(self.record))
 
     def _in_place(self) -> Path:
         """Find the image that is used in place: seen from the project folder, which may have moved since."""
         source = self.ingested.image.source
-        found = next((path for path in untold(source, self.record) if path.exists()), None)
+        found = next((path for path in possible_paths(source, self.record) if path.exists()), None)
         if found is None:
             fix = f"put it back, or correct its row of the table, delete {self.record} and run the workflow again"
             raise PipelineError(source, f"the image that {self.record} was made from", "none there", fix=fix)
@@ -119,11 +119,11 @@ class Stack:
         labels = self._open(f"labels/{name}/0")
         if (labels.shape[0], *labels.shape[2:]) != self.grid.shape:
             expected = f"labels of the size {self.grid.shape} that {self.record} says"
-            raise PipelineError(self.store, expected, labels.shape, fix=again(self.record))
+            raise PipelineError(self.store, expected, labels.shape, fix=how_to_remake(self.record))
         return labels
 
     def _open(self, name: str) -> PlaneArray:
-        fix = again(self.record)
+        fix = how_to_remake(self.record)
         if not ngff.belongs(self.store, self.ingested.id):
             raise PipelineError(self.store, f"the store that {self.record} vouches for", "another or none", fix=fix)
         return open_array(self.store, name, repair=lambda plane, row, column: fix)

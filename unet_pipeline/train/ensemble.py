@@ -21,7 +21,7 @@ from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, PLANES_FILE, WEIGHTS_FILE
-from unet_pipeline.records.provenance import provenance, told
+from unet_pipeline.records.provenance import portable_path, provenance
 
 MOST = 64
 """Most members of an ensemble; see `card.Architecture`."""
@@ -109,7 +109,7 @@ def _record(models: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any
         if key not in APART and all(record.get(key) == value for record in records)
     }
     each = [
-        {"model": told(model), "weights_sha256": card.weights_sha256}
+        {"model": portable_path(model), "weights_sha256": card.weights_sha256}
         | {key: record[key] for key in REPEATED if key in record}
         for model, card, record in zip(models, cards, records, strict=True)
     ]

@@ -23,7 +23,7 @@ from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file, write_text
 from unet_pipeline.records.layout import CARD_FILE, CHECKPOINT, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance
-from unet_pipeline.records.record import again
+from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.stack_records import WeighRecord
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.stacks.stack import Stack
@@ -61,7 +61,7 @@ class Weighed:
         stack = Stack.open(record.parent / weighed.ingest)
         if weighed.image_id != stack.ingested.id:
             expected = f"weights of the ingested stack {stack.ingested.id}"
-            raise PipelineError(record, expected, f"weights of another ({weighed.image_id})", fix=again(record))
+            raise PipelineError(record, expected, f"weights of another ({weighed.image_id})", fix=how_to_remake(record))
         return cls(record, weighed, stack)
 
     def pixels(self, name: str) -> int:
@@ -73,7 +73,7 @@ class Weighed:
         counts = self.weighed.class_counts
         if name not in counts:
             raise PipelineError(
-                self.record, f"pixels of class {name}", f"classes {list(counts)}", fix=again(self.record)
+                self.record, f"pixels of class {name}", f"classes {list(counts)}", fix=how_to_remake(self.record)
             )
         return counts[name]
 
@@ -83,7 +83,7 @@ class Weighed:
         Raises:
             PipelineError: if the store is not the one the record vouches for.
         """
-        store, fix = self.record.parent / WEIGHTS, again(self.record)
+        store, fix = self.record.parent / WEIGHTS, how_to_remake(self.record)
         if not ngff.belongs(store, self.weighed.id):
             raise PipelineError(store, f"the store that {self.record} vouches for", "another or none", fix=fix)
         target, boundary = (open_array(store, name, repair=lambda *place: fix) for name in ("target", "boundary"))
