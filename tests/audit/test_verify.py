@@ -112,3 +112,34 @@ def test_scores_of_a_changed_volume_are_refused(results):
         evaluate(cells / "stitch.json", CONFIG, cells / "again.json")
     file.write_bytes(content)
     assert not (cells / "again.json").exists()
+
+
+def test_a_link_in_a_store_is_damage_and_another_is_named(results, tmp_path):
+    cells = results / "cells"
+    for store, name in (("segmentation.ome.zarr", "labels"), ("image.ome.zarr", "0/c/0/0/0/0")):
+        place = cells / store / name
+        away = place.rename(tmp_path / store)
+        place.symlink_to(away)
+        text = said(results)
+        place.unlink()
+        away.rename(place)
+        assert f"{place}: expected a file or folder that this pipeline wrote, got a symbolic link to {away}" in text
+        assert " 1 damaged" in text
+    (results / "logs").symlink_to(tmp_path)
+    text = said(results)
+    (results / "logs").unlink()
+    assert f"LINK {results / 'logs'} leads out" in text
+    assert " 0 damaged" in text
+
+
+def test_a_device_in_place_of_a_file_is_named_and_not_read(results):
+    cells = results / "cells"
+    for name in ("segmentation.ome.zarr/zarr.json", "image.ome.zarr/zarr.json", "stitch.sha256", "stitch.json"):
+        content = (cells / name).read_bytes()
+        (cells / name).unlink()
+        (cells / name).symlink_to("/dev/zero")
+        text = said(results)
+        (cells / name).unlink()
+        (cells / name).write_bytes(content)
+        assert str(cells / name) in text
+        assert " 0 damaged" not in text

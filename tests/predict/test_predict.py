@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import tifffile
 from chain import make_model, make_plan, make_stack, run, settings
+from same_tree import tree
 
 from unet_pipeline.audit.prove import Crop, whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.predict import predict
+from unet_pipeline.records.layout import journal_path
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
@@ -182,3 +184,26 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
         assert decided.mean() > (0.99 if forward.precision == "float32" else 0.5)
         expected = np.exp(logits) / np.exp(logits).sum(axis=0)
         np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
+
+
+@pytest.mark.parametrize("name", ["", "0", "0/c/0/0", "labels/classes"])
+def test_nothing_is_written_where_a_link_in_the_store_leads(made, tmp_path, name):
+    stack, model = made
+    stack_plan = make_plan(stack)
+    journal_path(stack.record.parent / "regions" / "0.json").unlink(missing_ok=True)
+    place = stack_plan.store / name
+    place.mkdir(parents=True, exist_ok=True)
+    elsewhere = place.rename(tmp_path / "elsewhere")
+    before = tree(elsewhere)
+    place.symlink_to(elsewhere)
+    with pytest.raises(PipelineError, match=f"{place}: expected a folder of this store, got a symbolic link"):
+        predict(stack_plan, 0, model, settings(), stack.record.parent / "regions" / "0.json")
+    assert tree(elsewhere) == before
+    make_plan(stack)  # the printed remedy: without the link the store is made anew
+    assert tree(elsewhere) == before
+    if name in ("", "0", "labels/classes"):
+        assert not place.is_symlink()
+    else:
+        place.unlink()
+    predict(stack_plan, 0, model, settings(), stack.record.parent / "regions" / "0.json")
+    assert tree(elsewhere) == before

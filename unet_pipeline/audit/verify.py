@@ -5,6 +5,7 @@ Every stage checks what it reads; this looks at all of it at once, before a volu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,11 +47,13 @@ class Tally:
     Attributes:
         tell: called with a line for people.
         files: the files that were read.
+        links: symbolic links below the folder.
         faults: files that are not what was written.
     """
 
     tell: Tell
     files: set[Path] = field(default_factory=set)
+    links: set[Path] = field(default_factory=set)
     faults: int = 0
 
     def fault(self, error: PipelineError) -> None:
@@ -79,6 +82,7 @@ def verify(results: Path, tell: Tell) -> Tally:
     if not folders:
         fix = "name a folder of results, of one stack or of one model"
         raise PipelineError(results, "records of this pipeline", "none", fix=fix)
+    _find_links(results, tally)
     for folder in folders:
         _verify_model(folder, tally) if (folder / CARD_FILE).exists() else _verify_stack(folder, tally)
     tell(f"verified: {len(tally.files)} files, {tally.faults} damaged")
@@ -86,6 +90,21 @@ def verify(results: Path, tell: Tell) -> Tally:
         fix = "what each line above says"
         raise PipelineError(results, "files as they were written", f"{tally.faults} damaged", fix=fix)
     return tally
+
+
+def _find_links(results: Path, tally: Tally) -> None:
+    """Count links in stores as faults, and name each other one that leads out of the folder: a run may write there."""
+    top = results.resolve()
+    for folder, folders, files in os.walk(results):  # does not follow them
+        for path in (Path(folder, name) for name in sorted([*folders, *files])):
+            if not path.is_symlink():
+                continue
+            tally.links.add(path)
+            if any(part.endswith(".zarr") for part in path.relative_to(results).parts):
+                expected, fix = "a file or folder that this pipeline wrote", "remove it, and run the workflow again"
+                tally.fault(PipelineError(path, expected, f"a symbolic link to {path.readlink()}", fix=fix))
+            elif not path.resolve().is_relative_to(top):
+                tally.tell(f"LINK {path} leads out of {results}, to {path.readlink()}: jobs read and write there")
 
 
 def _known(folder: Path) -> bool:
@@ -110,7 +129,8 @@ def _verify_listed(record: Path, files: Files, known: Sums, owner: Callable[[Pat
     before, listed = tally.faults, read_list(record, files)
     products = [record.parent / product for product in STORES.get(record.name, ())]
     for file, got in damaged(listed, [path for path in products if path.exists()], known):
-        tally.fault(_fault(file, got, record, owner(file) or record))
+        if file not in tally.links:  # which is counted already
+            tally.fault(_fault(file, got, record, owner(file) or record))
     tally.files |= {list_path(record), *listed}
     if tally.faults == before:
         tally.tell(f"ok {record}: {len(listed)} files")
@@ -159,7 +179,7 @@ def _check_training(folder: Path, tally: Tally) -> None:
     # Imported here: reading a checkpoint needs torch, and most results have none to read.
     from unet_pipeline.train.checkpoint import read_checkpoint
 
-    if (folder / CHECKPOINT).exists():
+    if (folder / CHECKPOINT).is_file():
         tally.files.add(folder / CHECKPOINT)
         read_checkpoint(folder / CHECKPOINT)
 

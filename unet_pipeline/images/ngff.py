@@ -17,7 +17,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from unet_pipeline.config.sections import Store
-from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.images.plane_array import PlaneArray, check_metadata
 
 VERSION = "0.5"
 MARK = "unet_pipeline"
@@ -148,6 +148,7 @@ def mark(store: Path, key: str) -> None:
 def belongs(store: Path, key: str) -> bool:
     """Return whether `mark` wrote this key into a store."""
     try:
+        check_metadata(store)
         stored: Any = zarr.open_group(store, mode="r", zarr_format=3).attrs.get(MARK)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -5,6 +5,7 @@ Parallel writers inside one shard lose data silently, so a shard is the unit of 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import zarr
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.shard_file import ShardFormat
 from unet_pipeline.objects.box import Box, plane_boxes
-from unet_pipeline.records.files import PARTIAL, atomic_path, sha256_file
+from unet_pipeline.records.files import PARTIAL, atomic_path, link_on_way, sha256_file
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]
@@ -119,6 +120,7 @@ class PlaneArray:
             raise PipelineError(self.path, "an array that this pipeline made", "one of another encoding")
         self._check()
         file = self.shard_file(plane, rows.start, columns.start)
+        self._check_place(file)
         for left in file.parent.glob(f".{file.name}.*{PARTIAL}"):  # of a job that was killed
             left.unlink(missing_ok=True)
         one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
@@ -132,6 +134,12 @@ class PlaneArray:
                 fix = "free space or choose another disk (--directory), then rerun: finished shards are kept"
                 raise PipelineError(self.path, "room to write a shard", error.__cause__, fix=fix) from error
             raise
+
+    def _check_place(self, file: Path) -> None:
+        """Refuse to write where a link leads: a store that came from elsewhere may have one to any place."""
+        if link := link_on_way(file.parent, Path(str(self.array.store.root))):  # type: ignore[attr-defined]
+            fix = "put the folder itself there, or remove the link and run the workflow again"
+            raise PipelineError(link, "a folder of this store", f"a symbolic link to {link.readlink()}", fix=fix)
 
     @property
     def path(self) -> Path:
@@ -159,6 +167,17 @@ class PlaneArray:
             yield from plane.divided(*self.shard_px)
 
 
+def check_metadata(node: Path) -> None:
+    """Refuse a pipe or a device in place of the metadata of an array or group, from which zarr would read for ever.
+
+    Raises:
+        OSError: if it is one.
+    """
+    file = node / "zarr.json"
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(file))
+
+
 def open_array(
     store: Path,
     name: str,
@@ -175,6 +194,7 @@ def open_array(
         PipelineError: if the store or the array does not exist or cannot be read.
     """
     try:
+        check_metadata(store / name)
         array = zarr.open_array(store, path=name, mode="r+" if writable else "r", zarr_format=3)
         return PlaneArray(array, check, repair)
     except (OSError, ValueError, KeyError, TypeError) as error:

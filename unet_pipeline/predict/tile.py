@@ -26,7 +26,7 @@ from unet_pipeline.predict.tile_size import automatic_px
 from unet_pipeline.records.checksums import files_below, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.fields import Files
-from unet_pipeline.records.files import Check, atomic_path, digest, sha256_file
+from unet_pipeline.records.files import Check, atomic_path, digest, link_on_way, sha256_file
 from unet_pipeline.records.layout import CLASSES, INSTANCES, SEGMENTATION, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import PlanNumbers, TileRecord
@@ -101,7 +101,8 @@ def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: 
         ngff.create_image(partial, stack.name, stack.grid, channels, dtype, config.store, LABELS)
         ngff.mark(partial, key)
         fresh = {store / file.relative_to(partial): file for file in files_below(partial)}
-        if _listed(output) == {place: sha256_file(file) for place, file in fresh.items()}:
+        linked = any(link_on_way(place.parent, store) for place in fresh)  # shards would be written where it leads
+        if not linked and _listed(output) == {place: sha256_file(file) for place, file in fresh.items()}:
             for place, file in fresh.items():
                 _mend(place, file.read_bytes(), check)
             shutil.rmtree(partial)

@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, unclaimed
 from unet_pipeline.records.layout import list_path
 from unet_pipeline.records.record import how_to_remake
+
+LARGEST = 2**34
+"""Largest size of a list, bytes; a shard needs about 130."""
 
 
 def write_list(
@@ -37,11 +41,18 @@ def write_list(
     path, known = list_path(record), known or {}
     count = size = 0
     with atomic_path(path, check) as partial, partial.open("w", encoding="utf-8") as lines:
-        files = (file for product in products for file in files_below(product))
+        files = (_no_link(file) for product in products for file in files_below(product))
         for file, total in with_sums(files, known):
             lines.write(f"{total}  {file.relative_to(record.parent).as_posix()}\n")
             count, size = count + 1, size + file.stat().st_size
     return Files(path.name, sha256_file(path), count, size)
+
+
+def _no_link(file: Path) -> Path:
+    if file.is_symlink():
+        fix = "remove it and run the step again"
+        raise PipelineError(file, "a file that this pipeline wrote", "a symbolic link", fix=fix)
+    return file
 
 
 def with_sums(files: Iterable[Path], known: Mapping[Path, str]) -> Iterator[tuple[Path, str]]:
@@ -78,14 +89,18 @@ def parse_list(record: Path) -> dict[Path, str]:
     """Return the checksum of each file in the list of a record, whether or not the record vouches for it.
 
     Raises:
-        PipelineError: if the list is missing or cannot be read.
+        PipelineError: if the list is missing, cannot be read, or names what does not lie below its folder.
     """
-    path = list_path(record)
+    path, fix = list_path(record), how_to_remake(record)
     try:
-        pairs = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
-        return {record.parent / name: total for total, name in pairs}
+        pairs = [line.split("  ", 1) for line in read_small(path, LARGEST).decode("utf-8").splitlines()]
+        listed = {name: total for total, name in pairs}
     except (OSError, ValueError) as error:
-        raise PipelineError(path, "a list of checksums", error, fix=how_to_remake(record)) from error
+        raise PipelineError(path, "a list of checksums", error, fix=fix) from error
+    for name in listed:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise PipelineError(path, "names of files below its folder", repr(name), fix=fix)
+    return {record.parent / name: total for name, total in listed.items()}
 
 
 def damaged(
@@ -109,10 +124,14 @@ def damaged(
 
 
 def files_below(product: Path) -> Iterator[Path]:
-    """Yield a file itself, or all files of a folder in a fixed order; half-written ones are left out."""
-    if product.is_file():
-        yield product
+    """Yield a file itself, or all files of a folder in a fixed order; half-written ones are left out.
+
+    Nobody writes links, pipes and devices into a product: they are yielded as they stand, and no link is followed.
+    """
+    if product.is_symlink() or not product.is_dir():
+        if os.path.lexists(product):
+            yield product
         return
-    for entry in sorted(product.iterdir()) if product.is_dir() else ():
+    for entry in sorted(product.iterdir()):
         if not entry.name.endswith(PARTIAL):
             yield from files_below(entry)

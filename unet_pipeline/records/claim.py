@@ -132,7 +132,16 @@ def claim(output: Path, *products: Path) -> Iterator[Claim]:
 def sweep(product: Path) -> None:
     """Remove half-written files and stores of a product, which only a killed job leaves."""
     for left in product.parent.glob(f".{_literal(product.name)}.*{PARTIAL}"):
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a link, or a folder with all that lies in it, where it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _literal(name: str) -> str:
@@ -168,4 +177,4 @@ def replacing(folder: Path, check: Check) -> Iterator[Path]:
         ) from error
     finally:
         for left in (partial, former):
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -57,6 +59,17 @@ def atomic_path(path: Path, check: Check = unclaimed) -> Iterator[Path]:
             partial.unlink()
 
 
+def link_on_way(path: Path, folder: Path) -> Path | None:
+    """Return the first symbolic link on the way down from a folder to a path, both included; None where there is none.
+
+    Args:
+        path: below the folder; it need not exist.
+        folder: where the way begins.
+    """
+    way = [folder, *(folder / part for part in reversed(path.relative_to(folder).parents)), path]
+    return next((part for part in way if part.is_symlink()), None)
+
+
 def write_text(path: Path, text: str, check: Check = unclaimed) -> None:
     """Write `text` as UTF-8 so that `path` appears whole or not at all; see `atomic_path`."""
     with atomic_path(path, check) as partial:
@@ -69,7 +82,13 @@ def sha256_bytes(data: bytes | memoryview) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file, read in pieces."""
+    """Return the hexadecimal SHA-256 of a file, read in pieces.
+
+    Raises:
+        OSError: if it cannot be read, or is a pipe or a device, which may have no end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
