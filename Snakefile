@@ -8,7 +8,7 @@ min_version("9.14")
 include: "workflow/rules/common.smk"
 
 
-configfile: str(HERE / "config.yaml") if IMPORTED else nearby("config.yaml")
+configfile: readable(str(HERE / "config.yaml") if IMPORTED else nearby("config.yaml"))
 
 
 GRAPH = checked(config)

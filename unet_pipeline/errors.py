@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import reprlib
 from collections.abc import Iterable
@@ -62,6 +63,25 @@ def read_small(path: Path, largest: int) -> bytes:
         got = f"{size} bytes" if path.is_file() else "a folder, a pipe or a device"
         raise PipelineError(path, f"a regular file of at most {largest} bytes", got)
     return path.read_bytes()
+
+
+def read_text(path: Path, largest: int) -> str:
+    """Read a text file that people write; a byte order mark of UTF-8 is left out.
+
+    Raises:
+        PipelineError: if it is not UTF-8, naming the line; or as `read_small`.
+        OSError: if it cannot be read.
+    """
+    data = read_small(path, largest)
+    fix = "save it as UTF-8 (Excel: Text (Tab delimited) or CSV UTF-8; LibreOffice: character set Unicode (UTF-8))"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or data[:100].count(0) > len(data[:100]) / 4:
+        raise PipelineError(f"{path} line 1", "text as UTF-8", "UTF-16, as Excel's Unicode Text is", fix=fix)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        got = f"the byte {data[error.start]:#04x}: another character set, such as Latin-1"
+        raise PipelineError(f"{path} line {line}", "text as UTF-8", got, fix=fix) from error
 
 
 def nearest_name(name: str, legal: Iterable[str]) -> str | None:

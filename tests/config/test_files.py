@@ -190,6 +190,25 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str) -> 
         load(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "where", "got"),
+    [
+        ("train:\n\tsteps: 3\n", "line 2, column 1", "a tab"),
+        ("train:\n  steps: 3\n  seed:\t4\n", "line 3, column 8", "a tab"),
+        ("train: {steps: 3\nlabels: 2", "line 2, column 7", "a mistake: "),
+        ("stacks: µm.tsv\n", "line 1", "0xb5"),
+    ],
+)
+def test_a_mistake_in_yaml_is_named_by_its_line_and_cause(tmp_path: Path, text: str, where: str, got: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(PipelineError) as caught:
+        load(str(path))
+    assert caught.value.where == f"{path} {where}"
+    assert got in str(caught.value.got)
+    assert len(str(caught.value).splitlines()) == 2
+
+
 def test_a_missing_file_and_broken_json_are_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"none\.yaml"):
         load(str(tmp_path / "none.yaml"))

@@ -54,7 +54,8 @@ def test_names_in_the_order_of_the_list(tmp_path: Path, content: str) -> None:
         ("a\n..\n", "train.txt line 2", "'..'"),
         ("2007_000032\t-1\n", "train.txt line 1", "2007_000032"),
         ("a\0b\n", "train.txt line 1", "a"),
-        (b"\xff\xfe\x00a", "train.txt", "utf-8"),
+        (b"\xff\xfea\x00", "train.txt line 1", "UTF-16"),
+        (b"a\n\xb5\n", "train.txt line 2", "Latin-1"),
     ],
 )
 def test_what_is_no_list_of_names_is_refused(tmp_path: Path, content: bytes | str, where: str, words: str) -> None:

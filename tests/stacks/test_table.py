@@ -230,3 +230,30 @@ def test_no_picture_trains_and_tests(
     else:
         check_overlap(rows, "t.tsv")
     check_overlap({"a": rows["a"], "b": replace(rows["b"], role="predict")}, "t.tsv")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "cause"),
+    [
+        ("stack,image,labels,role\na,a.tif,,predict\n", 1, "commas"),
+        ("# ours\nstack;image;role\na;a.tif;predict\n", 2, "semicolons"),
+        ("stack image role\na a.tif predict\n", 1, "spaces"),
+        ("stack\timage\trole\na\ta.tif\tpredict\n\nb       b.tif   predict\n", 4, "spaces"),
+    ],
+)
+def test_cells_without_tabs_between_are_told(tmp_path: Path, text: str, line: int, cause: str) -> None:
+    (tmp_path / "stacks.tsv").write_text(text)
+    error = refusal(tmp_path / "stacks.tsv")
+    assert (error.where, error.expected) == (f"{tmp_path / 'stacks.tsv'} line {line}", "cells between tabs")
+    assert error.got.startswith(f"{cause} instead: {text.splitlines()[line - 1]!r}")
+    assert "tab delimited" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("encoding", "line", "cause"), [("utf-16", 1, "UTF-16"), ("utf-16-le", 1, "UTF-16"), ("latin-1", 3, "0xb5")]
+)
+def test_another_character_set_is_told(tmp_path: Path, encoding: str, line: int, cause: str) -> None:
+    (tmp_path / "stacks.tsv").write_bytes("stack\timage\na\ta.tif\nb\tb µm.tif\n".encode(encoding))
+    error = refusal(tmp_path / "stacks.tsv")
+    assert (error.where, error.expected) == (f"{tmp_path / 'stacks.tsv'} line {line}", "text as UTF-8")
+    assert cause in error.got

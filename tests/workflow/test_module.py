@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_what_the_workflow_makes_gets_the_prefix_and_what_the_user_names_does_no
     assert {"--image=images/learn.tif", "--labels=images/learn_.tif"} <= set(told(logs / "ingest" / "learn.log"))
     assert "first/results/model" in told(logs / "predict" / "unseen" / "0.log")
     assert "Nothing to be done" in run(folder).text
+
+
+def test_a_rule_of_the_importer_may_make_the_images(checkout: Path, tmp_path: Path) -> None:
+    folder = importing(tmp_path / "mine", checkout)
+    shutil.rmtree(folder / "images")
+    made = "rule draw:\n    output: 'images/{name}.tif'\n    shell: 'echo {wildcards.name} > {output}'\n"
+    text = (folder / "Snakefile").read_text()
+    (folder / "Snakefile").write_text(f"{text}\n\n{made}")
+    assert run(folder, "--dry-run", "--quiet", "rules").code == 0
+    (folder / "Snakefile").write_text(text)
+    ran = run(folder, "--dry-run", "--quiet", "rules")
+    assert (ran.code, "MissingInputException" in ran.text) == (1, True)
 
 
 def test_the_modules_run_takes_the_lock_and_the_importers_own_start_is_kept(checkout: Path, tmp_path: Path) -> None:

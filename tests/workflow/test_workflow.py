@@ -179,6 +179,26 @@ def test_a_list_of_names_is_followed(fresh: Workspace, tmp_path: Path) -> None:
     assert "Traceback" not in ran.text
 
 
+def test_a_path_where_nothing_lies_is_one_message_with_its_line(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    space.table(*TABLE, "e | my images/E.tiff | my images/el.tif | test | |")
+    ran = space.run("--dry-run")
+    assert ran.code == 1
+    assert ran.text.count("stacks.tsv line 6, column image: expected a file, folder") == 1
+    assert "nearest legal value: my images/e.tif" in ran.text
+    assert not {"Traceback", "MissingInputException"} & set(re.findall(r"\w+", ran.text))
+
+
+def test_a_tab_in_the_configuration_is_one_message_with_its_line(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    (space.folder / "config.yaml").write_text("train:\n  steps: 5\n\tseed: 3\n")
+    where = ["--snakefile", str(space.checkout / "Snakefile"), "--directory", str(space.folder)]
+    ran = snakemake(*where, "--cores", "2", "--dry-run", cwd=tmp_path)
+    assert ran.code == 1
+    assert ran.text.count("config.yaml line 3, column 1: expected spaces") == 1
+    assert "Traceback" not in ran.text
+
+
 def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:
     ran = fresh.run("--dry-run", "--cores", "1", "--printshellcmds", compute={"threads": 4})
     verbs = re.findall(r"unet_pipeline (\w+) [^|]*--threads (\d+)", ran.text)

@@ -11,7 +11,7 @@ import yaml
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.errors import PipelineError, read_small
+from unet_pipeline.errors import PipelineError, read_text
 
 LARGEST, MOST_ALIASES, DEEPEST = 2**20, 32, 32
 """Bounds of a configuration file: bytes, YAML aliases, and levels of nesting."""
@@ -46,6 +46,16 @@ def load_merged(sources: Sequence[str] | None) -> Config:
     return from_dict(merged)
 
 
+def check_file(source: str) -> str:
+    """Return the path of a YAML file that can be read; Snakemake would refuse one without the line and the cause.
+
+    Raises:
+        PipelineError: naming them.
+    """
+    _read_yaml(source)
+    return source
+
+
 def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for name, part in new.items():
@@ -56,7 +66,9 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_yaml(source: str) -> dict[str, Any]:
     try:
-        value = _from_yaml(source, read_small(Path(source), LARGEST))
+        value = _from_yaml(source, read_text(Path(source), LARGEST))
+    except yaml.MarkedYAMLError as error:
+        raise _mistake(source, error) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise PipelineError(source, "a readable YAML file", error, fix="correct the file or the path") from error
     if not isinstance(value, dict | None):
@@ -64,8 +76,18 @@ def _read_yaml(source: str) -> dict[str, Any]:
     return value or {}
 
 
-def _from_yaml(source: str, data: bytes) -> Any:
-    text = data.decode("utf-8-sig")
+def _mistake(source: str, error: yaml.MarkedYAMLError) -> PipelineError:
+    """Return an error that names the line of a mistake, and its cause where that is a tab."""
+    mark = error.problem_mark or error.context_mark
+    where = source if mark is None else f"{source} line {mark.line + 1}, column {mark.column + 1}"
+    if "'\\t'" in str(error.problem):
+        return PipelineError(where, "spaces, because YAML takes no tabs", "a tab", fix="put spaces in its place")
+    return PipelineError(
+        where, "YAML", f"a mistake: {error.problem}", fix="correct the line; config.yaml is an example"
+    )
+
+
+def _from_yaml(source: str, text: str) -> Any:
     _check_events(source, text)
     return yaml.safe_load(text)
 

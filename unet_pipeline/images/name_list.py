@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from unet_pipeline.errors import PipelineError, nearest_name, read_small
+from unet_pipeline.errors import PipelineError, nearest_name, read_text
 
 LARGEST = 2**26
 """Largest size of a list, bytes."""
@@ -46,8 +46,8 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 def _read_lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
-        text = read_small(path, LARGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
+        text = read_text(path, LARGEST)
+    except OSError as error:
         fix = "check column names of the table of stacks"
         raise PipelineError(path, "a readable list of names (UTF-8 text)", error, fix=fix) from error
     lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))

@@ -40,6 +40,15 @@ CHECKPOINT = Path(".training") / "state.safetensors"
 """The checkpoint in the model folder. It stays after the training: a model whose files were lost or damaged is then
 restored without training again."""
 
+# In the working directory.
+RESULTS = "results"
+DEMO = tuple(
+    f"demo/{name}{kind}.tif"
+    for name in ("train_a", "train_b", "val", "unseen", "small", "new")
+    for kind in ("", "_labels")
+)
+"""The files that the rule `demo` makes."""
+
 # In the folder of all results.
 MODEL = "model"
 FOLDS = "folds"

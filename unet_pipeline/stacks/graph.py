@@ -8,6 +8,7 @@ from typing import Any
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
+from unet_pipeline.stacks.presence import check_present
 from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
 
 READ_BY = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")
@@ -31,12 +32,13 @@ class Graph:
     table: str = ""
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], find: Callable[[str], str]) -> Graph:
+    def read(cls, values: Mapping[str, Any], find: Callable[[str], str], present: bool = False) -> Graph:
         """Check a configuration and the table that it names.
 
         Args:
             values: sections of the configuration, as plain values.
             find: returns where the table of this name lies.
+            present: whether all files that the table names must be there.
 
         Raises:
             PipelineError: for what is wrong with either, or with both together.
@@ -48,7 +50,10 @@ class Graph:
         check_roles(stacks, table, config.model.folder)
         if config.model.folder is None:
             check_overlap(stacks, table)
-        return cls(config, stacks, table)
+        graph = cls(config, stacks, table)
+        if present:
+            check_present((stacks[name] for name in dict.fromkeys([*graph.learned, *graph.predicted])), table)
+        return graph
 
     def with_role(self, *roles: str) -> list[str]:
         """Return the names of the stacks with one of these roles."""

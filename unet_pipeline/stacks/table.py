@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.config.keys import build, json_schema, key
-from unet_pipeline.errors import PipelineError, read_small
+from unet_pipeline.errors import PipelineError, read_text
 from unet_pipeline.images.name_list import listed, read_names
 from unet_pipeline.images.plane_numbers import natural_key, parse_planes
 from unet_pipeline.records.layout import CARD_FILE, TAKEN, WEIGHTS_FILE
@@ -23,6 +23,8 @@ WHOLE = re.compile(r"[0-9]{1,9}")
 MOST_PLANES, ALL = 10**6, -1
 LARGEST = 2**26
 """Largest size of a table, bytes."""
+
+SEPARATORS = {";": "semicolons", ",": "commas", "|": "bars", " ": "spaces"}
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,33 @@ def _number_rows(path: str | Path, lines: list[tuple[int, str]], reader: Rows) -
 
 def _read_lines(path: Path) -> list[tuple[int, str]]:
     try:
-        text = read_small(path, LARGEST).decode("utf-8-sig")
-    except (OSError, ValueError) as error:
+        text = read_text(path, LARGEST)
+    except OSError as error:
         raise PipelineError(
             path, "a readable table (UTF-8, tab-separated)", error, fix="set `stacks:` in config.yaml"
         ) from error
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1)]
-    return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+    lines = [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+    for number, line in lines:
+        _check_tabs(line, f"{path} line {number}")
+    return lines
+
+
+def _check_tabs(line: str, where: str) -> None:
+    """Refuse a line whose cells something else than tabs separates; a header of one column has nothing to separate."""
+    if "\t" in line:
+        return
+    found = next((name for mark, name in SEPARATORS.items() if mark in line.strip()), None)
+    if found:
+        fix = "put tabs between the cells (a spreadsheet: save as Text, tab delimited)"
+        raise PipelineError(where, "cells between tabs", f"{found} instead: {line.strip()[:100]!r}", fix=fix)
+
+
+def line_numbers(path: str | Path) -> dict[str, int]:
+    """Return the number of the line of each stack of a table, from 1; raises as `load_stacks`."""
+    lines = _read_lines(Path(path))
+    column = [cell.strip() for cell in lines[0][1].split("\t")].index("stack") if lines else 0
+    return {line.split("\t")[column].strip(): number for number, line in lines[1:]}
 
 
 def _row(cells: Row, where: str) -> StackRow:

@@ -41,6 +41,7 @@ sys.path.insert(0, str(HERE))
 
 from unet_pipeline import __version__ as VERSION
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.files import check_file
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import cluster
 from unet_pipeline.machine.conda import prepare as prepare_conda
@@ -64,11 +65,20 @@ def nearby(path):
     return str(beside) if not Path(path).exists() and beside.exists() else path
 
 
+def readable(path):
+    """The path of a configuration file, or one message with the line that makes it no YAML."""
+    try:
+        return check_file(path)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def checked(values):
     """The graph of this configuration, or one message saying what is wrong with it, its table or this folder."""
     try:  # not `one_message`, whose own frames Snakemake would show below the message
         check_writable(Path.cwd())
-        return Graph.read(values, nearby)
+        # Another workflow may make the files; jobs on a cluster have seen that they are there.
+        return Graph.read(values, nearby, present=not IMPORTED and workflow.is_main_process)
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
 
