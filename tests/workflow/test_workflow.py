@@ -12,9 +12,14 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import torch
+from chain import make_model
 from faked_project import AFTER_PLAN, FIRST, TABLE, project
+from same_tree import tree
 from workspace import ROOT, Workspace, fake_checkout, snakemake
 
+from unet_pipeline.model.models import load_model
+from unet_pipeline.records.layout import FORMER
 from unet_pipeline.records.run_lock import lock
 from unet_pipeline.stacks.table import StackRow
 
@@ -256,6 +261,25 @@ CROSSED = (FIRST - {"train"}) | {
     *("tile a", "predict a 0", "stitch a", "evaluate a"),
 }
 """With train.folds 3: a model for each fold, their ensemble, and the training stack predicted out of fold."""
+
+
+def test_a_model_is_set_aside_before_snakemake_removes_it(done: Workspace) -> None:
+    model = make_model(done.folder / "results" / "model")
+    before = tree(model)
+    assert done.run("--dry-run", train={"steps": 901}).code == 0
+    assert not (model / FORMER).exists()
+    ran = done.run("results/model/model.json", train={"steps": 901})
+    assert ran.code == 0, ran.text
+    assert ran.jobs == {"train"}
+    assert (
+        ran.text.count(f"results/model is to be made anew. The model of before stays whole in results/model/{FORMER}")
+        == 1
+    )
+    assert "--directory" in ran.text
+    assert (model / "model.json").read_bytes() != before["model.json"]
+    assert tree(model / FORMER) == before
+    load_model(model / FORMER, torch.device("cpu"))
+    assert "made anew" not in done.run("--forcerun", "report", train={"steps": 901}).text
 
 
 def test_folds_train_side_by_side_and_become_one_model(fresh: Workspace, tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ from unet_pipeline.records.layout import (
     CHECKPOINT,
     CONFUSION_FILE,
     FOLDS,
+    FORMER,
     HISTORY_FILE,
     PLAIN,
     PLANES_FILE,
+    PREVIOUS_MODEL,
     STORES,
     TILES_FILE,
     WEIGHTS_FILE,
@@ -78,7 +80,8 @@ def verify(results: Path, tell: Tell) -> Tally:
     """
     tally = Tally(tell)
     inside = sorted(path for path in [*results.glob("*"), *results.glob(f"{FOLDS}/*")] if path.is_dir())
-    folders = [folder for folder in [results, *inside] if _known(folder)]
+    places = [results, *inside]
+    folders = [folder for folder in [*places, *(place / FORMER for place in places)] if _known(folder)]
     if not folders:
         fix = "name a folder of results, of one stack or of one model"
         raise PipelineError(results, "records of this pipeline", "none", fix=fix)
@@ -156,7 +159,7 @@ def _verify_regions(folder: Path, tally: Tally) -> tuple[StackPlan | None, Sums]
 
 
 def _verify_model(folder: Path, tally: Tally) -> None:
-    with _counted(tally, folder / CARD_FILE):
+    with _counted(tally, folder / CARD_FILE), _of_a_former_model(folder):
         card = read_card(folder)
         _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder / CARD_FILE, tally)
         if (folder / HISTORY_FILE).exists():
@@ -165,6 +168,18 @@ def _verify_model(folder: Path, tally: Tally) -> None:
             _check_file(folder / PLANES_FILE, str(card.training.get("planes_sha256")), folder / CARD_FILE, tally)
         _check_training(folder, tally)
         tally.tell(f"ok {folder / CARD_FILE}")
+
+
+@contextmanager
+def _of_a_former_model(folder: Path) -> Iterator[None]:
+    """Give a fault the remedy of a model that no rule makes again."""
+    try:
+        yield
+    except PipelineError as error:
+        if folder.name not in (PREVIOUS_MODEL, FORMER.name):
+            raise
+        fix = f"remove {folder}, a model that was replaced: nothing is made from it"
+        raise PipelineError(error.where, error.expected, error.got, fix=fix) from error
 
 
 def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:

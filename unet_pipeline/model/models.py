@@ -16,6 +16,7 @@ from torch import nn
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.model.averaging import Ensemble
 from unet_pipeline.model.card import FIX, Architecture, ModelCard, read_card, write_card
+from unet_pipeline.model.former import keep_former
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.unet import UNet
 from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclaimed
@@ -58,18 +59,18 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 def save_model(folder: Path, network: nn.Module, card: ModelCard, check: Check = unclaimed) -> ModelCard:
     """Write `weights.safetensors`, then `model.json` with its checksum; the same weights give the same bytes.
 
-    A former card is removed first, so that a folder with a card is always whole.
+    A former card is removed first, so that a folder with a card is always whole; a model that was set aside is kept.
 
     Returns:
         The card as written, with the checksum.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     data = safetensors.torch.save(tensors)
-    check()
+    card = replace(card, weights_sha256=sha256_bytes(data))
+    keep_former(folder, card, check)
     (folder / CARD_FILE).unlink(missing_ok=True)
     with atomic_path(folder / WEIGHTS_FILE, check) as partial:
         partial.write_bytes(data)
-    card = replace(card, weights_sha256=sha256_bytes(data))
     write_card(folder, card, check)
     return card
 

@@ -40,6 +40,9 @@ CHECKPOINT = Path(".training") / "state.safetensors"
 """The checkpoint in the model folder. It stays after the training: a model whose files were lost or damaged is then
 restored without training again."""
 
+FORMER = CHECKPOINT.parent / "former"
+"""Folder in the model folder: the model that was there before, until the new one is complete."""
+
 # In the working directory.
 RESULTS = "results"
 DEMO = tuple(
@@ -51,6 +54,8 @@ DEMO = tuple(
 
 # In the folder of all results.
 MODEL = "model"
+PREVIOUS_MODEL = f"{MODEL}.previous"
+"""Folder of the model of before; see `previous_model`."""
 FOLDS = "folds"
 """Folder of the models of a cross-validation."""
 LOGS = "logs"
@@ -59,7 +64,7 @@ BENCHMARKS = "benchmarks"
 PICTURES = "pictures"
 REPORT_FILE = "report.html"
 
-TAKEN = (MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE)
+TAKEN = (MODEL, PREVIOUS_MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE)
 """Names under `results/` that the workflow itself uses."""
 
 STORES: Mapping[str, tuple[str, ...]] = {
@@ -88,6 +93,11 @@ VOUCHING: Mapping[str, str] = {
 def list_path(record: Path) -> Path:
     """Return the place of the list of a record: `results/a/stitch.sha256` of `results/a/stitch.json`."""
     return record.with_suffix(".sha256")
+
+
+def previous_model(folder: Path) -> Path:
+    """Return the place of the model that a model folder held before: `results/model.previous` of `results/model`."""
+    return folder.with_name(f"{folder.name}.previous")
 
 
 def region_path(folder: Path, region: int) -> Path:

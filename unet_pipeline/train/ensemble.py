@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.averaging import Ensemble
 from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.former import kept_aside
 from unet_pipeline.model.models import load_model, save_model
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.layout import CARD_FILE, HISTORY_FILE, PLANES_FILE, WEIGHTS_FILE
@@ -62,7 +64,7 @@ def ensemble(models: Sequence[Path], folder: Path) -> ModelCard:
         raise PipelineError("--models", f"at most {MOST} networks", len(networks), MOST)
     architecture = replace(cards[0].architecture, members=len(networks))
     card = replace(cards[0], architecture=architecture, training=_record(models, cards), weights_sha256="")
-    with claim(folder / CARD_FILE, folder / WEIGHTS_FILE) as mine:
+    with claim(folder / CARD_FILE, folder / WEIGHTS_FILE) as mine, kept_aside(folder, tell):
         mine.check()
         for left in (HISTORY_FILE, PLANES_FILE):  # of a single model that lay here before
             (folder / left).unlink(missing_ok=True)

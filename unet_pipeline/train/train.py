@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unet_pipeline.images import ngff
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard, architecture
+from unet_pipeline.model.former import kept_aside
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file, write_text
@@ -138,7 +140,12 @@ def train_model(
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:
             return train(divided.train, validate, card, balance, settings, folder, key, unheard)
     name = "train" if fold is None else f"train fold {fold}"
-    with claim(folder / CARD_FILE, *products) as mine, Progress(config.train.steps, name) as progress:
+    with (
+        claim(folder / CARD_FILE, *products) as mine,
+        Progress(config.train.steps, name) as progress,
+        # of a cross-validation the ensemble is kept, which holds the networks of all folds
+        kept_aside(folder, progress.say) if fold is None else nullcontext(),
+    ):
         _list_planes(folder, divided, mine.check)
         return train(divided.train, validate, card, balance, settings, folder, key, progress, mine.check)
 

@@ -46,6 +46,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import cluster
 from unet_pipeline.machine.conda import prepare as prepare_conda
 from unet_pipeline.machine.jobs import gpus, job_prefix
+from unet_pipeline.machine.progress import tell
+from unet_pipeline.records.layout import CARD_FILE, MODEL, previous_model
 from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
 from unet_pipeline.stacks.graph import Graph
 
@@ -114,10 +116,27 @@ def check_cluster():
         cluster.check(wanted, cluster.survey(), workflow.executor_settings.status_command)
 
 
+def keep_models():
+    """Before Snakemake removes the outputs of a training: set the model that lies there aside, and say so."""
+    from unet_pipeline.model.former import set_aside  # imports NumPy, which a dry run does not need
+
+    made = {Path(file) for job in workflow.dag.needrun_jobs() for file in job.output}
+    for folder in sorted(file.parent for file in made if file.name == CARD_FILE and file.parent.name == MODEL):
+        with one_message():
+            aside = set_aside(folder)
+        if aside:
+            tell(
+                f"{folder} is to be made anew. The model of before stays whole in {aside} until then, and is kept in "
+                f"{previous_model(folder)} if the new one differs. To keep both with all that is made from them, work in "
+                "another folder: snakemake --directory FOLDER"
+            )
+
+
 def begin():
     """Before the first job: see that this folder and this cluster can be worked in."""
     alone()
     check_cluster()
+    keep_models()
 
 
 def begin_with_importer():
