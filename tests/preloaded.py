@@ -1,12 +1,12 @@
-"""A `python` for the jobs of tests: a copy of a process that has imported everything, instead of a new interpreter.
+"""A `python` that is a copy of a process which has imported everything, instead of a new interpreter.
 
-Most of the time of a tiny workflow goes into interpreters that import libraries. Here one server imports them once, and
-forks for each `python -m unet_pipeline VERB` of a job. A job finds a stand-in named `python` first on its PATH
-(stand_in_python.py): it hands its arguments, environment and open files to the server, passes signals on, and ends as
-the copy ends. If the stand-in is killed, the copy is. Any other command line, or another checkout, gets the real
-interpreter.
+Most of the time of a tiny workflow goes into interpreters that import libraries. Here one server has imported what
+Snakemake needs, another what the stages need, and each forks for every `python -m` that asks for it. Who runs the
+stand-in for `python` (stand_in_python.py) notices nothing: it hands its arguments, environment and open files to the
+server, passes signals on, and ends as the copy ends; if it is killed, the copy is; if it lies in a control group, as
+the jobs of Slurm do, so does the copy. Any other command line, or another checkout, gets the real interpreter.
 
-Until it forks, the server does nothing but import and let numba load its machine code; it has one thread then. What a
+Until it forks, a server does nothing but import and let numba load its machine code; it has one thread then. What a
 copy writes has the same bytes as what the real interpreter writes: tests/workflow holds it.
 """
 
@@ -22,6 +22,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,58 +31,83 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from places import ROOT
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = "PRELOADED_STAGES"
+"""Environment variable: the address of the server of the stages, if jobs are to have copies of it."""
 
-STAGES = (
-    *("stacks.demo", "stacks.ingest", "stacks.weigh", "train.train", "train.ensemble", "predict.tile"),
-    *("predict.predict", "stitch.stitch", "evaluate.evaluate", "report.report", "audit.prove"),
-)
-"""What is imported, and with it all that the stages import."""
-LATE = ("torch._dynamo", "torch.utils._device", "scipy.linalg", "unet_pipeline.config.files")
-"""What they import while they work."""
+IMPORTED = {
+    "snakemake": (
+        *("snakemake.cli", "snakemake.report.html_reporter", "snakemake.profiles", "snakemake.benchmark"),
+        *("snakemake.storage", "pandas", "requests", "yte", "docutils.core", "docutils.parsers.rst", "smart_open"),
+        *("pygments.formatters.html", "jinja2"),
+    ),
+    "stages": (
+        *("torch._dynamo", "torch.utils._device", "scipy.linalg", "unet_pipeline.config.files"),
+        *(f"unet_pipeline.stacks.{name}" for name in ("demo", "ingest", "weigh")),
+        *(f"unet_pipeline.train.{name}" for name in ("train", "ensemble")),
+        *(f"unet_pipeline.predict.{name}" for name in ("tile", "predict")),
+        *("unet_pipeline.stitch.stitch", "unet_pipeline.evaluate.evaluate", "unet_pipeline.report.report"),
+        "unet_pipeline.audit.prove",
+    ),
+}
+"""What each server imports, and with it what these import; also what they would import later, while they work."""
 
 STAND_IN = """#!/bin/sh
-if [ "$1 $2 $PYTHONPATH" = {served} ]; then exec {python} -IS {client} {address} "$@"; fi
+case "$1 $2 $PYTHONPATH" in
+"-m snakemake "*) exec {python} -IS {client} {snakemake} "$@" ;;
+{stages}) if [ -n "$PRELOADED_STAGES" ]; then exec {python} -IS {client} "$PRELOADED_STAGES" "$@"; fi ;;
+esac
 exec {python} "$@"
 """
 
 
 @cache
-def interpreter() -> Path:
-    """Start a server, which ends with this process, and return the path of its `python`."""
+def server(kind: str) -> Path:
+    """Start a server, which ends with this process, and return its address."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded-"))  # short: the address of a socket has at most 107 bytes
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONSAFEPATH": "1"}
-    server = subprocess.Popen(
-        [sys.executable, __file__, str(folder)], env=environment, stdin=subprocess.PIPE, start_new_session=True
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    if kind == "stages":
+        environment["PYTHONPATH"] = str(ROOT)
+    process = subprocess.Popen(
+        [sys.executable, __file__, kind, str(folder)], env=environment, stdin=subprocess.PIPE, start_new_session=True
     )
+    atexit.register(_end, process)
+    return folder / "socket"
+
+
+@cache
+def python() -> Path:
+    """Return a `python` that is a copy wherever it can be; of the stages only where the variable `STAGES` is set."""
+    address = server("snakemake")
     words = {
-        "served": f"-m unet_pipeline {ROOT}",
+        "stages": f"-m unet_pipeline {ROOT}",
         "python": sys.executable,
         "client": str(Path(__file__).with_name("stand_in_python.py")),
-        "address": str(folder / "socket"),
+        "snakemake": str(address),
     }
-    stand_in = folder / "python"
+    stand_in = address.with_name("python")
     stand_in.write_text(STAND_IN.format(**{name: shlex.quote(word) for name, word in words.items()}), encoding="utf-8")
     stand_in.chmod(0o755)
-    atexit.register(_end, server)
     return stand_in
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    assert server.stdin
-    server.stdin.close()
-    server.wait()
+def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin
+    process.stdin.close()
+    process.wait()
 
 
-def serve(folder: Path) -> dict[str, Any] | None:
+def serve(kind: str, folder: Path) -> dict[str, Any] | None:
     """Fork for each stand-in that calls, until the process that started this one is gone.
 
     Returns:
         In a copy, what the stand-in asked for; None at the end of the server.
     """
-    for name in (*LATE, *(f"unet_pipeline.{stage}" for stage in STAGES)):
+    for name in IMPORTED[kind]:
         importlib.import_module(name)
-    compile_loops()
+    if kind == "stages":
+        compile_loops()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket"))
@@ -105,20 +131,20 @@ def compile_loops() -> None:
 
     labels = np.diag(np.arange(8, dtype=np.uint32))
     boundary_term(open_gaps(labels, 1), 10, 5)
-    classes, ignored = labels.astype(np.uint8)[None], lambda *block: None
-    label_components(
-        lambda plane, rows, columns: classes[plane, rows, columns], ignored, (1, 8, 8), (8, 8), ComponentOptions()
-    )
+    classes = labels.astype(np.uint8)
+    label_components(lambda *block: classes, lambda *block: None, (1, 8, 8), (8, 8), ComponentOptions())
 
 
 def keep(line: socket.socket) -> dict[str, Any]:
     """Start the copy that a stand-in asks for, see to its end, and tell the stand-in; returns in the copy only."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    caller, _, _ = struct.unpack("3i", line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     size, files, _, _ = socket.recv_fds(line, 8, 3)
     body = line.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
     copy = os.fork()
     if not copy:
         line.close()
+        join_groups(caller)
         return marshal.loads(body) | {"files": files}  # type: ignore[no-any-return]
     line.sendall(copy.to_bytes(8, "big"))
     end = os.pidfd_open(copy)
@@ -128,6 +154,15 @@ def keep(line: socket.socket) -> dict[str, Any]:
     with suppress(OSError):
         line.sendall(status.to_bytes(8, "big"))
     os._exit(0)
+
+
+def join_groups(caller: int) -> None:
+    """Move this process to the control groups of another: what limits, counts and ends a job of Slurm."""
+    mine, theirs = (Path(f"/proc/{who}/cgroup").read_text().splitlines() for who in ("self", caller))
+    for line in set(theirs) - set(mine):
+        _, controller, path = line.split(":", 2)
+        with suppress(OSError):  # a hierarchy that nobody mounted
+            Path(f"/sys/fs/cgroup/{controller.removeprefix('name=')}/{path}/cgroup.procs").write_text(str(os.getpid()))
 
 
 def become(asked: dict[str, Any]) -> None:
@@ -142,12 +177,14 @@ def become(asked: dict[str, Any]) -> None:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.path.remove(str(ROOT / "tests"))
     _, module, *rest = asked["arguments"]
+    if module == "snakemake":
+        sys.executable = asked["python"]
     sys.argv[:] = ["-m", *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    if (asked := serve(Path(sys.argv[1]))) is not None:
-        become(asked)
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    if (asked := serve(kind, folder)) is not None:
+        become(asked | {"python": str(folder / "python")})

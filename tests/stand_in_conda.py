@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import stat
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
@@ -98,8 +100,10 @@ def main(words: list[str]) -> None:
 def install(folder: Path) -> Path:
     """Put this conda into a folder, and give the folder for PATH."""
     (folder / "bin").mkdir(parents=True)
-    conda = folder / "bin" / "conda"
-    conda.write_text(f"#!{sys.executable} -I\n" + Path(__file__).read_text(encoding="utf-8"))
+    conda, program = folder / "bin" / "conda", folder / "bin" / "conda.py"
+    shutil.copy(__file__, program)
+    # a first line that names the interpreter may have no space in it
+    conda.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {shlex.quote(str(program))} "$@"\n')
     conda.chmod(0o755)
     (folder / "bin" / "activate").write_text(ACTIVATE)
     return folder / "bin"

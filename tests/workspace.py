@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shutil
 import signal
-import sys
+import subprocess
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 from places import ROOT
-from preloaded import interpreter
+from preloaded import STAGES, python, server
 
 FAKE_MAIN = '''
 """Stands in for the real stages: writes each output with what it was made from, so that its content changes with it."""
@@ -85,7 +84,7 @@ class Workspace:
     """A working directory; the Snakefile lies elsewhere."""
 
     preloaded = True
-    """Whether jobs are copies of a process that has imported the stages, which is several times faster."""
+    """Whether stages are copies of a process that has imported them, which is several times faster."""
 
     def __init__(self, folder: Path, checkout: Path = ROOT) -> None:
         self.folder, self.checkout = folder, checkout
@@ -102,8 +101,8 @@ class Workspace:
         merged = {name: {**self.config.get(name, {}), **sections.get(name, {})} for name in {**self.config, **sections}}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(merged), encoding="utf-8")
         where = ["--snakefile", str(self.checkout / "Snakefile"), "--directory", str(self.folder)]
-        python = interpreter() if self.preloaded and self.checkout == ROOT else Path(sys.executable)
-        return snakemake(*where, "--cores", "2", *arguments, cwd=self.folder.parent, python=python)
+        preloaded = self.preloaded and self.checkout == ROOT
+        return snakemake(*where, "--cores", "2", *arguments, cwd=self.folder.parent, preloaded=preloaded)
 
     def would_run(self, *arguments: str, **sections: dict[str, Any]) -> set[str]:
         """Jobs of a dry run."""
@@ -112,36 +111,23 @@ class Workspace:
         return ran.jobs
 
 
-def snakemake(*arguments: str, cwd: Path, python: Path = Path(sys.executable)) -> Ran:
-    """Run Snakemake in a process of its own, forked from one that has imported it: that is most of its time.
+def snakemake(*arguments: str, cwd: Path, preloaded: bool = False) -> Ran:
+    """Run Snakemake, as a copy of a process that has imported it: that is most of its time.
 
-    Its jobs find `python` first in the folder of the one that is given.
+    With `preloaded` the stages are such copies too.
     """
-    forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload(["snakemake.cli", "pandas", "requests", "yte", "docutils.core"])
-    with tempfile.TemporaryDirectory() as folder:
-        said = Path(folder, "said")
-        process = forkserver.Process(target=_snakemake, args=(list(arguments), str(cwd), str(said), str(python)))
-        process.start()
-        process.join(timeout=500)
-        if process.exitcode is None:
-            process.kill()
-        return Ran(-1 if process.exitcode is None else process.exitcode, said.read_text(encoding="utf-8"))
-
-
-def _snakemake(arguments: list[str], cwd: str, said: str, python: str) -> None:
-    for target, path, flags in ((0, os.devnull, os.O_RDONLY), (1, said, os.O_WRONLY | os.O_CREAT)):
-        os.dup2(os.open(path, flags), target)
-    os.dup2(1, 2)
-    for name in ("PYTHONPATH", "SNAKEMAKE_PROFILE"):
-        os.environ.pop(name, None)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.chdir(cwd)
-    sys.path[:] = [path for path in sys.path if not path or not Path(path).is_relative_to(ROOT) or ".venv" in path]
-    sys.argv, sys.executable = ["snakemake", *arguments], python
-    from snakemake.cli import main
-
-    main()
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SNAKEMAKE_PROFILE")}
+    environment["OMP_NUM_THREADS"] = "1"
+    if preloaded:
+        environment[STAGES] = str(server("stages"))
+    with tempfile.TemporaryFile() as said:
+        ran = subprocess.run(
+            [python(), "-m", "snakemake", *arguments],
+            cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+            timeout=500, check=False,
+        )  # fmt: skip
+        said.seek(0)
+        return Ran(ran.returncode, said.read().decode())
 
 
 def fake_checkout(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from preloaded import python
 from workspace import ROOT, Workspace
 
 HERE = Path(__file__).parent
@@ -133,7 +134,7 @@ def start(cluster: Cluster, space: Workspace, *arguments: str, profile: Path = P
     """Start Snakemake in a project, with the profile of Slurm."""
     (space.folder / "config.yaml").write_text(yaml.safe_dump(space.config), encoding="utf-8")
     log = space.folder.parent / f"snakemake-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(space.checkout / "Snakefile")]
+    command = [str(python()), "-m", "snakemake", "--snakefile", str(space.checkout / "Snakefile")]
     command += ["--directory", str(space.folder), "--workflow-profile", str(profile), *SOON, *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,11 +33,18 @@ class Compiled:
             except (torch.cuda.OutOfMemoryError, PipelineError):
                 raise
             except Exception as error:  # a compiler that is missing, or any mistake of it
-                first = str(error).strip().splitlines()[:1]
-                tell(f"compute.compile: failed, so the network runs as it is ({type(error).__name__}: {first})")
+                tell(f"compute.compile: failed, so the network runs as it is ({_reason(error)})")
                 self._fast = None
         result: torch.Tensor = self._network(batch)
         return result
+
+
+def _reason(error: Exception) -> str:
+    """Return why a compilation failed: PyTorch hands the folders of its libraries to the C++ compiler unquoted."""
+    place = Path(torch.__file__).parent
+    if " " in str(place):
+        return f"PyTorch cannot compile for a CPU from a folder whose path has a space: {place}"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
 
 
 def choose_device(compute: Compute) -> torch.device:
