@@ -22,7 +22,7 @@ settings.load_profile("ci" if CI else "here")
 
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A real project whose workflow has run once; tests that use it share the xdist group "end to end"."""
+    """A real project whose workflow has run once; tests that use it run on one worker."""
     from real_project import project
 
     space = project(tmp_path_factory.mktemp("real") / "my project")
@@ -38,6 +38,28 @@ def done(finished_project: Any, tmp_path: Path) -> Any:
     from real_project import copied
 
     return copied(finished_project, tmp_path / "my copy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the workflows: they take longest, and one worker has them all."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file to one worker, and all that use the finished project to the same: then it is made once.
+
+    The marker `xdist_group` of pytest-xdist 3.8 does nothing under pytest 9.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            shared = "finished_project" in (config.rootpath / file).read_text(encoding="utf-8")
+            return "finished project" if shared else file
+
+    return ByFixture(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

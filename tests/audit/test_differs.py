@@ -18,7 +18,7 @@ from unet_pipeline.__main__ import main
 from unet_pipeline.audit.differs import MISSES, NEWER, RUNS, UNSEEN, device_now
 from unet_pipeline.records.record import read_json, write_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
+pytestmark = pytest.mark.slow
 RESULT = "results/unseen/metrics.json"
 
 

@@ -15,7 +15,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import read_json, write_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("end to end")]
+pytestmark = pytest.mark.slow
 RECORDS = {"ingest.json", "tiles.json", "stitch.json", "metrics.json"}
 
 

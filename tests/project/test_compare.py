@@ -212,7 +212,6 @@ def test_spread():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
 def test_the_comparison_is_a_workflow_of_modules(drawn, tmp_path):
     """Two budgets, from images to the table; a third costs its own jobs; a finished run takes no room."""
     (tmp_path / "mine").mkdir()

@@ -16,7 +16,6 @@ from real_project import TINY, write
 from workspace import ROOT, Workspace
 
 DATA = Path(os.environ.get("UNET_PIPELINE_DATA") or ROOT.parent / "shared" / "data")
-pytestmark = pytest.mark.xdist_group("end to end")  # one worker: the finished run is made once
 
 
 def read(space: Workspace, name: str) -> dict:

@@ -189,7 +189,6 @@ def test_what_snakedeploy_writes_runs_from_a_git_host_without_the_package(checko
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("end to end")
 def test_a_module_runs_from_images_to_the_page(tmp_path: Path) -> None:
     folder = importing(tmp_path / "mine", ROOT, **{**TINY, "train": {**TINY["train"], "select": "last"}})
     write(folder / "images", "learn", (96, 96), 1, 1)

@@ -178,7 +178,6 @@ def real_copy(finished_project: Workspace, tmp_path: Path) -> Workspace:
     return copied(finished_project, tmp_path / "moved here", shuffled)
 
 
-@pytest.mark.xdist_group("end to end")
 def test_new_row_and_edited_image_leave_everything_else_as_it_was(real_copy: Workspace) -> None:
     results, images = real_copy.folder / "results", real_copy.folder / "my images"
     before = tree(results)
@@ -198,7 +197,6 @@ def test_new_row_and_edited_image_leave_everything_else_as_it_was(real_copy: Wor
     assert real_copy.would_run() == set()
 
 
-@pytest.mark.xdist_group("end to end")
 @pytest.mark.parametrize(
     ("store", "trigger"),
     [
@@ -234,7 +232,6 @@ def test_a_deleted_store_ends_in_one_message_and_its_command_repairs(
     assert not [name for name in differing(before, again) if name in again], "what is made again has the same bytes"
 
 
-@pytest.mark.xdist_group("end to end")
 def test_a_zarr_image_used_in_place_moves_with_its_project(finished_project: Workspace, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "before")
     space.config = {name: TINY[name] for name in ("store", "tile", "report", "compute")}

@@ -16,8 +16,6 @@ from workspace import Workspace
 
 from unet_pipeline.stacks.weigh import weigh
 
-pytestmark = pytest.mark.xdist_group("end to end")  # one worker: the finished run is made once
-
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
