@@ -68,17 +68,18 @@ def test_config_yaml_explains_every_section() -> None:
         assert comments()[section] == doc.splitlines()[0]
 
 
-@named(KEYS)
-def test_config_yaml_gives_meaning_range_and_reason(section: str, field: Field[Any]) -> None:
-    comment = comments()[f"{section}.{field.name}"]
-    doc, low, high = (field.metadata[name] for name in ("doc", "low", "high"))
-    assert comment.startswith(doc)
-    rest = comment.removeprefix(doc).strip()
-    if low is not None:
-        span = f"({low:g} to {high:.15g})"
-        assert rest.startswith(span)
-        rest = rest.removeprefix(span).strip()
-    assert rest.endswith("."), "say why the default is what it is"
+def test_config_yaml_gives_meaning_range_and_reason() -> None:
+    written = comments()
+    for section, field in KEYS:
+        comment = written[f"{section}.{field.name}"]
+        doc, low, high = (field.metadata[name] for name in ("doc", "low", "high"))
+        assert comment.startswith(doc), f"{section}.{field.name}"
+        rest = comment.removeprefix(doc).strip()
+        if low is not None:
+            span = f"({low:g} to {high:.15g})"
+            assert rest.startswith(span), f"{section}.{field.name}"
+            rest = rest.removeprefix(span).strip()
+        assert rest.endswith("."), f"{section}.{field.name}: say why the default is what it is"
 
 
 def test_the_schema_files_are_those_of_the_dataclasses() -> None:
@@ -97,22 +98,22 @@ def test_the_schema_accepts_config_yaml_and_refuses_what_is_not_in_it() -> None:
     assert not validator.is_valid({"train": {"stepps": 1}})
 
 
-@named(RANGED)
-def test_both_refuse_what_is_out_of_range(section: str, field: Field[Any]) -> None:
+def test_both_refuse_what_is_out_of_range() -> None:
     validator = jsonschema.Draft202012Validator(module.schema())
-    for bound, step in ((field.metadata["low"], -1), (field.metadata["high"], 1)):
-        kind = float if isinstance(field.default, float) else int
-        value = {section: {field.name: kind(bound + step)}}
-        assert not validator.is_valid(value)
-        error = refusal(value)
-        assert error.where == f"{section}.{field.name}"
-        assert f"nearest legal value: {bound}" in str(error)
+    for section, field in RANGED:
+        for bound, step in ((field.metadata["low"], -1), (field.metadata["high"], 1)):
+            kind = float if isinstance(field.default, float) else int
+            value = {section: {field.name: kind(bound + step)}}
+            assert not validator.is_valid(value), f"{section}.{field.name}"
+            error = refusal(value)
+            assert error.where == f"{section}.{field.name}"
+            assert f"nearest legal value: {bound}" in str(error)
 
 
-@named(RANGED)
-def test_defaults_lie_within_their_range(section: str, field: Field[Any]) -> None:
-    if field.default not in (None, "auto"):
-        assert field.metadata["low"] <= field.default <= field.metadata["high"]
+def test_defaults_lie_within_their_range() -> None:
+    for section, field in RANGED:
+        if field.default not in (None, "auto"):
+            assert field.metadata["low"] <= field.default <= field.metadata["high"], f"{section}.{field.name}"
 
 
 def test_an_unknown_section_or_key_names_the_nearest() -> None:
