@@ -13,6 +13,7 @@ copy writes has the same bytes as what the real interpreter writes: tests/workfl
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import marshal
 import os
@@ -26,10 +27,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = "PRELOADED_STAGES"
@@ -108,6 +110,7 @@ def serve(kind: str, folder: Path) -> dict[str, Any] | None:
         importlib.import_module(name)
     if kind == "stages":
         compile_loops()
+    gc.freeze()  # collecting garbage in a copy would touch, and so duplicate, all the memory it shares
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket"))
@@ -181,7 +184,22 @@ def become(asked: dict[str, Any]) -> None:
     if module == "snakemake":
         sys.executable = asked["python"]
     sys.argv[:] = ["-m", *rest]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        leave(end.code)
+    leave(None)
+
+
+def leave(code: object) -> NoReturn:
+    """End as the interpreter does, but leave the modules as they are: taking them apart would touch all memory too."""
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":
