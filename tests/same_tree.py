@@ -16,10 +16,9 @@ NOT_RESULTS = ("logs", "benchmarks")
 
 TIMES = (
     (r"; jobs took [\d.,]+ s, [\d.e+-]+ Mpx/s", "; jobs took TIME"),
-    (r"(\d+ regions?, )[\d.,]+ (s|min)\b", r"\1TIME"),
-    (r"(>\d+ regions?</text><text [^>]*>)[\d.,]+ (s|min)<", r"\1TIME<"),
+    (r"(<span>\d+ regions?</span> <span>)[\d.,e-]+ (s|min)<", r"\1TIME<"),
 )
-"""Where report.html shows a time: the table of each stack, the spoken description of the flow, its drawing."""
+"""Where report.html shows a time: the table of each stack, and the flow."""
 
 OF_THE_SPLIT = ("tiles.json", "regions", "report.html")
 """What tells how the work was divided, and so may differ where it was divided otherwise."""
