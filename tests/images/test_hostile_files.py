@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from forged import SMALL, Touch
 from fuzz.seeds import PIXELS, zip_bomb, zstd_bomb
 from fuzz.worker import _peak, _reset_peak, _resident
 from reading import noise
@@ -23,9 +24,6 @@ from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.readers.tiff_files import check_metadata
 
 pytestmark = pytest.mark.slow
-
-SMALL = 160 * 2**20
-"""Bytes of memory a refusal may take: two blocks of 64 MiB, below which claims go unchecked, and what is around."""
 
 
 def look(path: Path) -> None:
@@ -352,16 +350,6 @@ def test_levels_that_lie_outside_the_store(tmp_path, level):
         "multiscales": [{"axes": [{"name": n} for n in "zyx"], "datasets": [{"path": wanted}]}],
     }
     refused(tmp_path / "a.zarr", "a.zarr")
-
-
-class Touch:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mknod, (str(self.path),)
 
 
 @pytest.mark.parametrize("place", ["compressor", "filters", "v3", "object", "msgpack"])

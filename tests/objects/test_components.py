@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from places import DATA
 from scipy import ndimage
 from skimage.measure import label as skimage_label
+from whole_volume import IGNORE, by_definition
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects import fragments
 from unet_pipeline.objects.components import ComponentOptions, label_components
-
-IGNORE = 255
 
 
 def label(classes, block_px=(5, 7), **options):
@@ -33,43 +32,6 @@ def label(classes, block_px=(5, 7), **options):
 
     table = label_components(lambda *at: volume[at], write, volume.shape, block_px, ComponentOptions(**options))
     return instances.reshape(classes.shape), table
-
-
-def structure(connectivity, deep):
-    """Neighbours in the plane, and those above and below if `deep`."""
-    around = np.zeros((3, 3, 3), bool)
-    around[1] = ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    around[:, 1, 1] |= deep
-    return around
-
-
-def by_definition(volume, connectivity=4, across_planes=False, min_area_px=0, fill_holes=False):
-    """Instances of a whole volume with scipy: components, then area, then holes, then numbers by the first pixel."""
-    deep = across_planes and len(volume) > 1
-    instances, count = np.zeros(volume.shape, np.int64), 0
-    for class_index in set(np.unique(volume)) - {0, IGNORE}:
-        labels, found = ndimage.label(volume == class_index, structure(connectivity, deep))
-        instances[labels > 0] = labels[labels > 0] + count
-        count += found
-    area = np.bincount(instances.ravel())
-    instances[area[instances] < min_area_px] = 0
-    if fill_holes:
-        around = structure(12 - connectivity, deep)
-        holes, found = ndimage.label(instances == 0, around)
-        border = np.zeros(volume.shape, bool)
-        border[:, [0, -1]] = border[:, :, [0, -1]] = True
-        border[[0, -1]] |= deep
-        filled = instances.copy()
-        for hole in range(1, found + 1):
-            inside = holes == hole
-            rim = set(instances[ndimage.binary_dilation(inside, around)]) - {0}
-            if len(rim) == 1 and not (inside & (border | (volume == IGNORE))).any():
-                filled[inside] = rim.pop()
-        instances = filled
-    kept, first = np.unique(instances[instances > 0], return_index=True)
-    number = np.zeros(count + 1, np.int64)
-    number[kept[np.argsort(first)]] = np.arange(1, len(kept) + 1)
-    return number[instances]
 
 
 @st.composite

@@ -8,14 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.segmentation import watershed
+from whole_volume import flooded
 
-from unet_pipeline.objects.flood import OUTSIDE, flood
-
-
-def flooded(heights, seeds):
-    labels = seeds.astype(np.uint32)
-    flood(heights.astype(np.uint16), labels, np.full(labels.size, 7, np.int64))
-    return labels
+from unet_pipeline.objects.flood import OUTSIDE
 
 
 def by_definition(heights, seeds):

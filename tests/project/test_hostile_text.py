@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tifffile
 from chain import make_model
+from forged import SMALL, Touch
 from fuzz.seeds import PIXELS
 from fuzz.worker import _peak, _reset_peak, _resident
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_hostile_files import SMALL, Touch
 from workspace import Workspace, fake_checkout
 
 from unet_pipeline.__main__ import main

@@ -14,8 +14,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import watershed as skimage_watershed
-from test_components import by_definition
-from test_flood import flooded
+from whole_volume import by_definition, flooded
 
 from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
