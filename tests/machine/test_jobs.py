@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from unet_pipeline.machine.jobs import gpus, job_prefix
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine import jobs
+from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, job_prefix
 
 
 def ran(folder: Path, command: str, python: Path | None) -> subprocess.CompletedProcess[str]:
@@ -41,3 +43,30 @@ def test_auto_holds_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tm
     assert (gpus("auto"), gpus("cpu"), gpus("cuda")) == (0, 0, 1)
     (tmp_path / "nvidia-smi").touch(0o755)
     assert (gpus("auto"), gpus("cpu")) == (1, 0)
+
+
+def test_ways_to_run_that_lose_software_or_volumes_are_refused() -> None:
+    check_supported([], None)
+    check_supported(["conda", "apptainer"], None)  # for containers of a workflow that imports this one
+    with pytest.raises(PipelineError, match=r"--software-deployment-method: expected none, or conda, got apptainer"):
+        check_supported(["apptainer"], None)
+    with pytest.raises(PipelineError, match=r"--default-storage-provider: expected none, .* got s3"):
+        check_supported([], "s3")
+
+
+def test_the_gpu_of_a_machine_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A driver is enough where an environment brings torch; else that of the jobs' own Python is asked."""
+    python = tmp_path / "python"
+    monkeypatch.setattr(jobs, "has_driver", lambda: False)
+    with pytest.raises(PipelineError, match="got none: no driver"):
+        check_gpu(None)
+    monkeypatch.setattr(jobs, "has_driver", lambda: True)
+    check_gpu(None)
+    for said, refused in (("False 2.9.0+cpu", True), ("True 2.9.0", False), ("", False)):
+        python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && echo {said}\n')
+        python.chmod(0o755)
+        if refused:
+            with pytest.raises(PipelineError, match=r"got none \(torch 2.9.0\+cpu\)"):
+                check_gpu(python)
+        else:
+            check_gpu(python)

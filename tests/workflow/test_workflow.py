@@ -439,7 +439,7 @@ def test_a_mistake_in_config_or_table_is_one_clear_message(
     assert not (space.folder / "results").exists()
 
 
-def test_a_failing_stage_stops_the_run_and_shows_its_log(fresh: Workspace, tmp_path: Path) -> None:
+def test_a_failing_stage_stops_the_run_and_tells_its_error_once(fresh: Workspace, tmp_path: Path) -> None:
     checkout = tmp_path / "failing"
     shutil.copytree(fresh.checkout, checkout)
     main = checkout / "unet_pipeline" / "__main__.py"
@@ -447,11 +447,32 @@ def test_a_failing_stage_stops_the_run_and_shows_its_log(fresh: Workspace, tmp_p
     space = project(tmp_path / "p", checkout)
     ran = space.run()
     assert ran.code == 1
-    assert "error: no such luck" in ran.text
     logs = list((space.folder / "results" / "logs" / "weigh").iterdir())
+    assert ran.text.count("error: no such luck") == len(logs) > 0
+    assert "log: results/logs/weigh/" in ran.text
     assert {log.read_text() for log in logs} == {"error: no such luck\n"}
     assert not list((space.folder / "results").glob("*/weigh.json"))
     assert "train" not in ran.jobs
+
+
+def test_a_gpu_that_is_not_there_is_missed_before_the_first_job(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    cuda = {"device": "cuda"}
+    assert space.run("--dry-run", compute=cuda).code == 0, "a login node need not have one"
+    ran = space.run(compute=cuda)
+    assert ran.code == 1
+    assert ran.text.count("compute.device: expected a CUDA GPU that torch can use, got none") == 1
+    assert "Traceback" not in ran.text
+    assert not (space.folder / "results").exists()
+    assert space.run("results/a/weigh.json", compute=cuda).code == 0, "these steps need none"
+
+
+@pytest.mark.parametrize("method", ["apptainer", "env-modules"])
+def test_software_that_no_rule_has_is_refused(fresh: Workspace, method: str) -> None:
+    ran = fresh.run("--dry-run", "--sdm", method)
+    assert ran.code == 1
+    assert ran.text.count(f"--software-deployment-method: expected none, or conda, got {method}") == 1
+    assert "Traceback" not in ran.text
 
 
 def test_the_working_directory_wins_over_the_checkout(fresh: Workspace, tmp_path: Path) -> None:

@@ -4,7 +4,56 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
+from collections.abc import Collection
 from pathlib import Path
+
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.conda import has_driver
+
+CUDA_OF_TORCH = "import torch; print(torch.cuda.is_available(), torch.__version__)"
+
+
+def check_supported(methods: Collection[str], storage: str | None) -> None:
+    """Refuse ways to run jobs under which they would fail, or lose what they make.
+
+    Args:
+        methods: the software deployment methods of the run, `--sdm`.
+        storage: the default storage provider of the run.
+
+    Raises:
+        PipelineError: for methods without conda, as no rule has a container or a module; and for any provider, which
+            would carry the declared outputs alone: the volumes lie beside them.
+    """
+    if methods and "conda" not in methods:
+        fix = "leave --sdm out and run inside .venv, or add conda to it"
+        raise PipelineError("--software-deployment-method", "none, or conda", " ".join(sorted(methods)), "conda", fix)
+    if storage is not None:
+        fix = "leave it out, and work in a folder that all jobs share"
+        raise PipelineError(
+            "--default-storage-provider", "none, since volumes lie beside the outputs of jobs", storage, fix=fix
+        )
+
+
+def check_gpu(python: Path | None) -> None:
+    """Look for the GPU of jobs that run on this machine.
+
+    Args:
+        python: the Python that jobs call; None where an environment brings one, whose torch is not looked at.
+
+    Raises:
+        PipelineError: if there is none, or the torch of that Python cannot use it.
+    """
+    expected, found = "a CUDA GPU that torch can use", ""
+    if not has_driver():
+        found = "none: no driver of NVIDIA on this machine"
+    elif python is not None:
+        ran = subprocess.run([python, "-c", CUDA_OF_TORCH], capture_output=True, text=True, check=False)
+        usable, _, version = ran.stdout.strip().partition(" ")
+        found = f"none (torch {version})" if usable == "False" else ""
+    if found:
+        fix = "set compute.device: auto, or run on a machine with a GPU and a CUDA build of torch"
+        raise PipelineError("compute.device", expected, found, "cpu", fix)
 
 
 def job_prefix(package: Path, python: Path | None, keep: bool = False) -> str:

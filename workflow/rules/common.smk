@@ -45,7 +45,7 @@ from unet_pipeline.config.files import check_file
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import cluster
 from unet_pipeline.machine.conda import prepare as prepare_conda
-from unet_pipeline.machine.jobs import gpus, job_prefix
+from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, job_prefix
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.records.layout import CARD_FILE, MODEL, previous_model
 from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
@@ -85,19 +85,27 @@ def checked(values):
         raise WorkflowError(str(error)) from None
 
 
+def own_python():
+    """The Python that runs Snakemake, which jobs call too; None where conda brings theirs."""
+    return None if workflow.deployment_settings.deployment_method else Path(sys.executable)
+
+
 def prepare_jobs():
     """Say what the shell of every job runs first; with --use-conda find conda, and let it choose builds for a GPU.
 
     Snakemake has one prefix for all jobs, so an importing workflow's stays, and its jobs get ours too.
     """
     methods = {str(method) for method in workflow.deployment_settings.deployment_method}
-    prefix = job_prefix(HERE, None if methods else Path(sys.executable), keep=IMPORTED)
+    try:  # not `one_message`, as above
+        check_supported(methods, workflow.storage_settings.default_storage_provider)
+        if "conda" in methods:
+            prepare_conda(os.environ)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
+    prefix = job_prefix(HERE, own_python(), keep=IMPORTED)
     theirs = (shell._process_prefix or "") if IMPORTED else ""
     if prefix not in theirs:
         shell.prefix((theirs + prefix).replace("{", "{{").replace("}", "}}"))  # Snakemake formats it
-    if "conda" in methods:
-        with one_message():
-            prepare_conda(os.environ)
 
 
 def alone():
@@ -114,6 +122,14 @@ def check_cluster():
     with one_message():
         wanted = [cluster.request(", ".join(sorted(job.rules)), job.threads, job.resources) for job in jobs]
         cluster.check(wanted, cluster.survey(), workflow.executor_settings.status_command)
+
+
+def check_device():
+    """Before the first job: refuse to run jobs that want a GPU on this machine, if it has none; nodes may have one."""
+    jobs = workflow.dag.needrun_jobs() if workflow.executor_plugin.name == "local" else []
+    if any(job.resources.get("torch_device") == "cuda" for job in jobs):
+        with one_message():
+            check_gpu(own_python())
 
 
 def keep_models():
@@ -136,6 +152,7 @@ def begin():
     """Before the first job: see that this folder and this cluster can be worked in."""
     alone()
     check_cluster()
+    check_device()
     keep_models()
 
 
