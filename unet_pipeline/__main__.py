@@ -14,8 +14,9 @@ from unet_pipeline import __version__
 from unet_pipeline.config.files import load, load_merged
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Compute, Config, Watch
-from unet_pipeline.errors import PipelineError
+from unet_pipeline.errors import PipelineError, printable
 from unet_pipeline.machine.allocator import give_back_pages
+from unet_pipeline.machine.progress import tell
 
 RESULT = "a record, a store, a model folder, a stack's folder, results/, or a file in them such as report.html"
 
@@ -172,7 +173,7 @@ def differs(options: argparse.Namespace) -> int:
     config, found = load_merged(options.config), trace(options.result)
     table = Path(options.stacks or config.stacks)
     rows = load_stacks(table) if options.stacks or table.exists() else None
-    different = differences(found, config, rows, lambda source: print(f"reading {source}", file=sys.stderr))
+    different = differences(found, config, rows, lambda source: tell(f"reading {source}"))
     as_json = json.dumps([asdict(one) for one in different], indent=1)
     _say(as_json if options.json else describe_differences(found, different))
     return int(bool(different))
@@ -329,7 +330,7 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,7 +28,7 @@ class PipelineError(Exception):
         """Keep the parts, so that tests and callers need not parse the message."""
         self.where, self.expected, self.got = brief(where), expected, brief(got)
         self.nearest, self.fix = nearest, fix
-        super().__init__(self._message())
+        super().__init__(printable(self._message()))
 
     def _message(self) -> str:
         lines = [f"{self.where}: expected {self.expected}, got {self.got}"]
@@ -36,6 +37,15 @@ class PipelineError(Exception):
         if self.fix:
             lines.append(f"  what to do: {self.fix}")
         return "\n".join(lines)
+
+
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and line end, marks that turn the direction of writing, halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal shows as it stands; a record or a file name may hold escape sequences."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def brief(value: object) -> str:

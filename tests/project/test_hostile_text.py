@@ -7,6 +7,7 @@ import os
 import pickle
 import shlex
 import struct
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,14 @@ from workspace import Workspace, fake_checkout
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.files import load
-from unet_pipeline.errors import LONGEST, PipelineError
+from unet_pipeline.errors import LONGEST, PipelineError, printable
 from unet_pipeline.images.plane_numbers import parse_planes
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.stacks.table import load_stacks
 
+DIRECTIONS = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+"""Bidirectional classes of the marks that turn the direction of writing."""
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -224,6 +227,34 @@ def test_a_file_of_any_name_is_ingested(tmp_path, monkeypatch, name, capfd):
     assert read_json(Path("results/a/ingest.json"))["grid"]["planes"] == 3
     assert {path.name for path in tmp_path.iterdir()} == {name, "results"}
     assert np.asarray(PIXELS).any()
+
+
+@given(st.text() | st.text(alphabet="\x1b[]2J\x07\r\n\t\x9b\u202e\udcff"))
+def test_what_is_printed_drives_no_terminal(text):
+    shown = printable(text)
+    assert all(letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") for letter in shown)
+    assert not any(unicodedata.bidirectional(letter) in DIRECTIONS for letter in shown)
+    shown.encode()  # no half of a character is left
+    assert printable(shown) == shown
+    assert str(PipelineError(text, "a", text, text, text)) == printable(str(PipelineError(text, "a", text, text, text)))
+
+
+def test_escape_sequences_of_names_and_records_are_shown_not_obeyed(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    name = "a\x1b]0;pwned\x07\x1b[2J.tif"
+    tifffile.imwrite(tmp_path / "plain.tif", PIXELS, metadata={"axes": "ZYX"})
+    (tmp_path / "plain.tif").rename(tmp_path / name)
+    assert main(["ingest", "--stack", "a", f"--image={name}", "--output", "results/a/ingest.json"]) == 0
+    facts = read_json(Path("results/a/ingest.json"))
+    write_json(Path("results/a/ingest.json"), facts | {"provenance": facts["provenance"] | {"commit": "\x1b[31mx"}})
+    assert main(["record", "results/a"]) == 0
+    assert main(["differs", "results/a"]) == 1
+    (tmp_path / name).write_bytes(b"no TIFF")
+    assert main(["ingest", "--stack", "b", f"--image={name}", "--output", "results/b/ingest.json"]) == 1
+    said = "".join(capfd.readouterr())
+    assert "\\x1b]0;pwned\\x07" in said
+    assert "\\x1b[31mx" in said
+    assert "\x1b" not in said
 
 
 def test_snakemake_passes_file_names_on_as_they_are(tmp_path):

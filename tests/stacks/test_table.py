@@ -257,3 +257,21 @@ def test_another_character_set_is_told(tmp_path: Path, encoding: str, line: int,
     error = refusal(tmp_path / "stacks.tsv")
     assert (error.where, error.expected) == (f"{tmp_path / 'stacks.tsv'} line {line}", "text as UTF-8")
     assert cause in error.got
+
+
+def test_names_that_snakemake_would_misread_or_print_are_told_by_their_folder(tmp_path: Path) -> None:
+    for folder, name in (("a", "{x}.tif"), ("b", "\x1b[2J.tif"), ("c", "plain.tif")):
+        (tmp_path / folder).mkdir()
+        for file in (name, "other.tif"):
+            (tmp_path / folder / file).write_text("")
+    a, b, c = (str(tmp_path / folder) for folder in "abc")
+    assert source_files(a) == source_files(f"{a}/*.tif") == [a]
+    assert source_files(b) == source_files(f"{b}/*.tif") == [b]
+    assert source_files(f"{tmp_path}/?/*.tif") == [a, b, c]
+    assert source_files(c) == source_files(f"{c}/*.tif") == [f"{c}/other.tif", f"{c}/plain.tif"]
+
+
+def test_a_path_with_an_escape_sequence_is_refused(tmp_path: Path) -> None:
+    error = refusal(table(tmp_path, "a \x1b[2Ja.tif"))
+    assert error.where.endswith("line 2, column image")
+    assert "\x1b" not in str(error)

@@ -47,7 +47,7 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not blank, with their numbers."""
     try:
         text = read_text(path, LARGEST)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         fix = "check column names of the table of stacks"
         raise PipelineError(path, "a readable list of names (UTF-8 text)", error, fix=fix) from error
     lines = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+from unet_pipeline.errors import printable
+
 BAR = 24
 """Characters of the bar."""
 
@@ -97,14 +99,15 @@ class Progress:
 
     def _write(self, text: str, last: bool) -> None:
         # on a terminal: back to the start of the line, clear it, and only the last text gets a line of its own
-        line = f"\r\x1b[K{text}" + ("\n" if last else "") if self._bar else f"{text}\n"
+        safe = printable(text)
+        line = f"\r\x1b[K{safe}" + ("\n" if last else "") if self._bar else f"{safe}\n"
         self._stream.write(line)
         self._stream.flush()
 
 
 def tell(text: str) -> None:
     """Write a line for people, outside any progress."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
 
 

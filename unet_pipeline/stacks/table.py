@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_pipeline.config.keys import build, json_schema, key
-from unet_pipeline.errors import PipelineError, read_text
+from unet_pipeline.errors import PipelineError, printable, read_text
 from unet_pipeline.images.name_list import listed, read_names
 from unet_pipeline.images.plane_numbers import natural_key, parse_planes
 from unet_pipeline.records.layout import CARD_FILE, TAKEN, WEIGHTS_FILE
@@ -92,7 +92,7 @@ def _number_rows(path: str | Path, lines: list[tuple[int, str]], reader: Rows) -
 def _read_lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = read_text(path, LARGEST)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         raise PipelineError(
             path, "a readable table (UTF-8, tab-separated)", error, fix="set `stacks:` in config.yaml"
         ) from error
@@ -134,6 +134,8 @@ def _row(cells: Row, where: str) -> StackRow:
         if "{" in cell or "}" in cell:  # Snakemake takes them for wildcards
             fix = "rename the file"
             raise PipelineError(f"{where}, column {column}", "a path without { and }", repr(cell), fix=fix)
+        if printable(cell) != cell:
+            raise PipelineError(f"{where}, column {column}", "a path without control characters", repr(cell))
     if row.role != "predict" and not row.labels:
         fix = "name the labels, or give the stack the role predict"
         raise PipelineError(f"{where}, column labels", f"labels for a stack with role {row.role}", "none", fix=fix)
@@ -253,7 +255,7 @@ def source_files(source: str, names: str = "") -> list[str]:
     Args:
         source: a file, a folder of one file per plane, a glob, or a Zarr store. Of a store only its metadata
             counts: chunks that are edited later go unseen. So are files in a folder where a name has a brace, which
-            Snakemake would take for a wildcard: the folder itself counts then.
+            Snakemake would take for a wildcard, or a control character, which it would print: the folder counts then.
         names: list of the files of the folder or glob that are used, the column of the table.
     """
     if not names:
@@ -267,11 +269,19 @@ def _all_files(source: str) -> list[str]:
     if path.is_dir():
         if marks := [str(path / name) for name in ZARR_MARKS if (path / name).is_file()]:
             return marks
-        found = sorted(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-        return found if found and not any("{" in file for file in found) else [source]
+        return _told(str(file) for file in path.iterdir() if file.is_file() and not file.name.startswith(".")) or [
+            source
+        ]
     if path.exists():
         return [source]
-    return sorted(glob.glob(source)) or [source]  # noqa: PTH207 -- Path.glob refuses absolute patterns
+    return _told(glob.glob(source)) or [source]  # noqa: PTH207 -- Path.glob refuses absolute patterns
+
+
+def _told(files: Iterable[str]) -> list[str]:
+    """Return files in order, as Snakemake may be told of them: where it may not, the folders they lie in."""
+    found = sorted(files)
+    odd = any("{" in file or printable(file) != file for file in found)
+    return sorted({str(Path(file).parent) for file in found}) if odd else found
 
 
 def row_schema() -> dict[str, Any]:
