@@ -207,7 +207,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--watch", default=None, help=watched)
     one.add_argument("--train", type=Path, nargs="+", required=True, help="weigh.json of each training stack")
     one.add_argument("--validate", type=Path, nargs="*", default=[], help="weigh.json of each validation stack")
-
     one.add_argument("--fold", type=int, default=None, help="which of train.folds is held out, from 0")
 
     one = _add(verbs, ensemble, "--output")
