@@ -12,11 +12,10 @@ from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.checksums import damaged, read_list
-from unet_pipeline.records.layout import CLASSES, STITCH_FILE, STORES
+from unet_pipeline.records.layout import CLASSES
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
-from unet_pipeline.records.volume_records import Coverage, PredictRecord, ShardWritten, StitchRecord
+from unet_pipeline.records.volume_records import Coverage, PredictRecord, ShardWritten
 
 
 def check_coverage(
@@ -125,23 +124,3 @@ def _check_whole(stack_plan: StackPlan, seen: dict[int, Path], models: set[str])
     if len(models) > 1:
         expected, got = "regions predicted by one model", f"{len(models)} models"
         raise PipelineError(stack_plan.store, expected, got, fix="rerun predict")
-
-
-def check_stitched(record: Path, stitched: StitchRecord, stack_plan: StackPlan) -> None:
-    """Stop where a file of a stitched volume is not what its record vouches for.
-
-    Args:
-        record: `stitch.json`.
-        stitched: its content.
-        stack_plan: the plan it belongs to.
-
-    Raises:
-        PipelineError: naming the file, and the record that makes it again.
-    """
-    listed = read_list(record, stitched.files)
-    for file, got in damaged(listed, [record.parent / name for name in STORES[STITCH_FILE]]):
-        raise _fault(file, got, record, stack_plan.owner(file) or record)
-
-
-def _fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
-    return PipelineError(file, f"the file that {record} vouches for", got, fix=how_to_remake(remade))

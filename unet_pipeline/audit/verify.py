@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unet_pipeline.audit.coverage import _fault, check_region
+from unet_pipeline.audit.coverage import check_region
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.checksums import damaged, read_list
+from unet_pipeline.records.checksums import damaged, fault, read_list
 from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
@@ -133,7 +133,7 @@ def _verify_listed(record: Path, files: Files, known: Sums, owner: Callable[[Pat
     products = [record.parent / product for product in STORES.get(record.name, ())]
     for file, got in damaged(listed, [path for path in products if path.exists()], known):
         if file not in tally.links:  # which is counted already
-            tally.fault(_fault(file, got, record, owner(file) or record))
+            tally.fault(fault(file, got, record, owner(file) or record))
     tally.files |= {list_path(record), *listed}
     if tally.faults == before:
         tally.tell(f"ok {record}: {len(listed)} files")
@@ -187,7 +187,7 @@ def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:
     tally.files.add(file)
     if found != total:
         got = "no file" if found == "no file" else "a file that was changed since"
-        raise _fault(file, got, record, record)
+        raise fault(file, got, record, record)
 
 
 def _check_training(folder: Path, tally: Tally) -> None:

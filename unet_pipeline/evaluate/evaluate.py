@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.audit.coverage import check_stitched
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import IGNORE, Config
@@ -49,10 +48,9 @@ def evaluate(stitched: Path, config: Config, output: Path) -> EvaluateRecord:
         PipelineError: not a record of stitch, a volume that is not what it vouches for, or a stack without reference.
     """
     volume = open_record(stitched, StitchRecord)
-    stack_plan = StackPlan.open(stitched.parent / volume.tiles)
+    stack_plan = StackPlan.of_stitched(stitched, volume)
     table = output.with_name(CONFUSION_FILE)
     with claim(output, table) as mine:
-        check_stitched(stitched, volume, stack_plan)
         scored = scores(_compared(stack_plan, volume.connect == "volume"), config.evaluate.isbi)
         text = confusion_csv(np.array(scored["confusion"]), stack_plan.classes)
         write_text(table, text, mine.check)

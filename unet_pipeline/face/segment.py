@@ -7,7 +7,6 @@ The stages are those of the workflow and leave the same files, so the volume is 
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
-from unet_pipeline.records.files import PARTIAL, sha256_file
+from unet_pipeline.records.files import PARTIAL
 from unet_pipeline.records.layout import (
     IMAGE,
     INGEST_FILE,
@@ -30,7 +29,6 @@ from unet_pipeline.records.layout import (
 from unet_pipeline.records.provenance import possible_paths
 from unet_pipeline.records.stack_records import IngestRecord
 from unet_pipeline.records.steps import open_record
-from unet_pipeline.records.volume_records import TileRecord
 from unet_pipeline.stacks.ingest import Source, ingest, open_image
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stitch.stitch import stitch
@@ -65,7 +63,6 @@ def segment(source: Source, model: Path, config: Config, folder: Path) -> StackP
     _check_folder(source, folder)
     record, tiles = folder / INGEST_FILE, folder / TILES_FILE
     ingest(source, config, record)
-    _drop_stale(record, tiles)
     tile(Stack.open(record), config, 1, tiles, card)
     stack_plan = StackPlan.open(tiles)
     region = stack_plan.region_record(0)
@@ -114,14 +111,3 @@ def _check_folder(source: Source, folder: Path) -> None:
 def _of_a_job(name: str) -> bool:
     """Whether a hidden name is that of a claim or of something half-written, as a killed job leaves them."""
     return name.endswith((".owner", PARTIAL))
-
-
-def _drop_stale(record: Path, tiles: Path) -> None:
-    """Remove shards that were predicted from an image other than that of `record`; they must not pass for finished."""
-    try:
-        made_from = open_record(tiles, TileRecord).provenance.inputs
-    except PipelineError:
-        made_from = {}
-    if sha256_file(record) not in made_from.values():
-        for name in (REGIONS, SEGMENTATION):
-            shutil.rmtree(record.with_name(name), ignore_errors=True)

@@ -24,6 +24,14 @@ Repair = Callable[[int, int, int], str]
 """Function of (plane, row, column) that says how to mend the damaged shard there, for the error message."""
 
 
+Vouch = Callable[[Path], None]
+"""Function that raises a PipelineError where a file is not what a record vouches for; see `checksums.Vouched`."""
+
+
+def unlisted(file: Path) -> None:
+    """Vouch for nothing: take a file as it lies there."""
+
+
 def rerun_step(plane: int, row: int, column: int) -> str:
     """Say how any store is mended."""
     return "rerun the step that writes it"
@@ -42,6 +50,7 @@ class PlaneArray:
         array: zarr.Array[Any],
         check: Callable[[], None] = lambda: None,
         repair: Repair = rerun_step,
+        vouch: Vouch = unlisted,
     ) -> None:
         """Wrap an array with axes czyx, tcyx, zyx or tyx.
 
@@ -49,8 +58,9 @@ class PlaneArray:
             array: the array.
             check: called before each write, so that a job that was taken over stops (`claim.Claim.check`).
             repair: says how to mend the damaged shard at (plane, row, column), for the error message.
+            vouch: called with the file of each shard before it is read.
         """
-        self._check, self._repair = check, repair
+        self._check, self._repair, self._vouch = check, repair, vouch
         self.array = array.with_config({"order": "C"})
         self._names = tuple(str(name) for name in array.metadata.dimension_names or ())  # type: ignore[union-attr]
         self._plane_axis = "t" if "t" in self._names else "z"
@@ -77,19 +87,26 @@ class PlaneArray:
         """Return `(channels, rows, columns)` of an image.
 
         Raises:
-            PipelineError: if a stored chunk cannot be decoded.
+            PipelineError: if a stored chunk cannot be decoded, or a shard is not what its record vouches for.
         """
+        for shard in self._overlapping(plane, rows, columns):
+            self._vouch(self.shard_file(plane, shard.rows.start, shard.columns.start))
         try:
             values = np.asarray(self.array[self._index(plane, rows, columns)])
         except (ValueError, RuntimeError, OSError) as error:
             raise self._damaged(plane, rows, columns, error) from error
         return values[None] if values.ndim == 2 else values
 
+    def _overlapping(self, plane: int, rows: slice, columns: slice) -> Iterator[Box]:
+        """Yield the shards that hold a part of these pixels, cut after the last of them."""
+        (top, bottom, _), (left, right, _) = rows.indices(self.shape[2]), columns.indices(self.shape[3])
+        height, width = self.shard_px
+        whole = Box.of(plane, slice(top // height * height, bottom), slice(left // width * width, right))
+        yield from whole.divided(height, width)
+
     def _damaged(self, plane: int, rows: slice, columns: slice, error: Exception) -> PipelineError:
         """Return an error that names the shard that cannot be decoded."""
-        first = [part.start // edge * edge for part, edge in zip((rows, columns), self.shard_px, strict=True)]
-        whole = Box.of(plane, slice(first[0], rows.stop), slice(first[1], columns.stop))
-        for shard in whole.divided(*self.shard_px):
+        for shard in self._overlapping(plane, rows, columns):
             place = plane, shard.rows.start, shard.columns.start
             try:
                 self.array[self._index(*shard.at)]
@@ -185,17 +202,19 @@ def open_array(
     check: Callable[[], None] = lambda: None,
     repair: Repair = rerun_step,
     metadata_fix: str = "",
+    vouch: Vouch = unlisted,
 ) -> PlaneArray:
     """Open an array of a store, e.g. `open_array(image, "labels/classes/0")`; see `PlaneArray` for the rest.
 
     `metadata_fix` says how the metadata are mended, where that differs from `repair` of the first shard.
 
     Raises:
-        PipelineError: if the store or the array does not exist or cannot be read.
+        PipelineError: if the store or the array does not exist, cannot be read, or is not what its record vouches for.
     """
+    vouch(store / name / "zarr.json")
     try:
         check_metadata(store / name)
         array = zarr.open_array(store, path=name, mode="r+" if writable else "r", zarr_format=3)
-        return PlaneArray(array, check, repair)
+        return PlaneArray(array, check, repair, vouch)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(store / name, "a Zarr v3 array", error, fix=metadata_fix or repair(0, 0, 0)) from error

@@ -19,7 +19,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import receptive_field
 from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
 from unet_pipeline.model.normalise import Normaliser, from_statistics
-from unet_pipeline.records.files import Check, unclaimed
+from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import Provenance
 from unet_pipeline.records.record import read_json, write_json
@@ -118,6 +118,15 @@ class ModelCard:
         """
         made = self.training.get("provenance")
         return None if made is None else build(Provenance, made, f"{where}: training.provenance")
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that predictions depend on: this card, with the checksum of the weights.
+
+        Of the training record only the members of an ensemble, which say what each has seen.
+        """
+        facts = {name: value for name, value in self.to_json().items() if name != "training"}
+        return digest([facts, plain(self.training.get("members"))])
 
     @property
     def geometry(self) -> Geometry:

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unet_pipeline import __version__
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
@@ -70,7 +69,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     made_by = stack_plan.work(forward.card, config.predict)
     compute = describe_compute(forward, config.compute)
     with claim(output, journal_path(output)) as mine:
-        journal = Journal(mine, digest([made_by, region, asdict(compute), __version__]))
+        journal = Journal(mine, digest([made_by, region, asdict(compute)]))
         written = _predict_region(stack_plan, region, forward, config, journal, mine.check)
         record = PredictRecord(
             stack=stack_plan.stack.name,

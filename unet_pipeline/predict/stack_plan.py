@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
-from unet_pipeline.images.plane_array import PlaneArray, Repair, open_array
+from unet_pipeline.images.plane_array import PlaneArray, Repair, Vouch, open_array, unlisted
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.plan import Plan
+from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import CLASSES, SEGMENTATION, STITCH_FILE, region_path
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
-from unet_pipeline.records.volume_records import TileRecord
+from unet_pipeline.records.volume_records import StitchRecord, TileRecord
 from unet_pipeline.stacks.stack import Stack
 
 
@@ -31,6 +32,7 @@ class StackPlan:
         classes: class names; the channels of the probabilities.
         digest: names the plan; every region record repeats it.
         out_of_fold: whether each plane is predicted by the member of a cross-validation that has not seen it.
+        vouch: called with each file of the store before it is read; see `of_stitched`.
     """
 
     record: Path
@@ -39,6 +41,7 @@ class StackPlan:
     classes: tuple[str, ...]
     digest: str
     out_of_fold: bool = False
+    vouch: Vouch = unlisted
 
     @classmethod
     def open(cls, record: Path) -> StackPlan:
@@ -57,14 +60,31 @@ class StackPlan:
         planned = Plan(stored.shape, geometry, stored.keep, stored.shard, stored.regions)
         return cls(record, stack, planned, tiled.classes, tiled.digest, tiled.out_of_fold)
 
+    @classmethod
+    def of_stitched(cls, record: Path, stitched: StitchRecord) -> StackPlan:
+        """Open the plan of a stitched stack; each file is held against the record's list when it is first read.
+
+        Args:
+            record: `stitch.json`.
+            stitched: its content.
+
+        Raises:
+            PipelineError: as `open`, or if the list is not what the record vouches for.
+        """
+        plan = cls.open(record.parent / stitched.tiles)
+        return replace(plan, vouch=Vouched(record, stitched.files, plan.owner).check)
+
     @property
     def store(self) -> Path:
         """The store the prediction jobs fill."""
         return self.record.parent / SEGMENTATION
 
     def work(self, card: ModelCard, options: Predict) -> str:
-        """Return the digest of a region's origin: plan, model and section `predict`; `stitch` accepts no other."""
-        return digest([self.digest, card.weights_sha256, asdict(options)])
+        """Return the digest of all that a shard's bytes depend on but the machine; `stitch` accepts no other.
+
+        That is the plan, which names image and version, the model with its constants, and section `predict`.
+        """
+        return digest([self.digest, card.identity, asdict(options)])
 
     def region_record(self, region: int) -> Path:
         """Return the place of a region's record."""
@@ -96,7 +116,7 @@ class StackPlan:
             raise PipelineError(
                 self.store, f"the store of {self.record}", "another or none", fix=how_to_remake(self.record)
             )
-        return open_array(self.store, name, writable, check, repair, how_to_remake(self.record))
+        return open_array(self.store, name, writable, check, repair, how_to_remake(self.record), self.vouch)
 
     def _repair_region(self, plane: int, row: int, column: int) -> str:
         return how_to_remake(self.region_record(self.plan.region_of(self.plan.shard_number(plane, row, column))))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline import __version__
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
@@ -76,7 +77,8 @@ def tile(
         return text
     facts = asdict(planned) | {"classes": list(config.labels.classes)}
     facts |= {"out_of_fold": True} if out_of_fold else {}
-    key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name])
+    seen = [stack.ingested.image_id, __version__]  # shards of another image, or of other code, are never kept
+    key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name, *seen])
     store = output.parent / SEGMENTATION
     with claim(output, store, list_path(output)) as mine:
         record = TileRecord(

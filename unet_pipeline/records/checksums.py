@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -113,14 +113,62 @@ def damaged(
         products: the files and folders that were listed; a file in them that was not there is named too.
         known: checksums that were just computed, by path; these files are not read again.
     """
-    known = known or {}
+    yield from differences(listed, known)
+    for product in products:
+        yield from ((file, "a file that nobody wrote") for file in files_below(product) if file not in listed)
+
+
+def differences(listed: Mapping[Path, str], known: Mapping[Path, str] | None = None) -> Iterator[tuple[Path, str]]:
+    """Yield the files that are absent or whose SHA-256 is another, and what is wrong with each; see `damaged`."""
     for file, total in listed.items():
         if not file.is_file():
             yield file, "no file"
-        elif (known.get(file) or sha256_file(file)) != total:
+        elif ((known or {}).get(file) or sha256_file(file)) != total:
             yield file, "a file that was changed since"
-    for product in products:
-        yield from ((file, "a file that nobody wrote") for file in files_below(product) if file not in listed)
+
+
+def fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
+    """Return the error for a file that is not what a record vouches for; `remade` is the record that makes it anew."""
+    return PipelineError(file, f"the file that {record} vouches for", got, fix=how_to_remake(remade))
+
+
+Owner = Callable[[Path], Path | None]
+"""Function of a file that returns the record whose step writes it; None leaves it to the record that vouches for it."""
+
+
+class Vouched:
+    """The files that a record vouches for, each held against its checksum before it is read for the first time.
+
+    A list binds checksums to places: a shard that is lost, or lies where another belongs, is found as surely as a
+    flipped bit, where a Zarr reader would take an absent shard for zeros.
+    """
+
+    def __init__(self, record: Path, files: Files, owner: Owner = lambda file: None) -> None:
+        """Read the list.
+
+        Args:
+            record: the record.
+            files: what it says of its list.
+            owner: of each file, for the remedy.
+
+        Raises:
+            PipelineError: as `read_list`.
+        """
+        self._record, self._listed, self._owner = record, read_list(record, files), owner
+        self._checked: set[Path] = set()
+
+    def check(self, file: Path) -> None:
+        """Read a file whole, once in this process, and hold it against the list.
+
+        Raises:
+            PipelineError: if it is absent, changed, or not in the list; says which record makes it anew.
+        """
+        if file in self._checked:
+            return
+        got = next(differences({file: self._listed.get(file, "")}), None)
+        if got:
+            raise fault(file, got[1], self._record, self._owner(file) or self._record)
+        self._checked.add(file)
 
 
 def files_below(product: Path) -> Iterator[Path]:

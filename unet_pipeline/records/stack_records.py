@@ -120,6 +120,7 @@ class IngestRecord:
     """`ingest.json`.
 
     Attributes:
+        image_id: names the grey values and their statistics: all of a stack that a prediction depends on.
         id: names image and reference; their store repeats it.
         fit: None where nothing was fitted.
         notes: what is doubtful in the reference, in sentences.
@@ -138,6 +139,7 @@ class IngestRecord:
     labels: LabelCounts | None
     statistics: Statistics
     fingerprints: Fingerprints
+    image_id: str
     id: str
     files: Files
     provenance: Provenance
@@ -149,7 +151,7 @@ class WeighRecord:
 
     Attributes:
         ingest: record of the stack.
-        image_id: its id.
+        ingest_id: its id.
         class_counts: pixels of each class of the target.
         ignored: pixels nobody annotated.
         largest_boundary_term: of the weight map.
@@ -161,7 +163,7 @@ class WeighRecord:
     step: Literal["weigh"] = "weigh"
     stack: str
     ingest: FileName
-    image_id: str
+    ingest_id: str
     class_counts: dict[str, Count]
     ignored: Count
     largest_boundary_term: Number

@@ -16,7 +16,8 @@ from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS
+from unet_pipeline.records.checksums import Vouched
+from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGH_FILE, WEIGHTS
 from unet_pipeline.records.stack_records import WeighRecord
 from unet_pipeline.report import differences
 from unet_pipeline.report.differences import Verdict
@@ -83,10 +84,11 @@ def shown_normaliser(stack: Stack) -> Normaliser:
 
 def views(result: StackResult, options: ReportOptions) -> list[View]:
     """Return the windows to show of a stack: where objects meet, and where result and reference differ."""
-    stack, store = result.stack, None if result.plan is None else result.plan.store
-    found = None if store is None else coarse_level(store, f"labels/{INSTANCES}")
+    stack, plan = result.stack, result.plan
+    found = None if plan is None else coarse_level(plan.store, f"labels/{INSTANCES}", plan.vouch)
     reference, classes = (
-        coarse_level(stack.store, f"labels/{name}") if stack.labelled else None for name in (INSTANCES, CLASSES)
+        coarse_level(stack.store, f"labels/{name}", stack.vouch) if stack.labelled else None
+        for name in (INSTANCES, CLASSES)
     )
     levels = [level for level in (found, reference) if level is not None]
     if not levels:
@@ -181,7 +183,8 @@ class Panels:
         return self._panel("Raw", rgb, caption)
 
     def _weight(self, weigh: WeighRecord) -> Panel:
-        term = self._label(open_array(self.result.folder / WEIGHTS, "boundary"))
+        vouched = Vouched(self.result.folder / WEIGH_FILE, weigh.files)
+        term = self._label(open_array(self.result.folder / WEIGHTS, "boundary", vouch=vouched.check))
         height = weigh.largest_boundary_term or 1.0
         scale = Scale(pictures.scale_colours(WEIGHT), "0", number(height, 1))
         rgb = pictures.as_scale(term / height, WEIGHT)

@@ -149,7 +149,7 @@ def _backdrop(axes: Axes, stack: Stack, plan: Plan, plane: int, normaliser: Norm
     """Draw the coarse picture of the plane and of its mirrored surroundings, if it can be had cheaply."""
     _, height, width = plan.shape
     if not stack.ingested.image.in_place:
-        level = coarse_level(stack.store)
+        level = coarse_level(stack.store, vouch=stack.vouch)
         values, factor = level.read(plane), level.factor
     elif max(height, width) <= LARGEST_SOURCE_PX:
         values, factor = sampled(stack, plane, (0, 0), (height, width)), _step((height, width))

@@ -188,7 +188,7 @@ def _ingested(path: Path, record: IngestRecord, model: ModelResult) -> StackResu
 
 
 def _predicted(path: Path, stitched: StitchRecord, model: ModelResult) -> StackResult:
-    plan = StackPlan.open(path.parent / stitched.tiles)
+    plan = StackPlan.of_stitched(path, stitched)
     if not _made_from(stitched, plan.record):
         raise PipelineError(path, f"a record made from {plan.record}", "one of an older plan", fix="run stitch again")
     _check_model(path, stitched, plan, model)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.images import ngff
-from unet_pipeline.images.plane_array import PlaneArray, open_array
+from unet_pipeline.images.plane_array import PlaneArray, Vouch, open_array, unlisted
 
 COARSE_PX = 1024
 """Longest side of the level that is searched, px, where the pyramid has one that small."""
@@ -58,12 +58,15 @@ class Coarse:
         return self.array.read(plane, slice(0, self.array.shape[2]), slice(0, self.array.shape[3]))
 
 
-def coarse_level(store: Path, name: str = "") -> Coarse:
-    """Return the finest level that fits `COARSE_PX`, or the coarsest, of an image ("") or label of a store."""
+def coarse_level(store: Path, name: str = "", vouch: Vouch = unlisted) -> Coarse:
+    """Return the finest level that fits `COARSE_PX`, or the coarsest, of an image ("") or label of a store.
+
+    `vouch` is called with each file before it is read.
+    """
     prefix = f"{name}/" if name else ""
     levels = ngff.count_levels(store, name)
     for level in range(levels):
-        array = open_array(store, f"{prefix}{level}")
+        array = open_array(store, f"{prefix}{level}", vouch=vouch)
         if max(array.shape[2:]) <= COARSE_PX:
             break
     return Coarse(array, 2**level)

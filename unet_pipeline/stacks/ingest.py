@@ -6,7 +6,7 @@ An image that is a Zarr store already is used in place; only its reference and s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from unet_pipeline.images.readers.zarr_nodes import is_zarr
 from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.box import Box, plane_boxes
-from unet_pipeline.records.checksums import write_list
+from unet_pipeline.records.checksums import files_below, with_sums, write_list
 from unet_pipeline.records.claim import claim, replacing
 from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, IMAGE, INSTANCES, list_path
@@ -40,6 +40,9 @@ from unet_pipeline.stacks.pairs import pair_files
 from unet_pipeline.stacks.reference import content, copy_labels, read_ahead
 from unet_pipeline.stacks.sizes import Fitted
 from unet_pipeline.stacks.statistics import Moments, Quantiles, as_record
+
+METADATA = Path("zarr.json")
+"""Of the root group of a store."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,34 @@ def ingest(source: Source, config: Config, output: Path, table: str = "") -> Ing
                     "labels": labels.planes.fingerprint() if labels else None,
                 },
             }
+            sums = {file.relative_to(partial): total for file, total in with_sums(files_below(partial), {})}
+            found["image_id"] = _image_id(found, sums)
+            identity = digest([found, sorted((str(name), total) for name, total in sums.items())])
             if partial.exists():
-                ngff.mark(partial, digest(found))
+                ngff.mark(partial, identity)
+                del sums[METADATA]  # the mark is in it
             else:
                 shutil.rmtree(store, ignore_errors=True)  # of a time when the stack was no Zarr, or had labels
         made_by = provenance(sections_of(config, "ingest") | {"source": asdict(source)})
-        files = write_list(output, [store], check=mine.check)
-        last = {"id": digest(found), "files": asdict(files), "provenance": asdict(made_by)}
+        files = write_list(output, [store], {store / name: total for name, total in sums.items()}, mine.check)
+        last = {"id": identity, "files": asdict(files), "provenance": asdict(made_by)}
         record = build(IngestRecord, found | last, str(output))
         mine.write(record)
     return record
+
+
+def _image_id(found: Mapping[str, Any], sums: Mapping[Path, str]) -> str:
+    """Name the grey values of a stack and their statistics, from what was found and the checksums of the store's files.
+
+    From the stored bytes, not from the options that led to them: whatever changes a grey value changes the name, and
+    nothing else does.
+    """
+    place = found["image"]
+    stored = sorted(
+        (str(name), total) for name, total in sums.items() if name.parts[0] not in ("labels", METADATA.name)
+    )
+    read_in_place = [found["fingerprints"]["image"], place["axes"], place["planes"]] if place["in_place"] else []
+    return digest([found["statistics"], read_in_place, stored])
 
 
 def _fill(

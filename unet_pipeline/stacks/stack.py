@@ -18,6 +18,7 @@ from unet_pipeline.images import ngff
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.images.planes import Planes
+from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.layout import IMAGE
 from unet_pipeline.records.provenance import possible_paths
 from unet_pipeline.records.record import how_to_remake
@@ -78,6 +79,18 @@ class Stack:
         return self.record.parent / IMAGE
 
     @cached_property
+    def _vouched(self) -> Vouched:
+        return Vouched(self.record, self.ingested.files)
+
+    def vouch(self, file: Path) -> None:
+        """Hold a file of the store against its checksum before it is first read.
+
+        Raises:
+            PipelineError: if it is not what the record vouches for.
+        """
+        self._vouched.check(file)
+
+    @cached_property
     def image(self) -> Planes:
         """The grey values, read lazily."""
         place = self.ingested.image
@@ -126,4 +139,4 @@ class Stack:
         fix = how_to_remake(self.record)
         if not ngff.belongs(self.store, self.ingested.id):
             raise PipelineError(self.store, f"the store that {self.record} vouches for", "another or none", fix=fix)
-        return open_array(self.store, name, repair=lambda plane, row, column: fix)
+        return open_array(self.store, name, repair=lambda plane, row, column: fix, vouch=self.vouch)

@@ -64,7 +64,7 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
             found = {
                 "stack": stack.name,
                 "ingest": stack.record.name,
-                "image_id": stack.ingested.id,
+                "ingest_id": stack.ingested.id,
                 **tally.as_record(config.labels.classes),
                 "sigma_px": sigma_px,
             }

@@ -21,6 +21,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.former import kept_aside
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
+from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file, write_text
 from unet_pipeline.records.layout import CARD_FILE, CHECKPOINT, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
@@ -61,9 +62,11 @@ class Weighed:
         """
         weighed = open_record(record, WeighRecord)
         stack = Stack.open(record.parent / weighed.ingest)
-        if weighed.image_id != stack.ingested.id:
+        if weighed.ingest_id != stack.ingested.id:
             expected = f"weights of the ingested stack {stack.ingested.id}"
-            raise PipelineError(record, expected, f"weights of another ({weighed.image_id})", fix=how_to_remake(record))
+            raise PipelineError(
+                record, expected, f"weights of another ({weighed.ingest_id})", fix=how_to_remake(record)
+            )
         return cls(record, weighed, stack)
 
     def pixels(self, name: str) -> int:
@@ -88,7 +91,10 @@ class Weighed:
         store, fix = self.record.parent / WEIGHTS, how_to_remake(self.record)
         if not ngff.belongs(store, self.weighed.id):
             raise PipelineError(store, f"the store that {self.record} vouches for", "another or none", fix=fix)
-        target, boundary = (open_array(store, name, repair=lambda *place: fix) for name in ("target", "boundary"))
+        vouched = Vouched(self.record, self.weighed.files)
+        target, boundary = (
+            open_array(store, name, repair=lambda *place: fix, vouch=vouched.check) for name in ("target", "boundary")
+        )
         return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
 
 
