@@ -58,12 +58,12 @@ include: "workflow/rules/prove.smk"
 
 
 rule all:
-    """The page, and for each predicted stack its volume and its scores."""
+    """The page, and the records of all steps: Snakemake would not miss one that was lost between two others."""
     default_target: True
     input:
         "results/report.html",
-        expand(["results/{stack}/stitch.json", *GRAPH.label_tiffs], stack=GRAPH.predicted),
-        expand("results/{stack}/metrics.json", stack=GRAPH.scored),
+        GRAPH.records,
+        expand(GRAPH.label_tiffs, stack=GRAPH.predicted),
     localrule: True
 
 

@@ -39,6 +39,7 @@ config = json.loads(options.get("--config", ["{}"])[0])
 names = {"demo": [output / name for name in NAMES],
          "train": [output / name for name in ("model.json", "weights.safetensors", "history.tsv")],
          "ensemble": [output / name for name in ("model.json", "weights.safetensors")],
+         "report": [output, output.with_suffix(".json")],
          "evaluate": [output, output.with_name("confusion.csv")]}
 files = names.get(verb, [output])
 if verb == "stitch" and config["stitch"]["tiff"]:

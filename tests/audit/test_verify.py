@@ -1,4 +1,5 @@
 import random
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -7,11 +8,13 @@ from chain import make_plan, make_stack, run, settings
 from unet_pipeline.audit.verify import verify
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
+from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.report.report import report
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train.train import train_model
 
-CONFIG = settings(stitch={"tiff": True})
+CONFIG = settings(stitch={"tiff": True}, report={"pictures": ["curves"]})
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,7 @@ def results(tmp_path_factory):
     train_model([record.with_name("weigh.json")], [], CONFIG, folder / "results" / "model")
     stitched = run(make_plan(stack, CONFIG), folder / "results" / "model", CONFIG)
     evaluate(stitched, CONFIG, stitched.with_name("metrics.json"))
+    report(folder / "results" / "model", [stitched], CONFIG, folder / "results" / "report.html")
     assert torch.get_num_threads()
     return folder / "results"
 
@@ -77,13 +81,15 @@ def test_the_remedy_is_the_record_of_the_step_that_made_the_file(results):
         ("weights.zarr/boundary/c/0/0/0", "weigh.json"),
         ("classes.tif", "stitch.json"),
         ("confusion.csv", "metrics.json"),
+        ("../report.html", "../report.json"),
+        ("../pictures/loss.png", "../report.json"),
     ):
         content = (cells / file).read_bytes()
         (cells / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        text = said(cells)
+        text = said(results)
         (cells / file).write_bytes(content)
-        assert f"{cells / file}: " in text
-        assert f"--forcerun {cells / record}`" in text, text
+        assert f"{(cells / file).resolve()}: " in text
+        assert f"--forcerun {(cells / record).resolve()}`" in text, text
 
 
 def test_lost_and_foreign_files_are_named(results):
@@ -143,3 +149,68 @@ def test_a_device_in_place_of_a_file_is_named_and_not_read(results):
         (cells / name).write_bytes(content)
         assert str(cells / name) in text
         assert " 0 damaged" not in text
+
+
+@contextmanager
+def rewritten(record, **changed):
+    """A record with other values, sealed as if they had been written so."""
+    content = record.read_bytes()
+    write_json(record, read_json(record) | changed)
+    yield
+    record.write_bytes(content)
+
+
+def test_the_record_of_another_stack_is_damage(results):
+    """Metrics that two stacks exchanged are whole, each with its seal and its table."""
+    for name in ("metrics.json", "stitch.json", "regions/1.json"):
+        record = results / "cells" / name
+        with rewritten(record, stack="others"):
+            for folder in (results, results / "cells"):
+                assert f"DAMAGED {record}: expected a record of stack cells, got one of stack others" in said(folder)
+    exchanged = (results / "cells").rename(results / "others")
+    assert "expected a record of stack others, got one of stack cells" in said(results)
+    exchanged.rename(results / "cells")
+
+
+def test_a_record_of_an_older_run_is_damage(results):
+    """Put back from a backup, or left beside a stack whose other records were made anew."""
+    cells = results / "cells"
+    for name, source in (
+        ("metrics.json", "stitch.json"),
+        ("stitch.json", "regions/0.json"),
+        ("../report.json", "metrics.json"),
+    ):
+        record = (cells / name).resolve()
+        made = read_json(record)["provenance"]
+        inputs = {one: "0" * 64 if one.endswith(source) else total for one, total in made["inputs"].items()}
+        assert inputs != made["inputs"]
+        with rewritten(record, provenance=made | {"inputs": inputs}):
+            text = said(results)
+        assert f"DAMAGED {record}: expected a record made from {cells / source} as it lies there, got one made" in text
+        assert f"--forcerun {record}`" in text
+        assert "1 damaged" in text, text
+
+
+def test_a_volume_of_another_model_is_said_to_be_so(results):
+    """No damage: the stack may have left the table before the model was trained again."""
+    card = results / "model" / "model.json"
+    with rewritten(card, training=read_json(card)["training"] | {"steps": 5}):
+        text = said(results)
+    assert f"OLDER {results / 'cells' / 'regions' / '0.json'}: expected a record made from {card} as it lies" in text
+    assert " 0 damaged" in text
+
+
+@pytest.mark.parametrize("name", ["regions/1.json", "tiles.json", "ingest.json", "weigh.json", "stitch.json"])
+def test_a_record_that_is_gone_from_the_middle_is_named_once(results, name):
+    record = results / "cells" / name
+    away = record.rename(results / "away")
+    text = said(results)
+    away.rename(record)
+    assert text.count(f"DAMAGED {record}: expected the record that") == 1, text
+    assert f"--forcerun {record}`" in text
+
+
+def test_a_page_without_its_record_is_damage(results):
+    away = (results / "report.json").rename(results / "away")
+    assert f"--forcerun {results / 'report.json'}`" in said(results)
+    away.rename(results / "report.json")

@@ -23,6 +23,8 @@ from unet_pipeline.records.layout import (
     INGEST_FILE,
     METRICS_FILE,
     PROVE_FILE,
+    REPORT_FILE,
+    REPORT_RECORD,
     STITCH_FILE,
     TILES_FILE,
     WEIGH_FILE,
@@ -31,6 +33,7 @@ from unet_pipeline.records.layout import (
 from unet_pipeline.records.record import SEAL, read_json, write_json, write_record
 from unet_pipeline.records.steps import RECORDS, EarlierVersion, open_any, open_record
 from unet_pipeline.records.volume_records import Finished, PredictRecord, ShardWritten, StitchRecord
+from unet_pipeline.report.report import report
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +44,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ingested = make_ingested(folder, "a", (1, 64, 70), config)
     make_weighed(ingested, config)
     make_proof(make_scored(make_predicted(ingested, config, regions=1), config), model, config)
+    report(model, [ingested.with_name(STITCH_FILE)], config, folder / "results" / REPORT_FILE)
     names = {"ingest": INGEST_FILE, "weigh": WEIGH_FILE, "tile": TILES_FILE, "stitch": STITCH_FILE}
     names |= {"evaluate": METRICS_FILE, "prove": PROVE_FILE}
     return {step: ingested.with_name(name) for step, name in names.items()} | {
-        "predict": region_path(ingested.parent, 0)
+        "predict": region_path(ingested.parent, 0),
+        "report": folder / "results" / REPORT_RECORD,
     }
 
 
@@ -171,7 +176,7 @@ def test_results_of_an_earlier_version_end_in_one_message(
     import shutil
 
     results = shutil.copytree(written["ingest"].parents[1], tmp_path / "results")
-    for path in [results / "a" / path.relative_to(written["ingest"].parent) for path in written.values()]:
+    for path in [results / path.relative_to(written["ingest"].parents[1]) for path in written.values()]:
         earlier(path)
     earlier(results / "model" / CARD_FILE)
     stitched, ingested = results / "a" / STITCH_FILE, results / "a" / INGEST_FILE

@@ -1,6 +1,6 @@
 """Record: the way from a result to the records that vouch for it, and from there upwards to the source files.
 
-metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
+report.json ─► metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
 and, from each region, model.json ─► weigh.json ─► ingest.json
 (of an ensemble: model.json ─► model.json of each member ─► weigh.json).
 """
@@ -23,7 +23,6 @@ from unet_pipeline.records.layout import (
     LAST,
     LOGS,
     REGIONS,
-    REPORT_FILE,
     SEGMENTATION,
     STITCH_FILE,
     VOUCHING,
@@ -31,7 +30,7 @@ from unet_pipeline.records.layout import (
 )
 from unet_pipeline.records.provenance import Provenance, portable_path, possible_paths
 from unet_pipeline.records.record import how_to_remake, read_json
-from unet_pipeline.records.score_records import ProveRecord
+from unet_pipeline.records.score_records import ProveRecord, ReportRecord
 from unet_pipeline.records.stack_records import IngestRecord
 from unet_pipeline.records.steps import Record, any_record
 from unet_pipeline.records.volume_records import PredictRecord
@@ -81,7 +80,9 @@ class Link:
 
     @property
     def name(self) -> str:
-        """The stack, with the number of the region; "model" of a model, "fold 0" of one of a cross-validation."""
+        """The stack, with the number of the region; "model", "fold 0" of one of a cross-validation; "page"."""
+        if isinstance(self.content, ReportRecord):
+            return "page"
         if isinstance(self.content, ModelCard):
             fold = self.content.training.get("fold")
             return "model" if fold is None else f"fold {fold}"
@@ -158,8 +159,6 @@ def _vouching(result: Path) -> Iterator[Path]:
         yield from _of_folder(result)
     elif result.name in VOUCHING:
         yield from _existing([result.with_name(VOUCHING[result.name])])
-    elif result.name == REPORT_FILE:
-        yield from _of_folder(result.absolute().parent)
     elif result.suffix == ".json":
         yield result
 

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unet_pipeline.audit.consistency import input_mismatches, stack_mismatch
 from unet_pipeline.audit.coverage import check_region
+from unet_pipeline.audit.record import read_link
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.stack_plan import StackPlan
@@ -25,21 +27,37 @@ from unet_pipeline.records.layout import (
     FOLDS,
     FORMER,
     HISTORY_FILE,
+    INGEST_FILE,
+    METRICS_FILE,
     PLAIN,
     PLANES_FILE,
+<<<<<<< HEAD
     PREVIOUS_MODEL,
+=======
+    PROVE_FILE,
+    REGIONS,
+    REPORT_FILE,
+    REPORT_RECORD,
+    STITCH_FILE,
+>>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
     STORES,
     TILES_FILE,
+    WEIGH_FILE,
     WEIGHTS_FILE,
     list_path,
 )
-from unet_pipeline.records.score_records import EvaluateRecord
+from unet_pipeline.records.score_records import EvaluateRecord, ReportRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
-from unet_pipeline.records.steps import EarlierVersion, open_any
+from unet_pipeline.records.steps import EarlierVersion, open_any, open_record
 from unet_pipeline.records.volume_records import StitchRecord, TileRecord
 
 Tell = Callable[[str], None]
 Sums = dict[Path, str]
+
+FLOW = (
+    INGEST_FILE, WEIGH_FILE, CARD_FILE, TILES_FILE, REGIONS, STITCH_FILE, METRICS_FILE, PROVE_FILE, REPORT_RECORD
+)  # fmt: skip
+"""Records by their names, each after those that it is made from."""
 
 
 @dataclass
@@ -51,16 +69,19 @@ class Tally:
         files: the files that were read.
         links: symbolic links below the folder.
         faults: files that are not what was written.
+        damaged: records with a fault.
     """
 
     tell: Tell
     files: set[Path] = field(default_factory=set)
     links: set[Path] = field(default_factory=set)
     faults: int = 0
+    damaged: set[Path] = field(default_factory=set)
 
-    def fault(self, error: PipelineError) -> None:
-        """Count a fault and say it."""
+    def fault(self, error: PipelineError, record: Path) -> None:
+        """Count a fault of a record, or of a file that it vouches for, and say it."""
         self.faults += 1
+        self.damaged.add(record)
         self.tell(f"DAMAGED {error}")
 
 
@@ -88,6 +109,11 @@ def verify(results: Path, tell: Tell) -> Tally:
     _find_links(results, tally)
     for folder in folders:
         _verify_model(folder, tally) if (folder / CARD_FILE).exists() else _verify_stack(folder, tally)
+    _verify_page(results, tally)
+    # in the order of the flow: what was made from a damaged record is made anew with it, and not named as well
+    for kind in FLOW:
+        for record in sorted(file for file in tally.files - tally.damaged if _kind(file) == kind):
+            _verify_consistency(record, results, tally)
     tell(f"verified: {len(tally.files)} files, {tally.faults} damaged")
     if tally.faults:
         fix = "what each line above says"
@@ -95,6 +121,7 @@ def verify(results: Path, tell: Tell) -> Tally:
     return tally
 
 
+<<<<<<< HEAD
 def _find_links(results: Path, tally: Tally) -> None:
     """Count links in stores as faults, and name each other one that leads out of the folder: a run may write there."""
     top = results.resolve()
@@ -108,6 +135,10 @@ def _find_links(results: Path, tally: Tally) -> None:
                 tally.fault(PipelineError(path, expected, f"a symbolic link to {path.readlink()}", fix=fix))
             elif not path.resolve().is_relative_to(top):
                 tally.tell(f"LINK {path} leads out of {results}, to {path.readlink()}: jobs read and write there")
+=======
+def _kind(record: Path) -> str:
+    return REGIONS if record.parent.name == REGIONS else record.name
+>>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
 
 
 def _known(folder: Path) -> bool:
@@ -132,8 +163,12 @@ def _verify_listed(record: Path, files: Files, known: Sums, owner: Callable[[Pat
     before, listed = tally.faults, read_list(record, files)
     products = [record.parent / product for product in STORES.get(record.name, ())]
     for file, got in damaged(listed, [path for path in products if path.exists()], known):
+<<<<<<< HEAD
         if file not in tally.links:  # which is counted already
             tally.fault(fault(file, got, record, owner(file) or record))
+=======
+        tally.fault(fault(file, got, record, owner(file) or record), record)
+>>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
     tally.files |= {list_path(record), *listed}
     if tally.faults == before:
         tally.tell(f"ok {record}: {len(listed)} files")
@@ -170,6 +205,7 @@ def _verify_model(folder: Path, tally: Tally) -> None:
         tally.tell(f"ok {folder / CARD_FILE}")
 
 
+<<<<<<< HEAD
 @contextmanager
 def _of_a_former_model(folder: Path) -> Iterator[None]:
     """Give a fault the remedy of a model that no rule makes again."""
@@ -180,6 +216,28 @@ def _of_a_former_model(folder: Path) -> Iterator[None]:
             raise
         fix = f"remove {folder}, a model that was replaced: nothing is made from it"
         raise PipelineError(error.where, error.expected, error.got, fix=fix) from error
+=======
+def _verify_page(results: Path, tally: Tally) -> None:
+    record = results / REPORT_RECORD
+    if record.exists() or (results / REPORT_FILE).exists():
+        with _counted(tally, record):
+            _verify_listed(record, open_record(record, ReportRecord).files, {}, lambda file: None, tally)
+
+
+def _verify_consistency(record: Path, results: Path, tally: Tally) -> None:
+    """Hold a sound record against its folder, and against the records it was made from, each fault said once."""
+    link = read_link(record)
+    of_stack = record.parent.parent if record.parent.name == REGIONS else record.parent
+    stack, ingested = of_stack.name, results / INGEST_FILE
+    if of_stack == results and ingested.exists() and ingested not in tally.damaged:
+        stack = open_record(ingested, IngestRecord).stack  # a folder that is verified alone may have any name
+    wrong = stack_mismatch(link, stack)
+    for one in [wrong] if wrong else input_mismatches(link):
+        if one.older:
+            tally.tell(f"OLDER {one.error}")
+        elif not {one.file, one.source} & tally.damaged:
+            tally.fault(one.error, one.file)
+>>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
 
 
 def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:
@@ -208,4 +266,4 @@ def _counted(tally: Tally, record: Path) -> Iterator[None]:
     except EarlierVersion:
         raise
     except PipelineError as error:
-        tally.fault(error)
+        tally.fault(error, record)

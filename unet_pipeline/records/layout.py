@@ -63,8 +63,15 @@ BENCHMARKS = "benchmarks"
 """Folder of the measurements that Snakemake takes of each job."""
 PICTURES = "pictures"
 REPORT_FILE = "report.html"
+REPORT_RECORD = "report.json"
+"""Vouches for the page and its pictures."""
+REPORT_LIST = "report.sha256"
 
+<<<<<<< HEAD
 TAKEN = (MODEL, PREVIOUS_MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE)
+=======
+TAKEN = (MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE, REPORT_RECORD, REPORT_LIST)
+>>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
 """Names under `results/` that the workflow itself uses."""
 
 STORES: Mapping[str, tuple[str, ...]] = {
@@ -86,6 +93,7 @@ VOUCHING: Mapping[str, str] = {
     WEIGHTS_FILE: CARD_FILE,
     HISTORY_FILE: CARD_FILE,
     CONFUSION_FILE: METRICS_FILE,
+    REPORT_FILE: REPORT_RECORD,
 }
 """Stores and other products, and the record that vouches for each."""
 

@@ -1,4 +1,4 @@
-"""The records `metrics.json` and `prove.json`."""
+"""The records `metrics.json`, `prove.json` and `report.json`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.fields import ComputeUsed, Count, Number, Size
+from unet_pipeline.records.fields import ComputeUsed, Count, Files, Number, Size
 from unet_pipeline.records.provenance import Provenance
 
 
@@ -176,4 +176,13 @@ class ProveRecord:
     rows: tuple[Difference, ...]
     paper_step: Difference
     compute: ComputeUsed
+    provenance: Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRecord:
+    """`report.json`, of the page and its pictures."""
+
+    step: Literal["report"] = "report"
+    files: Files
     provenance: Provenance

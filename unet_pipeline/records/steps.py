@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from unet_pipeline.config.keys import build
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.record import how_to_remake, read_json
-from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
+from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord, ReportRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
 from unet_pipeline.records.volume_records import Finished, PredictRecord, StitchRecord, TileRecord
 
-Record = IngestRecord | WeighRecord | TileRecord | PredictRecord | StitchRecord | EvaluateRecord | ProveRecord
+StackRecord = IngestRecord | WeighRecord | TileRecord | PredictRecord | StitchRecord | EvaluateRecord | ProveRecord
+Record = StackRecord | ReportRecord
 
 RECORDS: dict[str, type[Record]] = {
     "ingest": IngestRecord,
@@ -28,6 +29,7 @@ RECORDS: dict[str, type[Record]] = {
     "stitch": StitchRecord,
     "evaluate": EvaluateRecord,
     "prove": ProveRecord,
+    "report": ReportRecord,
 }
 """By the step that writes them, which each names under its first key."""
 

@@ -38,7 +38,7 @@ CURVES = ("loss", "dice", "learning_rate")
 
 def write_pictures(
     model: ModelResult, results: Sequence[StackResult], options: ReportOptions, folder: Path, check: Check
-) -> None:
+) -> list[Path]:
     """Write the files `report.pictures` asks for, and remove those of an earlier page.
 
     Args:
@@ -47,11 +47,15 @@ def write_pictures(
         options: section `report`.
         folder: `results/pictures`.
         check: called before each file gets its name, so that a job that was taken over stops.
+
+    Returns:
+        The files.
     """
+    written = []
     _remove(folder)
     if "curves" in options.pictures:
         for name, png in _curves(model):
-            _write(folder / f"{name}.png", png, check)
+            written.append(_write(folder / f"{name}.png", png, check))
     kinds = [kind for kind in KINDS if kind in options.pictures]
     for result in results if kinds else ():
         if result.plan is None:
@@ -59,7 +63,9 @@ def write_pictures(
         for view in views(result, options):
             window = widened(view, result.stack.grid.shape[1:])
             for kind, png in _drawn(result, result.plan, window, kinds):
-                _write(folder / result.folder.name / f"plane-{view.plane}-{kind}.png", png, check)
+                path = folder / result.folder.name / f"plane-{view.plane}-{kind}.png"
+                written.append(_write(path, png, check))
+    return written
 
 
 def widened(view: View, size: tuple[int, int], side_px: int = LARGEST_PX) -> View:
@@ -105,9 +111,10 @@ def _curves(model: ModelResult) -> Iterator[tuple[str, bytes]]:
         yield "learning_rate", rate_curve(history)
 
 
-def _write(path: Path, png: bytes, check: Check) -> None:
+def _write(path: Path, png: bytes, check: Check) -> Path:
     with atomic_path(path, check) as partial:
         partial.write_bytes(png)
+    return path
 
 
 def _remove(folder: Path) -> None:

@@ -14,10 +14,12 @@ from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_file, write_text
-from unet_pipeline.records.layout import CARD_FILE, PICTURES
+from unet_pipeline.records.layout import CARD_FILE, PICTURES, REPORT_RECORD, list_path
 from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.score_records import ReportRecord
 from unet_pipeline.report.flow import size, stages
 from unet_pipeline.report.picture_files import write_pictures
 from unet_pipeline.report.plan_drawing import PlanSection
@@ -34,7 +36,7 @@ CARDS = 8
 
 
 def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) -> None:
-    """Write the page and, where `report.pictures` asks for them, pictures as files beside it.
+    """Write the page, `report.json` and, where `report.pictures` asks for them, pictures as files beside it.
 
     Args:
         model: model folder.
@@ -45,13 +47,17 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
     Raises:
         PipelineError: a record is missing, foreign, or of another model; a stack is named twice.
     """
-    with claim(output) as mine:
+    record = output.with_name(REPORT_RECORD)
+    with claim(record, output, list_path(record)) as mine:
         found = ModelResult.open(model)
         results = [open_result(path, found) for path in stacks]
         _check_names(results)
         page = _drawn(found, _results_first(results), config)
-        write_pictures(found, results, config.report, output.with_name(PICTURES), mine.check)
+        pictures = write_pictures(found, results, config.report, output.with_name(PICTURES), mine.check)
         write_text(output, page, mine.check)
+        files = write_list(record, [output, *pictures], check=mine.check)
+        inputs = [model / CARD_FILE, *(path for result in results for path in result.shown)]
+        mine.write(ReportRecord(files=files, provenance=provenance(sections_of(config, "report"), inputs)))
 
 
 def _check_names(results: Sequence[StackResult]) -> None:

@@ -22,6 +22,7 @@ from unet_pipeline.records.layout import (
     HISTORY_FILE,
     METRICS_FILE,
     PROVE_FILE,
+    STITCH_FILE,
     WEIGH_FILE,
     WEIGHTS_FILE,
     measured_path,
@@ -107,6 +108,13 @@ class StackResult:
     def folder(self) -> Path:
         """Where its records lie."""
         return self.stack.record.parent
+
+    @property
+    def shown(self) -> list[Path]:
+        """The records of the stack that the page was made from."""
+        plan = [] if self.plan is None else [self.plan.record, self.folder / STITCH_FILE]
+        beside = {METRICS_FILE: self.metrics, WEIGH_FILE: self.weigh, PROVE_FILE: self.prove}
+        return [self.stack.record, *plan, *(self.folder / name for name, record in beside.items() if record)]
 
     @property
     def role(self) -> str | None:

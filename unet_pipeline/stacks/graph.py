@@ -102,6 +102,22 @@ class Graph:
         weights = [f"results/{name}/weigh.json" for name in self.learned]
         return weights + [f"results/{name}/metrics.json" for name in self.scored]
 
+    @property
+    def records(self) -> list[str]:
+        """The records of all steps: what a run that is finished has, whatever was killed or lost meanwhile."""
+        ingested = dict.fromkeys([*self.learned, *self.predicted])
+        folders = [f"results/folds/{fold}" for fold in self.folds] + ["results/model"]
+        return [
+            *(f"results/{name}/ingest.json" for name in ingested),
+            *(f"results/{name}/weigh.json" for name in self.learned),
+            *(f"{folder}/model.json" for folder in folders if not self.config.model.folder),
+            *(f"results/{name}/tiles.json" for name in self.predicted),
+            *(record for name in self.predicted for record in self.region_records(name)),
+            *(f"results/{name}/stitch.json" for name in self.predicted),
+            *(f"results/{name}/metrics.json" for name in self.scored),
+            "results/report.json",
+        ]
+
     def sources(self, stack: str) -> list[str]:
         """Return the files that a stack is read from, each once."""
         row = self.stacks[stack]

@@ -5,7 +5,8 @@ rule report:
         model=model_files,
         more=GRAPH.shown_files,
     output:
-        report("results/report.html", caption="../report/page.rst", category="Page", labels={"page": "all stacks"}),
+        page=report("results/report.html", caption="../report/page.rst", category="Page", labels={"page": "all stacks"}),
+        record="results/report.json",
     log:
         "results/logs/report.log",
     benchmark:
@@ -22,6 +23,6 @@ rule report:
             --model {params.model:q} \
             --stacks {input.stacks:q} \
             --config {params.config:q} \
-            --output {output:q} \
+            --output {output.page:q} \
             2>&1 | tee {log:q}
         """
