@@ -31,15 +31,12 @@ from unet_pipeline.records.layout import (
     METRICS_FILE,
     PLAIN,
     PLANES_FILE,
-<<<<<<< HEAD
     PREVIOUS_MODEL,
-=======
     PROVE_FILE,
     REGIONS,
     REPORT_FILE,
     REPORT_RECORD,
     STITCH_FILE,
->>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
     STORES,
     TILES_FILE,
     WEIGH_FILE,
@@ -121,7 +118,6 @@ def verify(results: Path, tell: Tell) -> Tally:
     return tally
 
 
-<<<<<<< HEAD
 def _find_links(results: Path, tally: Tally) -> None:
     """Count links in stores as faults, and name each other one that leads out of the folder: a run may write there."""
     top = results.resolve()
@@ -132,13 +128,13 @@ def _find_links(results: Path, tally: Tally) -> None:
             tally.links.add(path)
             if any(part.endswith(".zarr") for part in path.relative_to(results).parts):
                 expected, fix = "a file or folder that this pipeline wrote", "remove it, and run the workflow again"
-                tally.fault(PipelineError(path, expected, f"a symbolic link to {path.readlink()}", fix=fix))
+                tally.fault(PipelineError(path, expected, f"a symbolic link to {path.readlink()}", fix=fix), path)
             elif not path.resolve().is_relative_to(top):
                 tally.tell(f"LINK {path} leads out of {results}, to {path.readlink()}: jobs read and write there")
-=======
+
+
 def _kind(record: Path) -> str:
     return REGIONS if record.parent.name == REGIONS else record.name
->>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
 
 
 def _known(folder: Path) -> bool:
@@ -163,12 +159,8 @@ def _verify_listed(record: Path, files: Files, known: Sums, owner: Callable[[Pat
     before, listed = tally.faults, read_list(record, files)
     products = [record.parent / product for product in STORES.get(record.name, ())]
     for file, got in damaged(listed, [path for path in products if path.exists()], known):
-<<<<<<< HEAD
         if file not in tally.links:  # which is counted already
-            tally.fault(fault(file, got, record, owner(file) or record))
-=======
-        tally.fault(fault(file, got, record, owner(file) or record), record)
->>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
+            tally.fault(fault(file, got, record, owner(file) or record), record)
     tally.files |= {list_path(record), *listed}
     if tally.faults == before:
         tally.tell(f"ok {record}: {len(listed)} files")
@@ -205,7 +197,6 @@ def _verify_model(folder: Path, tally: Tally) -> None:
         tally.tell(f"ok {folder / CARD_FILE}")
 
 
-<<<<<<< HEAD
 @contextmanager
 def _of_a_former_model(folder: Path) -> Iterator[None]:
     """Give a fault the remedy of a model that no rule makes again."""
@@ -216,7 +207,8 @@ def _of_a_former_model(folder: Path) -> Iterator[None]:
             raise
         fix = f"remove {folder}, a model that was replaced: nothing is made from it"
         raise PipelineError(error.where, error.expected, error.got, fix=fix) from error
-=======
+
+
 def _verify_page(results: Path, tally: Tally) -> None:
     record = results / REPORT_RECORD
     if record.exists() or (results / REPORT_FILE).exists():
@@ -226,6 +218,8 @@ def _verify_page(results: Path, tally: Tally) -> None:
 
 def _verify_consistency(record: Path, results: Path, tally: Tally) -> None:
     """Hold a sound record against its folder, and against the records it was made from, each fault said once."""
+    if record.parent.name in (PREVIOUS_MODEL, FORMER.name):
+        return
     link = read_link(record)
     of_stack = record.parent.parent if record.parent.name == REGIONS else record.parent
     stack, ingested = of_stack.name, results / INGEST_FILE
@@ -237,7 +231,6 @@ def _verify_consistency(record: Path, results: Path, tally: Tally) -> None:
             tally.tell(f"OLDER {one.error}")
         elif not {one.file, one.source} & tally.damaged:
             tally.fault(one.error, one.file)
->>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
 
 
 def _check_file(file: Path, total: str, record: Path, tally: Tally) -> None:

@@ -67,11 +67,9 @@ REPORT_RECORD = "report.json"
 """Vouches for the page and its pictures."""
 REPORT_LIST = "report.sha256"
 
-<<<<<<< HEAD
-TAKEN = (MODEL, PREVIOUS_MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE)
-=======
-TAKEN = (MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE, REPORT_RECORD, REPORT_LIST)
->>>>>>> 020e44a (Verify reads the page's record and whether records belong together; a finished run has the records of all steps)
+TAKEN = (
+    MODEL, PREVIOUS_MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE, REPORT_RECORD, REPORT_LIST
+)  # fmt: skip
 """Names under `results/` that the workflow itself uses."""
 
 STORES: Mapping[str, tuple[str, ...]] = {
