@@ -359,6 +359,20 @@ def test_after_a_refused_stitch_one_region_is_made_again(done: Workspace) -> Non
     assert done.would_run() == {"predict c.1 1", "stitch c.1", "evaluate c.1", "report"}
 
 
+def test_a_record_that_was_lost_between_two_others_is_made_again(done: Workspace) -> None:
+    """As by a kill after Snakemake had removed it, and before its job was done."""
+    for record, job in (
+        ("a/ingest", "ingest a"), ("b/weigh", "weigh b"), ("model/model", "train"), ("d/tiles", "tile d"),
+        ("c.1/regions/1", "predict c.1 1"), ("c.1/stitch", "stitch c.1"), ("c.1/metrics", "evaluate c.1"),
+        ("report", "report"),
+    ):  # fmt: skip
+        path = done.folder / "results" / f"{record}.json"
+        away = path.rename(done.folder / "away")
+        assert job in done.would_run(), record
+        away.rename(path)
+    assert done.would_run() == set()
+
+
 def test_another_version_of_the_package_makes_everything_anew(done: Workspace, tmp_path: Path) -> None:
     checkout = tmp_path / "newer"
     shutil.copytree(done.checkout, checkout)
