@@ -124,6 +124,8 @@ class PlaneArray:
     def write(self, plane: int, rows: slice, columns: slice, values: Array) -> None:
         """Write a shard, `(channels, rows, columns)` or `(rows, columns)`; it appears whole or not at all.
 
+        Its name outlasts a loss of power once `files.sync_folders` was called, before the record that vouches for it.
+
         Raises:
             PipelineError: rows and columns are not those of a shard; another job has taken over; or the disk is full or
                 cannot be written. The shard then keeps its former content.
@@ -143,7 +145,7 @@ class PlaneArray:
         one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
         parts = self._format.encode(np.expand_dims(one_plane, 1 if self._names[1:2] == (self._plane_axis,) else 0))
         try:
-            with atomic_path(file, self._check) as partial, partial.open("wb") as opened:
+            with atomic_path(file, self._check, named=False) as partial, partial.open("wb") as opened:
                 opened.writelines(parts)
         except PipelineError as error:
             self._check()

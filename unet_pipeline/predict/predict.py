@@ -37,7 +37,7 @@ from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import check_memory
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import Check, digest
+from unet_pipeline.records.files import Check, digest, sync_folders
 from unet_pipeline.records.layout import CARD_FILE, CLASSES, journal_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
@@ -120,6 +120,11 @@ def _predict_region(
                 network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
                 values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
                 write_soon(number, values)
+    shards = [plan.shard_at(number) for number in numbers]
+    written = (
+        array.shard_file(one.plane, one.rows.start, one.columns.start) for one in shards for array in arrays.values()
+    )
+    sync_folders({file.parent for file in written}, stack_plan.store)  # before the record that vouches for the shards
     return tuple(done[number] for number in numbers)
 
 

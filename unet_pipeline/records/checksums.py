@@ -13,7 +13,7 @@ from pathlib import Path
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.records.fields import Files
-from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, unclaimed
+from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, sync_folders, unclaimed
 from unet_pipeline.records.layout import list_path
 from unet_pipeline.records.record import how_to_remake
 
@@ -25,6 +25,8 @@ def write_list(
     record: Path, products: Sequence[Path], known: Mapping[Path, str] | None = None, check: Check = unclaimed
 ) -> Files:
     """Write the list of all files below some products, and return the entry of the record.
+
+    Their names outlast a loss of power before the list appears.
 
     Args:
         record: the record that shall vouch for them; the list lies beside it, and names are relative to its folder.
@@ -38,13 +40,15 @@ def write_list(
     Raises:
         PipelineError: if the list cannot be written, or another job has taken over.
     """
-    path, known = list_path(record), known or {}
+    path, known, folders = list_path(record), known or {}, set[Path]()
     count = size = 0
     with atomic_path(path, check) as partial, partial.open("w", encoding="utf-8") as lines:
         files = (_no_link(file) for product in products for file in files_below(product))
         for file, total in with_sums(files, known):
             lines.write(f"{total}  {file.relative_to(record.parent).as_posix()}\n")
             count, size = count + 1, size + file.stat().st_size
+            folders.add(file.parent)
+        sync_folders(folders, record.parent)
     return Files(path.name, sha256_file(path), count, size)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.files import PARTIAL, Check, partial_name, write_text
+from unet_pipeline.records.files import PARTIAL, Check, make_folder, partial_name, sync, sync_tree, write_text
 from unet_pipeline.records.record import write_record
 from unet_pipeline.records.run_lock import check_run
 
@@ -163,13 +163,16 @@ def replacing(folder: Path, check: Check) -> Iterator[Path]:
     """
     partial, former = (folder.with_name(partial_name(folder)) for _ in range(2))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         yield partial
+        if partial.exists():
+            sync_tree(partial)  # the record that vouches for the folder must not outlast it
         check()
         if partial.exists():
             if folder.exists():
                 folder.replace(former)
             partial.replace(folder)
+            sync(folder.parent)
     except OSError as error:
         check()
         raise PipelineError(

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,25 +31,68 @@ def unclaimed() -> None:
     """Check nothing: for what no other job can write."""
 
 
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, would outlast a loss of power.
+
+    Raises:
+        OSError: if the disk is full or broken.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do so for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder with all that lies in it would outlast a loss of power."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            sync(Path(place, name))
+        sync(Path(place))
+
+
+def sync_folders(folders: Iterable[Path], top: Path) -> None:
+    """Wait until the entries of some folders, and of those between them and `top`, would outlast a loss of power."""
+    ways = ((folder, *folder.parents) for folder in folders)
+    for folder in dict.fromkeys(place for way in ways for place in way if place.is_relative_to(top)):
+        sync(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, of which each that is new would outlast a loss of power."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+
+
 @contextmanager
-def atomic_path(path: Path, check: Check = unclaimed) -> Iterator[Path]:
+def atomic_path(path: Path, check: Check = unclaimed, named: bool = True) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` when the block ends well, remove it otherwise.
+
+    What is written later outlasts a loss of power only if this does: a record never without what it vouches for.
 
     Args:
         path: the file.
         check: called just before the file gets its name, when all the slow work is done.
+        named: whether the name too shall outlast it at once. Of many files, `sync_folders` does so in one go.
 
     Raises:
         PipelineError: from `check`, or if the disk is full or the place cannot be written; `path` is then as it was.
     """
     partial = path.with_name(partial_name(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent) if named else path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         check()
         partial.replace(path)
+        if named:
+            sync(path.parent)
     except OSError as error:
         raise PipelineError(
             path, "a place that can be written", error, fix="free space or choose another disk, then rerun"
