@@ -102,6 +102,9 @@ def test_a_grey_image_gives_what_it_would_give_as_rgb(tmp_path: Path) -> None:
     torch.testing.assert_close(grey(image)[0], colour(image.expand(1, 3, 32, 32))[0])
 
 
+BIAS = "features.0.bias"
+
+
 class Harmful:
     def __reduce__(self) -> tuple[object, ...]:
         return (print, ("code of the file was run",))
@@ -112,7 +115,18 @@ class Harmful:
     [
         ({"features.0.weight": torch.zeros(64, 3, 5, 5)}, "features.0.weight (64, 3, 5, 5) instead of (64, 3, 3, 3)"),
         ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, "none of them, but conv1.weight"),
-        ([1, 2], "a state-dict"),
+        ([1, 2], "a state-dict: tensors by name, got list"),
+        ({"state_dict": {}, "epoch": 3}, "got dict, in which these are none: state_dict, epoch"),
+        ({1: torch.zeros(2), "a": torch.zeros(1)}, "in which these are none: the key 1"),
+        (
+            {BIAS: torch.zeros(64).to_sparse()},
+            f"{BIAS}: expected a dense tensor of finite numbers, got one that is sparse_coo",
+        ),
+        ({BIAS: torch.zeros(64, device="meta")}, "on meta"),
+        ({BIAS: torch.zeros(64, dtype=torch.complex64)}, "got one of complex64"),
+        ({BIAS: torch.zeros(64, dtype=torch.int8)}, "got one of int8"),
+        ({BIAS: torch.arange(64) / torch.zeros(64)}, "got 64 of 64 values NaN or infinite"),
+        ({BIAS: torch.full((64,), 1e200, dtype=torch.float64)}, "got 64 of 64 values NaN or infinite"),
         ({"features.0.weight": Harmful()}, "a readable file of tensors"),
     ],
 )
@@ -124,6 +138,22 @@ def test_weights_that_do_not_fit_are_named(
         load_encoder(VGG16(3), tmp_path / "w.pth")
     assert words in str(refusal.value)
     assert "code of the file" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:TypedStorage")
+def test_quantised_weights_are_named(tmp_path: Path) -> None:
+    quantised = torch.quantize_per_tensor(torch.zeros(64), 0.1, 0, torch.qint8)
+    torch.save({BIAS: quantised}, tmp_path / "w.pth")
+    with pytest.raises(PipelineError, match="got one that is quantised"):
+        load_encoder(VGG16(3), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_numbers_of_any_precision_are_taken(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.save({BIAS: torch.linspace(-2, 2, 64).to(dtype)}, tmp_path / "w.pth")
+    encoder = VGG16(3)
+    assert load_encoder(encoder, tmp_path / "w.pth").loaded == (BIAS,)
+    torch.testing.assert_close(encoder.state_dict()[BIAS], torch.linspace(-2, 2, 64).to(dtype).float())
 
 
 def test_a_file_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:

@@ -51,9 +51,13 @@ def load_encoder(encoder: nn.Module, path: Path) -> Match:
         path: `.safetensors`, or `.pth` read with weights-only loading, which runs no code.
 
     Raises:
-        PipelineError: missing or unreadable file, a tensor of another shape (which), or no tensor that fits.
+        PipelineError: missing or unreadable file, a tensor of another shape or kind or with values that are not finite
+            (which), or no tensor that fits.
     """
     found, wanted = read_tensors(path), encoder.state_dict()
+    for name in wanted:
+        if name in found and (fault := _fault(found[name], wanted[name].is_floating_point())):
+            raise PipelineError(f"{WHERE}: {path}: {name}", "a dense tensor of finite numbers", fault, fix=FIX)
     tensors = {name: _fitted(found[name], tensor.shape) for name, tensor in wanted.items() if name in found}
     wrong = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in tensors
              if tensors[name].shape != wanted[name].shape]  # fmt: skip
@@ -83,9 +87,25 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch raises what its readers raise
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise PipelineError(f"{WHERE}: {path}", "a readable file of tensors", reason[0], fix=FIX) from error
-    if not isinstance(found, Mapping) or not all(isinstance(part, torch.Tensor) for part in found.values()):
-        raise PipelineError(f"{WHERE}: {path}", "a state-dict: tensors by name", type(found).__name__, fix=FIX)
-    return dict(found)
+    got = type(found).__name__
+    if isinstance(found, Mapping):
+        strange = [str(name) for name, part in found.items() if not isinstance(part, torch.Tensor)]
+        strange += [f"the key {name!r}" for name in found if not isinstance(name, str)]
+        if not strange:
+            return dict(found)
+        got = f"{got}, in which these are none: {_some(tuple(strange))}"
+    raise PipelineError(f"{WHERE}: {path}", "a state-dict: tensors by name", got, fix=FIX)
+
+
+def _fault(tensor: torch.Tensor, real: bool) -> str:
+    """Return what keeps a tensor from being copied into an encoder, or nothing; `real`: whether it takes fractions."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+        return f"one that is {kind}, on {tensor.device}"
+    if tensor.is_floating_point() != real or tensor.is_complex():
+        return f"one of {str(tensor.dtype).removeprefix('torch.')}"
+    bad = int((~torch.isfinite(tensor.float())).sum()) if real else 0
+    return f"{bad} of {tensor.numel()} values NaN or infinite" if bad else ""
 
 
 def _fitted(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
