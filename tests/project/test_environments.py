@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,13 @@ def imported(module: str, whole: bool = True) -> set[str]:
         if name in seen:
             continue
         seen.add(name)
-        tree = ast.parse(_file(name).read_text(encoding="utf-8"))
-        for node in ast.walk(tree) if whole else tree.body:
-            for target in _targets(node):
-                top, *rest = target.split(".")
-                if top == "unet_pipeline":
-                    places = [".".join(rest[:end]) for end in range(1, len(rest) + 1)]
-                    waiting += [place for place in places if _file(place).is_file()]
-                elif top not in sys.stdlib_module_names:
-                    found.add(IMPORT_NAMES.get(top, top))
+        for target in _targets(_file(name), whole):
+            top, *rest = target.split(".")
+            if top == "unet_pipeline":
+                places = [".".join(rest[:end]) for end in range(1, len(rest) + 1)]
+                waiting += [place for place in places if _file(place).is_file()]
+            elif top not in sys.stdlib_module_names:
+                found.add(IMPORT_NAMES.get(top, top))
     return found
 
 
@@ -68,7 +67,14 @@ def _file(module: str) -> Path:
     return (ROOT / "unet_pipeline").joinpath(*module.split(".")).with_suffix(".py")
 
 
-def _targets(node: ast.AST) -> list[str]:
+@cache
+def _targets(path: Path, whole: bool = True) -> list[str]:
+    """What a file imports, `from a import b` of this package as a.b."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [name for node in (ast.walk(tree) if whole else tree.body) for name in _named(node)]
+
+
+def _named(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "unet_pipeline":
@@ -173,8 +179,9 @@ def test_the_extra_export_holds_what_it_alone_imports() -> None:
     assert not extra & asked
     names = {"bioimageio": "bioimageio-core"}
     for path in (ROOT / "unet_pipeline").rglob("*.py"):
-        targets = {each for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) for each in _targets(node)}
-        tops = {target.split(".")[0] for target in targets} - {"unet_pipeline", ""} - set(sys.stdlib_module_names)
+        tops = (
+            {target.split(".")[0] for target in _targets(path)} - {"unet_pipeline", ""} - set(sys.stdlib_module_names)
+        )
         wanted = {names.get(top, IMPORT_NAMES.get(top, top)) for top in tops}
         allowed = asked | extra if path.parent.name == "export" else asked
         assert wanted <= allowed | {"tensorboardx"}, path
