@@ -65,10 +65,13 @@ def read_small(path: Path, largest: int) -> bytes:
     """Read a file that people write; never a pipe or a device, which may have no end.
 
     Raises:
-        PipelineError: if it is no regular file, or larger than `largest` bytes.
+        PipelineError: if it is no regular file, larger than `largest` bytes, or a path that no file can have.
         OSError: if it cannot be read.
     """
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+    except ValueError as error:  # a NUL in the path
+        raise PipelineError(repr(str(path)), "the path of a file", error) from error
     if not path.is_file() or size > largest:
         got = f"{size} bytes" if path.is_file() else "a folder, a pipe or a device"
         raise PipelineError(path, f"a regular file of at most {largest} bytes", got)

@@ -6,8 +6,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 import tifffile
-from ctc_metrics.metrics.technical.seg import seg as ctc_seg
-from ctc_metrics.utils.representations import match as ctc_match
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -84,6 +82,9 @@ def test_one_result_object_may_match_two_reference_objects():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_seg_is_that_of_py_ctcmetrics_over_several_frames(seed, tmp_path):
+    from ctc_metrics.metrics.technical.seg import seg as ctc_seg  # here, for it imports scikit-learn and pandas
+    from ctc_metrics.utils.representations import match as ctc_match
+
     references, overlaps, tables = [], [], []
     for frame in range(3):
         pair = cells(10 * seed + frame)

@@ -45,7 +45,8 @@ def outcomes(folder: Path, ci: str) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {name: Counter() for name in REASONS}
     for case in ElementTree.parse(folder / "said.xml").iter("testcase"):
         (name,) = (name for name in REASONS if f"test_{name}_" in f"{case.get('classname')} {case.get('name')}")
-        found[name].update(outcome.get("type", outcome.tag).removeprefix("pytest.").removesuffix("ped") for outcome in case)
+        kinds = (outcome.get("type", outcome.tag) for outcome in case)  # a module that skips has no type
+        found[name].update(kind.removeprefix("pytest.").removesuffix("ped") for kind in kinds)
     return found
 
 

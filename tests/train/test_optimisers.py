@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torchvision
 from synthetic_training import discs, settings
 from test_loop import CARD, Killed, content, run
 
@@ -84,6 +83,8 @@ def test_a_frozen_encoder_keeps_its_weights_then_learns(tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(VGG16, "vgg16"), (ResNet50, "resnet50")])
 def test_the_encoders_tensors_are_torchvisions(ours: type[torch.nn.Module], theirs: str) -> None:
+    import torchvision
+
     with torch.device("meta"):
         wanted = {n: t.shape for n, t in getattr(torchvision.models, theirs)(weights=None).state_dict().items()}
         found = {n: t.shape for n, t in ours(3).state_dict().items()}

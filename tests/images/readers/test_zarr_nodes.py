@@ -5,8 +5,6 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
-from ome_zarr.format import FormatV04, FormatV05
-from ome_zarr.writer import write_image, write_labels
 from reading import calm, check, noise
 
 from unet_pipeline.errors import PipelineError
@@ -14,13 +12,16 @@ from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.readers.calibration import Calibration
 from unet_pipeline.images.readers.zarr_nodes import from_multiscale, is_zarr
 
-FORMATS = {"0.4": (FormatV04(), 2), "0.5": (FormatV05(), 3)}
+FORMATS = {"0.4": 2, "0.5": 3}
+"""Versions of OME-Zarr, and that of Zarr each is written in."""
 
 
 def write_ome(path, pixels, axes, version="0.5", units=None, scale=None):
     """Write an OME-Zarr image with the reference implementation."""
-    layout, zarr_format = FORMATS[version]
-    group = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    from ome_zarr.format import format_from_version  # here, for it imports dask and pandas
+    from ome_zarr.writer import write_image
+
+    group, layout = zarr.open_group(path, mode="w", zarr_format=FORMATS[version]), format_from_version(version)
     write_image(pixels, group, axes=axes, fmt=layout, scale_factors=[], scale=scale, axes_units=units)
     return group
 
@@ -72,9 +73,11 @@ def test_scale_and_names(tmp_path, version):
 
 @pytest.mark.parametrize("version", FORMATS)
 def test_labels_and_levels_inside_a_store(tmp_path, version):
-    pixels, labels = noise((64, 96)), noise((64, 96), "u4")
-    layout, zarr_format = FORMATS[version]
-    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=zarr_format)
+    from ome_zarr.format import format_from_version
+    from ome_zarr.writer import write_image, write_labels
+
+    pixels, labels, layout = noise((64, 96)), noise((64, 96), "u4"), format_from_version(version)
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=FORMATS[version])
     units = dict.fromkeys("yx", "micrometer")
     write_image(pixels, group, axes="yx", fmt=layout, scale_factors=[2], scale={"y": 0.5, "x": 0.5}, axes_units=units)
     write_labels(labels, group, "nuclei", axes="yx", fmt=layout, scale_factors=[2])
