@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from preloaded import python
 from real_project import TABLE, TINY, write
 from workspace import ROOT, Workspace
 
@@ -69,7 +70,7 @@ def test_without_slurm_there_is_one_message(tmp_path: Path, without_slurm: dict[
         write(space.folder / "my images", name, (32, 32), 1, 0)
     space.table(*TABLE)
     (space.folder / "config.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile"]
+    command = [str(python()), "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--workflow-profile"]
     ran = subprocess.run([*command, str(PROFILE)], cwd=space.folder, env=without_slurm, capture_output=True, text=True,
                          timeout=120, check=False)  # fmt: skip
     said = ran.stdout + ran.stderr

@@ -232,17 +232,23 @@ def test_precision():
         usable_precision(cpu, "float16", "predict.precision")
 
 
-def test_a_machine_without_bfloat16_takes_float32_and_says_so():
+def test_a_machine_without_bfloat16_takes_float32_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(device, "has_bfloat16", lambda device: False)
+    assert usable_precision(torch.device("cpu"), "bfloat16", "predict.precision") == "float32"
+    assert usable_precision(torch.device("cpu"), "float32", "predict.precision") == "float32"
+    assert capsys.readouterr().err == "predict.precision: this CPU does not compute in bfloat16, so float32 is used\n"
+
+
+@pytest.mark.slow
+def test_a_processor_without_bfloat16_is_known():
     code = """
 import torch
-from unet_pipeline.model.device import usable_precision
-print(usable_precision(torch.device("cpu"), "bfloat16", "predict.precision"))
-print(usable_precision(torch.device("cpu"), "float32", "predict.precision"))
+from unet_pipeline.model.device import has_bfloat16
+print(has_bfloat16(torch.device("cpu")))
 """
     old = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     ran = subprocess.run([sys.executable, "-c", code], env=old, capture_output=True, text=True, check=True)
-    assert ran.stdout.split() == ["float32", "float32"]
-    assert ran.stderr == "predict.precision: this CPU does not compute in bfloat16, so float32 is used\n"
+    assert ran.stdout.split() == ["False"]
 
 
 @pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])

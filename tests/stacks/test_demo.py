@@ -13,6 +13,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_files_are_what_the_table_says(folder):
     for stack in STACKS:
         with tifffile.TiffFile(folder / f"{stack.name}.tif") as file:
