@@ -292,6 +292,7 @@ def test_a_compilation_that_fails_is_told_once_and_the_network_runs_as_it_is(mon
     assert "whose path has a space: /my lab/site-packages/torch" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_compiled_network_refuses_what_the_network_refuses():
     with pytest.raises(PipelineError, match="network input"):
         Compiled(build(SMALL).eval())(torch.rand(1, 1, 45, 45))

@@ -103,11 +103,8 @@ def slide(tmp_path_factory):
 def predicted(slide, skip_below, tile_px, shard_px, regions):
     """Probabilities (planes, classes, y, x), classes, the records, and the passes of the network."""
     stack, model = slide
-    config = settings(
-        tile={"tile_px": tile_px},
-        store={"chunk_px": shard_px // 2, "shard_px": shard_px},
-        predict={"skip_below": skip_below},
-    )
+    store = {"chunk_px": shard_px, "shard_px": shard_px}
+    config = settings(tile={"tile_px": tile_px}, store=store, predict={"skip_below": skip_below})
     stack_plan, records, passes = make_plan(stack, config, regions), [], []
     with pytest.MonkeyPatch.context() as patch:
         real = Forward.__call__
