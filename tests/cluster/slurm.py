@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from preloaded import python
+from preloaded import LOOK_S, python
 from workspace import ROOT, Workspace
 
 HERE = Path(__file__).parent
 PROFILE = ROOT / "profiles" / "slurm"
 SOON = ("--slurm-init-seconds-before-status-checks", "1")
-"""The profile waits longer before it looks; tests need not."""
+"""The profile waits longer before it looks; tests need not, nor (`LOOK_S`) from one look to the next."""
 
 SACCT = ("jobid", "state", "partition", "nodelist", "reqcpus", "reqmem", "alloctres", "timelimit", "account", "comment")
 
@@ -66,6 +66,7 @@ class Cluster:
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": ":".join(path),
             "OMP_NUM_THREADS": "1",
+            LOOK_S: "1",
         }
 
     def ask(self, *command: str) -> str:
