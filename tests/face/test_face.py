@@ -280,6 +280,7 @@ unet_pipeline.boundary_weight_map(labels, formula="papr")
 """
 
 
+@pytest.mark.slow
 def test_a_users_file_is_checked_against_the_types(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "user.py"]

@@ -64,20 +64,21 @@ def test_a_damaged_or_lost_shard_is_computed_again(made, computed):
     assert [(shard.plane, shard.rows.start, shard.columns.start) for shard in computed[0]] == [(0, 0, 64), (1, 64, 0)]
 
 
-@pytest.mark.parametrize("change", ["model", "predict", "threads", "journal"])
-def test_other_work_starts_from_nothing(made, computed, tmp_path, change):
+def test_other_work_starts_from_nothing(made, computed, tmp_path):
     stack_plan, model = made
-    go(made)
-    computed[0].clear()
-    config = settings()
-    if change == "model":
-        model = make_model(tmp_path / "other", seed=4)
-    elif change == "predict":
-        config = settings(predict={"precision": "bfloat16"})
-    elif change == "threads":
-        config = settings(compute={"threads": 2, "device": "cpu"})
-    else:
-        path = journal_path(stack_plan.region_record(0))
-        path.write_text(path.read_text().replace('"shard": 3', '"shard": 4'))
-    go((stack_plan, model), config)
-    assert len(computed[0]) == 12
+    journal = journal_path(stack_plan.region_record(0))
+
+    def starts_anew(model, config):
+        computed[0].clear()
+        go((stack_plan, model), config)
+        return len(computed[0]) == 12
+
+    assert starts_anew(model, settings())
+    assert not starts_anew(model, settings())
+    model = make_model(tmp_path / "other", seed=4)
+    assert starts_anew(model, settings()), "another model"
+    assert starts_anew(model, settings(predict={"precision": "bfloat16"})), "another key of predict"
+    threads = settings(compute={"threads": 2, "device": "cpu"})
+    assert starts_anew(model, threads), "other threads"
+    journal.write_text(journal.read_text().replace('"shard": 3', '"shard": 4'))
+    assert starts_anew(model, threads), "a journal that lies"

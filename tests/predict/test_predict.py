@@ -154,8 +154,7 @@ def test_the_whole_run_on_rgb_like_channels(tmp_path):
     assert run(make_plan(stack), model).exists()
 
 
-@pytest.mark.parametrize("tile_px", ["auto", 32])
-@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 97)])
+@pytest.mark.parametrize(("size", "tile_px"), [((1, 1), "auto"), ((1, 300), 32), ((300, 1), "auto"), ((2, 97), 32)])
 def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     """From TIFF to stitched objects, an image of one pixel, one row or one column; mirrored far beyond its size."""
     generator = np.random.default_rng(1)
