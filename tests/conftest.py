@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,25 @@ def done(finished_project: Any, tmp_path: Path) -> Any:
     from real_project import copied
 
     return copied(finished_project, tmp_path / "my copy")
+
+
+@pytest.fixture(scope="session")
+def whole_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stages have run from ingest to stitch, called one by one; nobody may change it."""
+    from chain import make_model, make_plan, make_stack, run
+
+    folder = tmp_path_factory.mktemp("whole chain")
+    run(make_plan(make_stack(folder)), make_model(folder / "model"))
+    return folder
+
+
+@pytest.fixture
+def ran(whole_chain: Path, tmp_path: Path) -> Any:
+    """A copy of it, to be changed: the plan of its stack, and its model."""
+    from unet_pipeline.predict.stack_plan import StackPlan
+
+    shutil.copytree(whole_chain, tmp_path / "ran")
+    return StackPlan.open(tmp_path / "ran" / "results" / "cells" / "tiles.json"), tmp_path / "ran" / "model"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,11 +14,10 @@ from unet_pipeline.records.record import read_json, write_json
 
 
 @pytest.fixture
-def perfect(tmp_path):
+def perfect(ran):
     """A stack whose segmentation is its reference, shard by shard."""
-    stack = make_stack(tmp_path)
-    stack_plan = make_plan(stack)
-    stitched = run(stack_plan, make_model(tmp_path / "model"))
+    stack_plan, _ = ran
+    stitched = stack_plan.record.with_name("stitch.json")
     copy_reference(stitched, stack_plan)
     return stitched, stack_plan
 

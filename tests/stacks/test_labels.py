@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from unet_pipeline.config.sections import Labels
+from unet_pipeline.config.sections import Config, Labels
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.label_shapes import LabelShapes
 from unet_pipeline.stacks.labels import LabelReader
 
@@ -166,3 +167,20 @@ def test_dense_cells_are_not_taken_for_grey_values():
     cells = np.kron(np.arange(1, 101).reshape(10, 10), np.ones((3, 3))).astype(np.uint16)
     cells[0, 0] = 0
     finished(Labels(), cells)
+
+
+@pytest.mark.parametrize(("background", "last_words"), [(0, "is the background"), (3, "and not the most frequent one")])
+def test_a_palette_is_told_by_its_indices_and_their_shares(tmp_path, capsys, background, last_words):
+    """A mask drawn in a paint program: which index its background got is the program's choice."""
+    indices = np.full((40, 50), background, np.uint8)
+    indices[5:15, 5:25], indices[20:30, 30:40] = 3 - background, 7
+    picture = Image.fromarray(indices, "P")
+    picture.putpalette(np.random.default_rng(5).integers(0, 255, 768).tolist())
+    picture.save(tmp_path / "labels.png")
+    Image.fromarray(indices).save(tmp_path / "image.png")
+    source = Source("cells", str(tmp_path / "image.png"), str(tmp_path / "labels.png"))
+    ingest(source, Config(), tmp_path / "results" / "cells" / "ingest.json")
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "a palette is read" in line]
+    assert f"{background}: 85 %, {3 - background}: 10 %, 7: 5 %" in note
+    assert "index 0 is the background" in note
+    assert note.endswith(last_words)

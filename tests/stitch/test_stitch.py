@@ -138,9 +138,8 @@ def test_the_result_is_valid_and_read_by_others(made):
         assert mine.any()
 
 
-def test_coarser_levels_are_means_of_probabilities_and_pixels_of_labels(made):
-    stack_plan, model = made
-    run(stack_plan, model)
+def test_coarser_levels_are_means_of_probabilities_and_pixels_of_labels(ran):
+    stack_plan, _ = ran
     fine, coarse = (volume(open_array(stack_plan.store, level)) for level in "01")
     assert_reduced(fine, coarse, "mean")
     for name in ("classes", "instances"):
@@ -161,17 +160,16 @@ def test_pixel_sizes_of_a_label_tiff_are_those_of_its_axes(made, tmp_path, name)
         assert image.pixel_um == (0.5, 0.25)
 
 
-def test_the_record_counts(made):
-    stack_plan, model = made
-    record = json.loads(run(stack_plan, model).read_text())
+def test_the_record_counts(ran):
+    stack_plan, _ = ran
+    record = json.loads(stack_plan.record.with_name("stitch.json").read_text())
     assert record["coverage"]["shards"] == stack_plan.plan.shard_count == 12
     assert record["coverage"]["covered_once"] is True
 
 
 @pytest.mark.parametrize("name", ["0", "labels/classes/0"])
-def test_a_store_changed_behind_the_workflows_back_names_the_region(made, name):
-    stack_plan, model = made
-    run(stack_plan, model)
+def test_a_store_changed_behind_the_workflows_back_names_the_region(ran, name):
+    stack_plan, _ = ran
     array = stack_plan.probabilities() if name == "0" else stack_plan.labels("classes")
     file = array.shard_file(1, 64, 64)
     content = bytearray(file.read_bytes())
@@ -182,18 +180,16 @@ def test_a_store_changed_behind_the_workflows_back_names_the_region(made, name):
     assert str(file) in str(caught.value)
 
 
-def test_a_lost_shard_names_the_region(made):
-    stack_plan, model = made
-    run(stack_plan, model)
+def test_a_lost_shard_names_the_region(ran):
+    stack_plan, _ = ran
     stack_plan.probabilities().shard_file(0, 0, 0).unlink()
     with pytest.raises(PipelineError, match=r"no file[\s\S]*regions.0\.json"):
         again(stack_plan)
 
 
-def test_a_damaged_shard_is_mended_as_the_message_says(made):
+def test_a_damaged_shard_is_mended_as_the_message_says(ran):
     """Also at the image edge, where zarr would read the damaged shard before it writes."""
-    stack_plan, model = made
-    run(stack_plan, model)
+    stack_plan, model = ran
     folder = stack_plan.record.parent
     before = (folder / "regions" / "1.json").read_text()
     file = stack_plan.probabilities().shard_file(1, 64, 128)
@@ -206,9 +202,8 @@ def test_a_damaged_shard_is_mended_as_the_message_says(made):
     assert json.loads((folder / "regions" / "1.json").read_text())["shards"] == json.loads(before)["shards"]
 
 
-def test_a_missing_region_is_told(made):
-    stack_plan, model = made
-    run(stack_plan, model)
+def test_a_missing_region_is_told(ran):
+    stack_plan, _ = ran
     folder = stack_plan.record.parent
     with pytest.raises(PipelineError, match="in no record"):
         stitch(stack_plan, [folder / "regions" / "0.json"], settings(), folder / "stitch.json")
@@ -224,9 +219,8 @@ def test_a_missing_region_is_told(made):
         ("few", "of region 1"),
     ],
 )
-def test_records_that_do_not_belong_together_are_refused(made, forge, named):
-    stack_plan, model = made
-    run(stack_plan, model)
+def test_records_that_do_not_belong_together_are_refused(ran, forge, named):
+    stack_plan, _ = ran
     folder = stack_plan.record.parent
     record = folder / "regions" / "1.json"
     facts = read_json(record)
@@ -249,10 +243,9 @@ def test_records_that_do_not_belong_together_are_refused(made, forge, named):
             check_region(stack_plan, record)
 
 
-def test_regions_of_another_model_or_precision_are_refused(made, tmp_path):
+def test_regions_of_another_model_or_precision_are_refused(ran, tmp_path):
     """An orphan of an earlier run may end after the regions of a later one: all records then agree, and are wrong."""
-    stack_plan, model = made
-    run(stack_plan, model)
+    stack_plan, model = ran
     folder = stack_plan.record.parent
     records, output = sorted((folder / "regions").glob("*.json")), folder / "stitch.json"
     other = read_card(make_model(tmp_path / "other", seed=4))
@@ -263,9 +256,8 @@ def test_regions_of_another_model_or_precision_are_refused(made, tmp_path):
     assert stitch(stack_plan, records, settings(), output, read_card(model)).coverage.covered_once
 
 
-def test_records_of_two_plans_do_not_mix(made):
-    stack_plan, model = made
-    run(stack_plan, model)
+def test_records_of_two_plans_do_not_mix(ran):
+    stack_plan, model = ran
     changed = make_plan(stack_plan.stack, settings(tile={"tile_px": 16}))
     predict(changed, 1, model, settings(), changed.record.parent / "regions" / "1.json")
     with pytest.raises(PipelineError, match="record of plan"):

@@ -122,7 +122,7 @@ def fields(draw):
     return (np.round(probabilities * 255 / coarse) * coarse).clip(0, 255).astype(np.uint8)
 
 
-@trials(max_examples=40, deadline=None)
+@trials(max_examples=20, deadline=None)
 @given(
     fields(),
     st.sampled_from([16, 32, 48, 64]),
