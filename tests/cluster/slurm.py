@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from preloaded import LOOK_S, python
+from preloaded import LOOK_S, STAGES, python, server
 from workspace import ROOT, Workspace
 
 HERE = Path(__file__).parent
@@ -131,15 +132,16 @@ STARTED: list[Run] = []
 """Snakemakes of the present test."""
 
 
-def start(cluster: Cluster, space: Workspace, *arguments: str, profile: Path = PROFILE) -> Run:
-    """Start Snakemake in a project, with the profile of Slurm."""
+def start(cluster: Cluster, space: Workspace, *arguments: str, profile: Path = PROFILE, preloaded: bool = True) -> Run:
+    """Start Snakemake in a project, with the profile of Slurm; its stages are copies of a process if `preloaded`."""
     (space.folder / "config.yaml").write_text(yaml.safe_dump(space.config), encoding="utf-8")
     log = space.folder.parent / f"snakemake-{time.monotonic_ns()}.log"
     command = [str(python()), "-m", "snakemake", "--snakefile", str(space.checkout / "Snakefile")]
     command += ["--directory", str(space.folder), "--workflow-profile", str(profile), *SOON, *arguments]
+    environment = cluster.environment | ({STAGES: str(server("stages"))} if preloaded else {})
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=space.folder.parent, env=cluster.environment, stdin=subprocess.DEVNULL,
+            command, cwd=space.folder.parent, env=environment, stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     STARTED.append(Run(process, log, cluster))
@@ -171,16 +173,12 @@ def profile_with(folder: Path, old: str, new: str) -> Path:
 
 
 def processes(space: Workspace, verb: str) -> list[int]:
-    """Ids of the live processes of a stage in a project; all nodes are this host."""
+    """Ids of the live processes of a preloaded stage in a project; all nodes are this host."""
     found = []
     for entry in Path("/proc").iterdir():
-        try:
-            arguments = (entry / "cmdline").read_bytes().decode().split("\0")
-            here = (entry / "cwd").readlink() == space.folder
-        except (OSError, UnicodeDecodeError):
-            continue
-        if here and arguments[1:4] == ["-m", "unet_pipeline", verb]:
-            found.append(int(entry.name))
+        with suppress(OSError):
+            if (entry / "comm").read_text() == f"{verb}\n" and (entry / "cwd").readlink() == space.folder:
+                found.append(int(entry.name))
     return sorted(found)
 
 

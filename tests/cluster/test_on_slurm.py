@@ -118,9 +118,9 @@ def test_what_slurm_would_refuse_or_never_start_is_one_message(
 
 def test_a_job_out_of_memory_is_given_more(cluster: Cluster, copy: Workspace, local: Workspace) -> None:
     forget(copy, "unseen/regions/0.json", "unseen/stitch.json")
-    # two Snakemakes want 250 MB, and PyTorch as much again before its libraries
+    # two Snakemakes want 250 MB, and PyTorch as much again before its libraries; copies would share all that
     profile = profile_with(copy.folder.parent / "slurm", "attempt * 12000", "attempt * 300")
-    run = start(cluster, copy, "results/unseen/regions/0.json", "--retries", "3", profile=profile)
+    run = start(cluster, copy, "results/unseen/regions/0.json", "--retries", "3", profile=profile, preloaded=False)
     assert run.wait() == 0, run.text
     jobs = run.jobs("predict")
     assert [job.memory for job in jobs] == [f"{attempt * 300}M" for attempt in range(1, len(jobs) + 1)]
