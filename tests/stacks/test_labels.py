@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from unet_pipeline.config.sections import Config, Labels
 from unet_pipeline.errors import PipelineError
@@ -122,6 +123,19 @@ def test_jpeg_and_interpolation_leave_rims(spoil):
         finished(Labels(), spoil(cells()))
 
 
+@pytest.mark.parametrize("quality", [96, 98, 100])
+@pytest.mark.parametrize("count", [3, 9])
+@pytest.mark.parametrize("spread", [1, 3])
+def test_the_best_jpeg_saved_as_png_is_no_better(quality, count, spread):
+    with pytest.raises(PipelineError, match=r"thin rims of other values .*, and \d+\.\d pieces of each value"):
+        finished(Labels(), jpeg(cells(count=count) * np.uint8(spread), quality))
+
+
+def test_where_pieces_are_objects_a_good_jpeg_is_told_from_many_pieces():
+    with pytest.raises(PipelineError, match=r"thin rims of other values on 2\d %"):
+        finished(Labels(kind="pieces"), jpeg((cells() > 0) * np.uint8(255), 95))
+
+
 def test_the_best_jpeg_is_no_better():
     with pytest.raises(PipelineError, match="thin rims"):
         finished(Labels(), jpeg((cells() > 0) * np.uint8(255), 100), lossy=True)
@@ -133,10 +147,12 @@ def test_nearest_neighbours_leave_none(factor):
     assert finished(Labels(), resized(cells(), factor, Image.Resampling.NEAREST)) == []
 
 
-def test_touching_cells_have_no_rims():
+@pytest.mark.parametrize("across", [4, 5, 7, 10, 20])
+def test_sheets_of_touching_cells_are_taken(across):
+    """Where they end, small cells leave rims of their own; but each has one piece."""
     y, x = np.mgrid[:200, :200]
-    seeds = np.random.default_rng(0).integers(0, 200, (60, 2))
-    nearest = np.argmin([np.hypot(y - a, x - b) for a, b in seeds], axis=0) + 1
+    seeds = np.random.default_rng(0).uniform(0, 200, ((200 // across) ** 2, 2))
+    nearest = cKDTree(seeds).query(np.stack([y, x], axis=-1).reshape(-1, 2))[1].reshape(200, 200) + 1
     assert finished(Labels(), np.where(np.hypot(y - 100, x - 100) < 90, nearest, 0).astype(np.uint16)) == []
 
 

@@ -10,14 +10,21 @@ import numpy.typing as npt
 
 from unet_pipeline.images.halo_blocks import row_bands
 
-RIM_SHARE, LOSSY_SHARE, FEWEST_RIMS = 0.2, 0.02, 12
-"""Share of edges with a rim above which labels are refused; where the file is a JPEG; and the least number of rims.
-
-Eight annotated sets have at most 0.0024, cells of 25 px that fill a disc 0.05; after interpolation by 0.5 to 4 it is
-0.35 to 1, after JPEG of quality 60 to 95 0.22 to 0.6, of quality 100 at least 0.035.
-"""
+RIM_SHARE = {"instances": 0.4, "pieces": 0.2}
+"""Share of edges with a rim above which labels are refused, by `labels.kind`."""
+PIECES_RIM_SHARE, LOSSY_SHARE = 0.06, 0.02
+"""The same where ids have many pieces, too, and where the file is a JPEG."""
+FEWEST_RIMS = 12
+"""Fewer rims than this tell nothing."""
 PIECES_PER_ID = 2.0
-"""Ids of more pieces than this, in the mean over ids and blocks, are likely to be classes."""
+"""Ids of more pieces than this, in the mean over ids and blocks, are likely to be classes or spoilt."""
+# Measured, in the order: edges with a rim | pieces of an id
+#   seven annotated sets                   | 0 to 0.0021 | 1.0 to 2.0
+#   drawn cells, 8 to 40 px across         | 0.004 to 0.011 | 1.0
+#   sheets of cells 20, 10, 5, 3 px across | 0.06, 0.12, 0.25, 0.39 | 1.0 to 1.1
+#   six of the sets after JPEG of quality 100, 99 and 95 | 0.12 to 0.15, 0.18 to 0.25, 0.28 to 0.43 | 3.7 and more
+#   the same interpolated by 0.5 to 2      | 0.65 to 1 | 14 and more
+# The seventh set has hardly any background, so hardly an edge.
 SMALL_ID = 2**24
 """Ids below it are counted in a table, larger ones by sorting."""
 

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.halo_blocks import row_bands
-from unet_pipeline.stacks.label_shapes import LOSSY_SHARE, PIECES_PER_ID, RIM_SHARE, LabelShapes
+from unet_pipeline.stacks.label_shapes import LOSSY_SHARE, PIECES_PER_ID, PIECES_RIM_SHARE, RIM_SHARE, LabelShapes
 
 GREY_SHARE = 0.5
 """Labels are refused as grey values when more than this share of neighbouring object pixels differ."""
 SAVE_ANEW = (
-    "this looks like a JPEG, a resampled mask or a grey-level image: save ids as TIFF or PNG, without interpolation"
+    "this looks like a grey-level image, or a mask that was once a JPEG or resampled: save ids as TIFF or PNG, without "
+    "interpolation; if the values are classes, set labels.kind: classes"
 )
 
 LARGEST = 2**32 - 1
@@ -148,10 +149,13 @@ class LabelReader:
         if shapes.grey > GREY_SHARE:
             share = f"{100 * shapes.grey:.0f} % of neighbouring object pixels with different values"
             raise PipelineError(self.where, "instances, each with one value", share, fix=SAVE_ANEW)
-        if shapes.rimmed > (LOSSY_SHARE if self.lossy else RIM_SHARE):
+        # where every piece is an object, ids may have any number of them
+        many = self.labels.kind == "instances" and shapes.only is None and shapes.pieces_per_id > PIECES_PER_ID
+        if shapes.rimmed > (LOSSY_SHARE if self.lossy else PIECES_RIM_SHARE if many else RIM_SHARE[self.labels.kind]):
             share = f"thin rims of other values on {100 * shapes.rimmed:.0f} % of the edges of objects"
+            share += f", and {shapes.pieces_per_id:.1f} pieces of each value" if many else ""
             raise PipelineError(self.where, "instances, each with one value", share, fix=SAVE_ANEW)
-        if self.labels.kind == "instances" and shapes.only is None and shapes.pieces_per_id > PIECES_PER_ID:
+        if many:
             return [
                 f"{self.where}: the ids have {shapes.pieces_per_id:.1f} separate pieces each. If they are classes, set "
                 "labels.kind: classes; if every piece is an object, labels.kind: pieces"
