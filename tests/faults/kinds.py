@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
+import tifffile
 from same_tree import differing, tree
 from stages import Job, snakemake, start
 
@@ -223,23 +225,137 @@ def cut_short(trial: Trial) -> None:
     _damaged(trial, lambda data, place: data[:place])
 
 
-def _damaged(trial: Trial, damage: Callable[[bytes, int], bytes]) -> None:
+def lost_file(trial: Trial) -> None:
+    """A file of the results is gone, a record in the middle among them."""
+    _damaged(trial, lambda data, place: None)
+
+
+def _damaged(trial: Trial, damage: Callable[[bytes, int], bytes | None]) -> None:
     results = trial.folder / "results"
-    names = [name for name in sorted(trial.expected) if name != "report.html" and not name.endswith(".shards")]
+    names = [name for name in sorted(trial.expected) if not name.endswith(".shards")]
     file = results / trial.chance.choice([name for name in names if (results / name).stat().st_size])
     data = file.read_bytes()
-    file.write_bytes(damage(data, trial.chance.randrange(len(data))))
+    damaged = damage(data, trial.chance.randrange(len(data)))
+    file.unlink() if damaged is None else file.write_bytes(damaged)
     trial.note(f"# damaged {file.relative_to(trial.folder)}")
+    if damaged is None and ".training" in file.parts:  # which may be removed when a model is finished
+        file.write_bytes(data)
+        return
+    _mended(trial, file)
+
+
+def _mended(trial: Trial, file: Path) -> None:
+    """Let verify name a file, then run what it prints; a file that is of no use is removed."""
+    said = len(trial.log.read_text(encoding="utf-8"))
     trial.ended(start(trial.folder, ("verify", "results"), trial.log), 1)
-    text = trial.log.read_text(encoding="utf-8")
-    remedy = re.search(r"--forcerun ([^`]+)`", text)
+    text = trial.log.read_text(encoding="utf-8")[said:]
     if str(file.relative_to(trial.folder)) not in text:
         raise Lost(f"not named: {file.name}")
-    if remedy is None:
-        file.unlink()
-        trial.expected = {name: total for name, total in trial.expected.items() if results / name != file}
+    remedies = dict.fromkeys(re.findall(r"--forcerun ([^`]+)`", text))
+    if remedies:
+        trial.workflow("--forcerun", *remedies)
         return
+    file.unlink()
+    gone = file.relative_to(trial.folder / "results").as_posix()
+    trial.expected = {name: total for name, total in trial.expected.items() if name != gone}
+
+
+READERS = {
+    "unseen/image.ome.zarr/0/c/0/0": "predict unseen 0",
+    "unseen/image.ome.zarr/labels/instances/0/c": "evaluate unseen",
+    "learn/image.ome.zarr/0/c": "train",
+    "learn/image.ome.zarr/labels/instances/0/c": "weigh learn",
+    "learn/weights.zarr/target/c": "train",
+    "learn/weights.zarr/boundary/c": "train",
+    "unseen/segmentation.ome.zarr/0/c": "stitch unseen",
+    "unseen/segmentation.ome.zarr/labels/instances/0/c": "evaluate unseen",
+}
+"""Folders of shards, and a job that reads all of them."""
+
+
+def _shards(trial: Trial) -> tuple[list[Path], Job]:
+    """Choose an array; return its shards, shuffled, and a job that reads it, as if it had never run."""
+    folder = trial.chance.choice(sorted(READERS))
+    shards = sorted(path for path in (trial.folder / "results" / folder).rglob("*") if path.is_file())
+    trial.chance.shuffle(shards)
+    job = trial.jobs[READERS[folder]]
+    job.forget(trial.folder, whole=True)
+    trial.note(f"# {job.name} reads {shards[0].relative_to(trial.folder)}")
+    return shards, job
+
+
+def _refused_then_mended(trial: Trial, job: Job) -> None:
+    """Run a job on harmed shards: it must say so, and what it says must mend them."""
+    trial.ended(start(trial.folder, job.command, trial.log), 1)
+    trial.said_once()
+    remedy = re.search(r"--forcerun ([^`]+)`", trial.log.read_text(encoding="utf-8"))
+    if remedy is None:
+        raise Lost("no remedy")
     trial.workflow("--forcerun", remedy[1])
+
+
+def lost_shard(trial: Trial) -> None:
+    """A shard is gone, which a reader of Zarr takes for zeros."""
+    shards, job = _shards(trial)
+    shards[0].unlink()
+    _refused_then_mended(trial, job)
+
+
+def exchanged_shards(trial: Trial) -> None:
+    """Two shards of an array have each other's content, and decode well."""
+    shards, job = _shards(trial)
+    one, two = next((one, two) for one, two in combinations(shards, 2) if one.read_bytes() != two.read_bytes())
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    _refused_then_mended(trial, job)
+
+
+def restored_shard(trial: Trial) -> None:
+    """A shard is gone while a job reads, as on a share that is not mounted, and back when it runs again."""
+    shards, job = _shards(trial)
+    away = shards[0].rename(trial.folder / "away")
+    trial.ended(start(trial.folder, job.command, trial.log), 1)
+    trial.said_once()
+    away.rename(shards[0])
+    trial.workflow()
+
+
+def replaced_image(trial: Trial) -> None:
+    """An image is replaced by another of its shape, and put back after a run: nothing of the other may be left."""
+    image = trial.folder / "my images" / trial.chance.choice(["unseen.tif", "learn.tif"])
+    before = image.read_bytes()
+    tifffile.imwrite(image, tifffile.imread(image)[..., ::-1, ::-1], photometric="minisblack")
+    trial.workflow()
+    if not differing(trial.expected, tree(trial.folder / "results")):
+        raise Lost("another image, and the same results")
+    image.write_bytes(before)
+    trial.workflow()
+    shutil.rmtree(trial.folder / "results" / "model.previous", ignore_errors=True)
+
+
+def link_in_a_store(trial: Trial) -> None:
+    """A link in a store leads out of the results: nothing is written there."""
+    outside, place = trial.folder / "outside", trial.folder / "results" / "unseen" / "segmentation.ome.zarr" / "0" / "c"
+    place.rename(outside)
+    place.symlink_to(outside)
+    before, job = tree(outside), trial.jobs["predict unseen 0"]
+    job.forget(trial.folder, whole=True)
+    trial.ended(start(trial.folder, job.command, trial.log), 1)
+    trial.said_once()
+    if tree(outside) != before:
+        raise Lost("written through a link")
+    place.unlink()
+    outside.rename(place)
+    trial.workflow()
+
+
+def foreign_list(trial: Trial) -> None:
+    """A list of checksums names what it has no business with."""
+    file = trial.folder / "results" / "unseen" / trial.chance.choice(["ingest.sha256", "stitch.sha256", "tiles.sha256"])
+    name = trial.chance.choice(["/dev/zero", "../../../../../etc/passwd", "my\x1b[2Jname"])
+    file.write_text(f"{'0' * 64}  {name}\n", encoding="utf-8")
+    _mended(trial, file)
 
 
 def _forget_much(trial: Trial) -> None:
@@ -399,7 +515,8 @@ def _unmount(results: Path) -> None:
 
 OF_A_JOB = (killed_at_a_write, killed_at_any_time, terminated, orphan_beside_its_rerun, orphan_of_other_settings,
             orphan_from_the_queue, full_disk)  # fmt: skip
-OF_THE_REST = (twice_by_hand, read_only, flipped_byte, cut_short, snakemake_killed_alone, snakemake_and_jobs_killed,
-               snakemake_asked_to_stop, two_snakemakes)  # fmt: skip
+OF_THE_REST = (twice_by_hand, read_only, flipped_byte, cut_short, lost_file, lost_shard, exchanged_shards,
+               restored_shard, replaced_image, link_in_a_store, foreign_list, snakemake_killed_alone,
+               snakemake_and_jobs_killed, snakemake_asked_to_stop, two_snakemakes)  # fmt: skip
 KINDS: tuple[Callable[[Trial], None], ...] = (*OF_A_JOB, *OF_THE_REST, *OF_A_JOB, *OF_A_JOB)
 """All kinds, in the order of trials; what happens to a single job comes more often: it is cheap and has many places."""
