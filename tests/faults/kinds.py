@@ -16,8 +16,10 @@ from itertools import combinations
 from pathlib import Path
 
 import tifffile
+import workspace
 from same_tree import differing, tree
 from stages import Job, snakemake, start
+from workspace import ROOT
 
 from unet_pipeline.records.run_lock import lock
 
@@ -73,7 +75,14 @@ class Trial:
 
     def finish(self, job: Job, run: str = "") -> None:
         """Run a job to its end; it must succeed."""
-        self.ended(start(self.folder, job.command, self.log, run=run), 0)
+        self.ended(start(self.folder, job.command, self.log, run=run, preloaded=True), 0)
+
+    def refuse(self, command: tuple[str, ...]) -> str:
+        """Run a command to its end; it must fail with one clear message. Returns what it said."""
+        before = len(self.log.read_text(encoding="utf-8"))
+        self.ended(start(self.folder, command, self.log, preloaded=True), 1)
+        self.said_once()
+        return self.log.read_text(encoding="utf-8")[before:]
 
     def run(self) -> str:
         """Begin a run, as a Snakemake that starts does; its jobs need what this returns."""
@@ -81,7 +90,11 @@ class Trial:
 
     def workflow(self, *arguments: str) -> None:
         """Run Snakemake to its end; it must succeed."""
-        self.ended(snakemake(self.folder, self.log, *arguments), 0)
+        where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder), "--cores", "2"]
+        ran = workspace.snakemake(*where, *arguments, cwd=self.folder.parent, preloaded=True)
+        self.note(ran.text)
+        if ran.code:
+            raise Lost(f"exit code {ran.code}")
 
     def ended(self, process: subprocess.Popen[bytes], *codes: int) -> int:
         """Wait for a process; raise `Lost` if it hangs or ends with another code than these (any, if none is given)."""
@@ -246,9 +259,7 @@ def _damaged(trial: Trial, damage: Callable[[bytes, int], bytes | None]) -> None
 
 def _mended(trial: Trial, file: Path) -> None:
     """Let verify name a file, then run what it prints; a file that is of no use is removed."""
-    said = len(trial.log.read_text(encoding="utf-8"))
-    trial.ended(start(trial.folder, ("verify", "results"), trial.log), 1)
-    text = trial.log.read_text(encoding="utf-8")[said:]
+    text = trial.refuse(("verify", "results"))
     if str(file.relative_to(trial.folder)) not in text:
         raise Lost(f"not named: {file.name}")
     remedies = dict.fromkeys(re.findall(r"--forcerun ([^`]+)`", text))
@@ -286,9 +297,7 @@ def _shards(trial: Trial) -> tuple[list[Path], Job]:
 
 def _refused_then_mended(trial: Trial, job: Job) -> None:
     """Run a job on harmed shards: it must say so, and what it says must mend them."""
-    trial.ended(start(trial.folder, job.command, trial.log), 1)
-    trial.said_once()
-    remedy = re.search(r"--forcerun ([^`]+)`", trial.log.read_text(encoding="utf-8"))
+    remedy = re.search(r"--forcerun ([^`]+)`", trial.refuse(job.command))
     if remedy is None:
         raise Lost("no remedy")
     trial.workflow("--forcerun", remedy[1])
@@ -315,8 +324,7 @@ def restored_shard(trial: Trial) -> None:
     """A shard is gone while a job reads, as on a share that is not mounted, and back when it runs again."""
     shards, job = _shards(trial)
     away = shards[0].rename(trial.folder / "away")
-    trial.ended(start(trial.folder, job.command, trial.log), 1)
-    trial.said_once()
+    trial.refuse(job.command)
     away.rename(shards[0])
     trial.workflow()
 
@@ -341,8 +349,7 @@ def link_in_a_store(trial: Trial) -> None:
     place.symlink_to(outside)
     before, job = tree(outside), trial.jobs["predict unseen 0"]
     job.forget(trial.folder, whole=True)
-    trial.ended(start(trial.folder, job.command, trial.log), 1)
-    trial.said_once()
+    trial.refuse(job.command)
     if tree(outside) != before:
         raise Lost("written through a link")
     place.unlink()

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from preloaded import STAGES, python, server
 from real_project import project
 from workspace import ROOT, Workspace
 
@@ -85,11 +86,16 @@ class Job:
 
 def environment() -> dict[str, str]:
     """Return the environment of a job: this package, one thread."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", STAGES: str(server("stages"))}
 
 
 def start(
-    folder: Path, command: tuple[str, ...], log: Path, kill_at: int | None = None, run: str = ""
+    folder: Path,
+    command: tuple[str, ...],
+    log: Path,
+    kill_at: int | None = None,
+    run: str = "",
+    preloaded: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start a job in a process group of its own.
 
@@ -98,13 +104,14 @@ def start(
         command: arguments after `python -m unet_pipeline`.
         log: where its output goes.
         kill_at: be killed at this change of a file; 0 only counts them, into `log` with the suffix .count.
+        preloaded: be a copy of a process that has imported the stages: soon at work, but not to be suspended.
         run: the run it belongs to, as `unet_pipeline.records.run_lock.lock` gives it; empty for a job started by hand.
     """
-    head = ["-m", "unet_pipeline"]
+    python_, head = str(python()) if preloaded else sys.executable, ["-m", "unet_pipeline"]
     if kill_at is not None:
         head = [str(Path(__file__).with_name("kill_at.py")), str(kill_at), str(log.with_suffix(".count"))]
     with log.open("ab") as file:
-        line = [sys.executable, *head, *command]
+        line = [python_, *head, *command]
         return subprocess.Popen(
             line, cwd=folder, env=environment() | ({RUN: run} if run else {}), stdin=subprocess.DEVNULL, stdout=file,
             stderr=file, start_new_session=True,

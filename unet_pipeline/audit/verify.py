@@ -189,7 +189,7 @@ def _verify_model(folder: Path, tally: Tally) -> None:
     with _counted(tally, folder / CARD_FILE), _of_a_former_model(folder):
         card = read_card(folder)
         _check_file(folder / WEIGHTS_FILE, card.weights_sha256, folder / CARD_FILE, tally)
-        if (folder / HISTORY_FILE).exists():
+        if (folder / HISTORY_FILE).exists() or "history_sha256" in card.training:
             _check_file(folder / HISTORY_FILE, str(card.training.get("history_sha256")), folder / CARD_FILE, tally)
         if (folder / PLANES_FILE).exists() or "planes_sha256" in card.training:
             _check_file(folder / PLANES_FILE, str(card.training.get("planes_sha256")), folder / CARD_FILE, tally)
