@@ -14,7 +14,7 @@ LOCK := envs/requirements-dev.txt
 UV := .tools/uv
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-strategy fewest --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # an environment that sees all of .venv and has packages of its own
 define beside

@@ -69,26 +69,31 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-def test_two_processes_learn_what_one_learns_with_the_whole_batch(one: Path, tmp_path: Path) -> None:
-    ran = run(tmp_path / "two", 2)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two") / "model"
+    ran = run(folder, 2)
     assert ran.returncode == 0, ran.stderr
-    for mine, other in zip(history(tmp_path / "two"), history(one), strict=True):
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_with_the_whole_batch(one: Path, two: Path) -> None:
+    for mine, other in zip(history(two), history(one), strict=True):
         assert mine == pytest.approx(other, rel=1e-4)
-    weights = [safetensors.numpy.load_file(folder / "weights.safetensors") for folder in (tmp_path / "two", one)]
+    weights = [safetensors.numpy.load_file(folder / "weights.safetensors") for folder in (two, one)]
     for name, values in weights[0].items():
         assert values == pytest.approx(weights[1][name], rel=1e-3, abs=1e-5), name
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(path.name for path in one.iterdir())
+    assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bytes(tmp_path: Path) -> None:
-    assert run(tmp_path / "unbroken", 2).returncode == 0
+def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bytes(two: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "killed", 2, steps=12).returncode != 0
     ran = run(tmp_path / "killed", 2)
     assert ran.stdout.count("resumed 12") == 2, ran.stderr
     for name in ("weights.safetensors", "history.tsv", "model.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
