@@ -45,6 +45,7 @@ def test_freed_arrays_are_given_back_or_kept(mode, low, high):
     assert low <= float(ran.stdout) <= high
 
 
+@pytest.mark.slow
 def test_a_network_keeps_its_pages_and_is_compiled_when_asked(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(forward_module, "keep_pages", lambda: called.append(True))

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from faked_project import FIRST, project
 from workspace import Workspace, fake_checkout
 
@@ -34,6 +35,7 @@ def test_records_dated_by_clocks_that_differ_are_made_once(tmp_path: Path) -> No
     assert space.would_run() == set()
 
 
+@pytest.mark.slow
 def test_an_image_newer_than_its_results_is_read_again_only_if_it_is_too_large_to_compare(tmp_path: Path) -> None:
     """Both profiles compare up to 1 GB by content; beyond that a time of the future counts."""
     space: Workspace = project(tmp_path / "p", fake_checkout(tmp_path / "check out"))

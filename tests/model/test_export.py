@@ -242,6 +242,7 @@ def test_a_network_that_mirrors_within_has_a_halo_as_wide_as_it_reads():
 GREY = np.random.default_rng(5).normal(120, 30, (1, 2, 30, 40)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("normalise", "normaliser"),
     [

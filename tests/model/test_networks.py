@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -48,11 +50,12 @@ def network_of(model: Model, channels: int = 1, classes: int = 2, seed: int = 0)
     return network
 
 
-SLOW = ("vgg16, bilinear, batch norm", "resnet50")
-"""Encoders cannot be narrowed; one of them is enough for every day."""
+def variants(*slow: str) -> list[Any]:
+    """All variants; of the encoders, which cannot be narrowed, some are for slow tests."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in VARIANTS]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])
+@pytest.mark.parametrize("name", variants("vgg16, bilinear, batch norm", "resnet50"))
 def test_tiles_equal_one_whole_pass(name: str) -> None:
     network, sizes = network_of(VARIANTS[name]), geometry(architecture(VARIANTS[name], 1, 2))
     stride, keep = sizes.stride, sizes.round_up(32)
@@ -113,7 +116,7 @@ def extent(network: nn.Module, height: int, width: int, at: int) -> tuple[int, i
     return int(rows[0]), int(rows[-1])
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", variants("vgg16, bilinear, batch norm"))
 def test_sees_as_far_as_is_computed(name: str) -> None:
     sizes = geometry(architecture(VARIANTS[name], 1, 2))
     network, size = smooth(network_of(VARIANTS[name])).double(), sizes.read_px(sizes.stride)

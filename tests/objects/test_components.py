@@ -316,6 +316,7 @@ for options in (ComponentOptions(fill_holes=True), ComponentOptions(across_plane
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is counted in KiB on Linux")
 def test_memory_stays_flat():
     found = subprocess.run([sys.executable, "-c", FLAT], check=True, capture_output=True, text=True).stdout

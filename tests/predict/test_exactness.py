@@ -47,7 +47,8 @@ def test_every_split_stores_the_same_bytes(made, mirror, monkeypatch):
     monkeypatch.setattr(
         Forward, "probabilities", lambda self, logits: shapes.add(tuple(logits.shape)) or real(self, logits)
     )
-    for batch, (shard_px, regions) in enumerate(SPLITS, 1):
+    splits = SPLITS if mirror == "none" else SPLITS[1::2]
+    for batch, (shard_px, regions) in enumerate(splits, 1):
         config = settings(
             store={"chunk_px": 32, "shard_px": shard_px},
             predict={"batch": batch, "probabilities": "float16", "mirror": mirror},

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from places import ROOT
 
 CASES = """
@@ -50,6 +51,7 @@ def outcomes(folder: Path, ci: str) -> dict[str, Counter[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_avoidable_skips_fail_on_ci(tmp_path: Path) -> None:
     skipped = {"skip": 3, "xfail": 1}
     assert outcomes(tmp_path, "") == dict.fromkeys(REASONS, skipped)

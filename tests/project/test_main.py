@@ -42,6 +42,7 @@ def test_a_wrong_word_for_what_is_shown_is_named(capsys):
     assert "nearest legal value: tensorboard" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_verb_from_files_to_scores(place, capsys):
     options = json.dumps(SETTINGS)
     out = place / "results" / "cells"

@@ -59,6 +59,7 @@ def test_it_answers_with_the_mean_of_its_members(models, stack, tmp_path, mirror
     np.testing.assert_allclose(softmax(logits(tmp_path / "all", stack, 0, mirror), axis=0), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_it_is_seamless_and_goes_through_all_stages(models, stack, tmp_path):
     ensemble(models[:2], tmp_path / "all")
     assert prove(tmp_path / "all", stack, settings(predict={"mirror": "flips"}), None).seamless

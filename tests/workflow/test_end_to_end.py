@@ -101,9 +101,7 @@ def test_tiling_is_proved_seamless_on_the_trained_model(done: Workspace) -> None
 def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
     finished_project: Workspace, tmp_path: Path
 ) -> None:
-    """With interpreters of its own, where all other workflows here have copies of a preloaded one."""
     space = Workspace(tmp_path / "next month")
-    space.preloaded = False
     shutil.copytree(finished_project.folder / "results" / "model", space.folder / "the model")
     write(space.folder, "next", (60, 50), 1, 9)
     space.table("stack | image", "next | next.tif")

@@ -156,6 +156,7 @@ def test_a_mistake_in_a_modules_configuration_is_one_message(checkout: Path, tmp
     assert "Traceback" not in ran.text
 
 
+@pytest.mark.slow
 def test_what_snakedeploy_writes_runs_from_a_git_host_without_the_package(checkout: Path, tmp_path: Path) -> None:
     """Of a Git host Snakemake fetches single Snakefiles; a clone in its cache stands in for the host."""
     clone = tmp_path / "cache" / "snakemake" / "snakemake" / "source-cache" / "snakemake-git-cache"
