@@ -13,7 +13,7 @@ from pathlib import Path
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.records.fields import Files
-from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_file, sync_folders, unclaimed
+from unet_pipeline.records.files import PARTIAL, Check, atomic_path, sha256_bytes, sha256_file, sync_folders, unclaimed
 from unet_pipeline.records.layout import list_path
 from unet_pipeline.records.record import how_to_remake
 
@@ -79,14 +79,20 @@ def read_list(record: Path, files: Files) -> dict[Path, str]:
     Raises:
         PipelineError: if the list is missing, or is not the one the record names.
     """
+    _vouched_list(record, files)
+    return parse_list(record)
+
+
+def _vouched_list(record: Path, files: Files) -> bytes:
+    """Return the list of a record as it lies there; raises as `read_list`."""
     path, fix = list_path(record), how_to_remake(record)
     try:
-        same = sha256_file(path) == files.sha256
+        content = read_small(path, LARGEST)
     except OSError as error:
         raise PipelineError(path, f"the list that {record} vouches for", error, fix=fix) from error
-    if not same:
+    if sha256_bytes(content) != files.sha256:
         raise PipelineError(path, f"the list that {record} vouches for", "another: it was altered", fix=fix)
-    return parse_list(record)
+    return content
 
 
 def parse_list(record: Path) -> dict[Path, str]:
@@ -136,6 +142,9 @@ def fault(file: Path, got: str, record: Path, remade: Path) -> PipelineError:
     return PipelineError(file, f"the file that {record} vouches for", got, fix=how_to_remake(remade))
 
 
+SHA256_LENGTH = 64
+"""Hexadecimal digits."""
+
 Owner = Callable[[Path], Path | None]
 """Function of a file that returns the record whose step writes it; None leaves it to the record that vouches for it."""
 
@@ -158,7 +167,8 @@ class Vouched:
         Raises:
             PipelineError: as `read_list`.
         """
-        self._record, self._listed, self._owner = record, read_list(record, files), owner
+        # as it is read, a tenth of the memory of a dictionary: a stack of many planes has a million shards
+        self._record, self._lines, self._owner = record, _vouched_list(record, files), owner
         self._checked: set[Path] = set()
 
     def check(self, file: Path) -> None:
@@ -169,7 +179,9 @@ class Vouched:
         """
         if file in self._checked:
             return
-        got = next(differences({file: self._listed.get(file, "")}), None)
+        end = self._lines.find(f"  {file.relative_to(self._record.parent).as_posix()}\n".encode())
+        total = self._lines[max(0, end - SHA256_LENGTH) : max(0, end)].decode()  # "" of a file that is not listed
+        got = next(differences({file: total}), None)
         if got:
             raise fault(file, got[1], self._record, self._owner(file) or self._record)
         self._checked.add(file)
