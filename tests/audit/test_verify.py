@@ -122,7 +122,8 @@ def test_scores_of_a_changed_volume_are_refused(results):
 
 def test_a_link_in_a_store_is_damage_and_another_is_named(results, tmp_path):
     cells = results / "cells"
-    for store, name in (("segmentation.ome.zarr", "labels"), ("image.ome.zarr", "0/c/0/0/0/0")):
+    places = (("segmentation.ome.zarr", "labels", "tiles.json"), ("image.ome.zarr", "0/c/0/0/0/0", "ingest.json"))
+    for store, name, made_by in places:
         place = cells / store / name
         away = place.rename(tmp_path / store)
         place.symlink_to(away)
@@ -130,6 +131,7 @@ def test_a_link_in_a_store_is_damage_and_another_is_named(results, tmp_path):
         place.unlink()
         away.rename(place)
         assert f"{place}: expected a file or folder that this pipeline wrote, got a symbolic link to {away}" in text
+        assert f"remove it, then run the workflow again with `--forcerun {cells / made_by}`" in text
         assert " 1 damaged" in text
     (results / "logs").symlink_to(tmp_path)
     text = said(results)

@@ -23,7 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from kinds import KINDS, Lost, Trial, Untried
 from same_tree import tree
 from stages import Job, reference, start
+from strangers import STRANGERS
 from workspace import hear_interrupts
+
+ALL = (*KINDS, *STRANGERS)
 
 
 def measured(folder: Path, jobs: dict[str, Job], scratch: Path) -> tuple[dict[str, float], dict[str, int]]:
@@ -48,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="a kind, by name")
+    parser.add_argument("--only", help="kinds, by name, with commas between")
     parser.add_argument("--first", type=int, default=0, help="number of the first trial, to repeat one")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -57,7 +60,8 @@ def main() -> int:
     space, jobs = reference(scratch / "my project")
     expected = tree(space.folder / "results")
     seconds, changes = measured(space.folder, jobs, scratch)
-    kinds = [kind for kind in KINDS if options.only in (None, kind.__name__)]
+    wanted = options.only.split(",") if options.only else [kind.__name__ for kind in ALL]
+    kinds = [kind for kind in ALL if kind.__name__ in wanted]
     results: dict[str, Counter[str]] = {kind.__name__: Counter() for kind in dict.fromkeys(kinds)}
 
     def attempt(number: int) -> None:

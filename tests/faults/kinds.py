@@ -379,14 +379,14 @@ def _forget_much(trial: Trial) -> None:
 def _snakemake_ended(trial: Trial, end: Callable[[subprocess.Popen[bytes]], None]) -> None:
     _forget_much(trial)
     process = snakemake(trial.folder, trial.log)
-    _started(trial, process)
+    started(trial, process)
     time.sleep(trial.chance.uniform(0, 12))
     end(process)
     trial.workflow()
     _no_job_left(trial)
 
 
-def _started(trial: Trial, process: subprocess.Popen[bytes]) -> None:
+def started(trial: Trial, process: subprocess.Popen[bytes]) -> None:
     """Wait until Snakemake runs jobs, or has ended."""
     end = time.monotonic() + PATIENCE_S
     while process.poll() is None and time.monotonic() < end:

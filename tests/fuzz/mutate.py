@@ -28,6 +28,9 @@ TEXTS = (
 )  # fmt: skip
 LINKS = (b"/etc/passwd", b"/dev/zero", b"/", b".", b"..", b"nowhere", b"../../results")
 
+FOLDER_LINKS = (b".", b"..", b"../..", b"nowhere", b"/proc/self", b"/dev/zero")
+"""For folders that are written to: nothing that a mistake of the library could harm."""
+
 
 def mutate_tree(tree: Tree, rng: random.Random, others: list[Tree] | None = None) -> Tree:
     """Return a changed copy of a folder: one file mostly, now and then a name, a link or a part of another input."""
@@ -43,6 +46,8 @@ def mutate_tree(tree: Tree, rng: random.Random, others: list[Tree] | None = None
             del changed[name]
         elif kind < 0.06:
             changed[name] = LINK + rng.choice(LINKS)
+        elif kind < 0.07 and ".zarr/" in name:
+            _link_folder(changed, name, rng)
         elif kind < 0.08:
             changed[rng.choice(sorted(changed))] = changed[name]
         elif kind < 0.11 and others:
@@ -51,6 +56,16 @@ def mutate_tree(tree: Tree, rng: random.Random, others: list[Tree] | None = None
         else:
             changed[name] = mutate_file(changed[name], rng)
     return changed
+
+
+def _link_folder(tree: Tree, name: str, rng: random.Random) -> None:
+    """Let a folder of a store, on the way to a file, be a link."""
+    parts = name.split("/")
+    store = next(number for number, part in enumerate(parts, 1) if part.endswith(".zarr"))
+    folder = "/".join(parts[: rng.randrange(store, len(parts))])
+    for inside in [one for one in tree if one.startswith(f"{folder}/")]:
+        del tree[inside]
+    tree[folder] = LINK + rng.choice(FOLDER_LINKS)
 
 
 def mutate_file(data: bytes, rng: random.Random) -> bytes:

@@ -218,6 +218,7 @@ def records(folder: Path) -> None:
          "--output", cells / "stitch.json"),
         ("predict", "--tiles", cells / "tiles.json", "--region", "0", "--model", model, "--config", "{}",
          "--output", cells / "regions" / "0.json"),
+        ("verify", folder / "results"),
     ]  # fmt: skip
     refused = None
     stages = [*verbs, (training,)]

@@ -5,7 +5,6 @@ Every stage checks what it reads; this looks at all of it at once, before a volu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from unet_pipeline.audit.consistency import input_mismatches, stack_mismatch
 from unet_pipeline.audit.coverage import check_region
+from unet_pipeline.audit.links import link_in_store, links_below
 from unet_pipeline.audit.record import read_link
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
@@ -120,17 +120,12 @@ def verify(results: Path, tell: Tell) -> Tally:
 
 def _find_links(results: Path, tally: Tally) -> None:
     """Count links in stores as faults, and name each other one that leads out of the folder: a run may write there."""
-    top = results.resolve()
-    for folder, folders, files in os.walk(results):  # does not follow them
-        for path in (Path(folder, name) for name in sorted([*folders, *files])):
-            if not path.is_symlink():
-                continue
-            tally.links.add(path)
-            if any(part.endswith(".zarr") for part in path.relative_to(results).parts):
-                expected, fix = "a file or folder that this pipeline wrote", "remove it, and run the workflow again"
-                tally.fault(PipelineError(path, expected, f"a symbolic link to {path.readlink()}", fix=fix), path)
-            elif not path.resolve().is_relative_to(top):
-                tally.tell(f"LINK {path} leads out of {results}, to {path.readlink()}: jobs read and write there")
+    for path in links_below(results):
+        tally.links.add(path)
+        if found := link_in_store(path):
+            tally.fault(*found)
+        elif not path.resolve().is_relative_to(results.resolve()):
+            tally.tell(f"LINK {path} leads out of {results}, to {path.readlink()}: jobs read and write there")
 
 
 def _kind(record: Path) -> str:
