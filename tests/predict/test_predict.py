@@ -185,6 +185,15 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
         np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
 
 
+def test_no_record_is_written_where_a_link_leads(made, tmp_path):
+    stack, model = made
+    regions = tmp_path / "regions"
+    regions.symlink_to(tmp_path)
+    with pytest.raises(PipelineError, match=f"{regions}: expected a folder of these results, got a symbolic link"):
+        predict(make_plan(stack), 0, model, settings(), regions / "0.json")
+    assert list(tmp_path.iterdir()) == [regions]
+
+
 @pytest.mark.parametrize("name", ["", "0", "0/c/0/0", "labels/classes"])
 def test_nothing_is_written_where_a_link_in_the_store_leads(made, tmp_path, name):
     stack, model = made
@@ -195,7 +204,7 @@ def test_nothing_is_written_where_a_link_in_the_store_leads(made, tmp_path, name
     elsewhere = place.rename(tmp_path / "elsewhere")
     before = tree(elsewhere)
     place.symlink_to(elsewhere)
-    with pytest.raises(PipelineError, match=f"{place}: expected a folder of this store, got a symbolic link"):
+    with pytest.raises(PipelineError, match=f"{place}: expected a folder of these results, got a symbolic link"):
         predict(stack_plan, 0, model, settings(), stack.record.parent / "regions" / "0.json")
     assert tree(elsewhere) == before
     make_plan(stack)  # the printed remedy: without the link the store is made anew

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from made_results import make_history, make_ingested, make_model, make_predicted, settings, with_report
 from PIL import Image
 
+from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import pictures
 from unet_pipeline.images.overlays import beside, cut_out, overlay
 from unet_pipeline.predict.stack_plan import StackPlan
@@ -112,3 +113,19 @@ def test_the_areas_of_the_record_are_those_of_the_mask(run, tmp_path):
     masks = [pixels(tmp_path / "pictures" / "c" / f"plane-{plane}-mask.png") for plane in (0, 1)]
     counts = np.bincount(np.stack(masks).ravel(), minlength=3)
     assert [one["pixels"] for one in read_json(stacks[0])["classes"]] == counts.tolist()
+
+
+@pytest.mark.parametrize("name", ["pictures", "pictures/c"])
+def test_nothing_is_removed_or_written_where_a_link_leads(run, tmp_path, name):
+    model, stacks, config = run
+    elsewhere = tmp_path / "elsewhere"
+    for file in ("loss.png", "c/plane-0-mask.png", "plane-0-mask.png"):
+        (elsewhere / file).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / file).write_text("mine")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).symlink_to(elsewhere)
+    before = files(elsewhere)
+    with pytest.raises(PipelineError, match=f"{name}: expected a folder of these results, got a symbolic link"):
+        report(model, stacks, with_report(config, planes=1, pictures=("mask",)), tmp_path / "report.html")
+    assert files(elsewhere) == before
+    assert not (tmp_path / "report.html").exists()

@@ -171,3 +171,18 @@ def test_verify_reads_kept_models_and_says_what_to_do(tmp_path: Path) -> None:
         assert " 1 damaged" in said
         shutil.rmtree(folder)
     assert " 0 damaged" in said_by_verify(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".training", "samples", "tensorboard"])
+def test_a_training_removes_and_writes_nothing_where_a_link_leads(record: Path, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "former").mkdir(parents=True)
+    for file in ("000001.png", "former/kept.txt", "state.safetensors", "events.out.tfevents.1"):
+        (elsewhere / file).write_text("mine")
+    before = tree(elsewhere)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / name).symlink_to(elsewhere)
+    config = settings(watch={"samples": True}, train={"seed": 1})
+    with pytest.raises(PipelineError, match=f"{name}: expected a folder of these results, got a symbolic link"):
+        train_model([record], [], config, tmp_path / "model")
+    assert tree(elsewhere) == before

@@ -17,7 +17,7 @@ import zarr
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.shard_file import ShardFormat
 from unet_pipeline.objects.box import Box, plane_boxes
-from unet_pipeline.records.files import PARTIAL, atomic_path, link_on_way, sha256_file
+from unet_pipeline.records.files import PARTIAL, atomic_path, refuse_link, sha256_file
 
 Array = npt.NDArray[Any]
 Repair = Callable[[int, int, int], str]
@@ -139,7 +139,7 @@ class PlaneArray:
             raise PipelineError(self.path, "an array that this pipeline made", "one of another encoding")
         self._check()
         file = self.shard_file(plane, rows.start, columns.start)
-        self._check_place(file)
+        refuse_link(file.parent, Path(str(self.array.store.root)))  # type: ignore[attr-defined]
         for left in file.parent.glob(f".{file.name}.*{PARTIAL}"):  # of a job that was killed
             left.unlink(missing_ok=True)
         one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
@@ -153,12 +153,6 @@ class PlaneArray:
                 fix = "free space or choose another disk (--directory), then rerun: finished shards are kept"
                 raise PipelineError(self.path, "room to write a shard", error.__cause__, fix=fix) from error
             raise
-
-    def _check_place(self, file: Path) -> None:
-        """Refuse to write where a link leads: a store that came from elsewhere may have one to any place."""
-        if link := link_on_way(file.parent, Path(str(self.array.store.root))):  # type: ignore[attr-defined]
-            fix = "put the folder itself there, or remove the link and run the workflow again"
-            raise PipelineError(link, "a folder of this store", f"a symbolic link to {link.readlink()}", fix=fix)
 
     @property
     def path(self) -> Path:

@@ -24,7 +24,7 @@ from pathlib import Path
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.records.claim import remove, replacing, sweep
-from unet_pipeline.records.files import Check, sha256_file, unclaimed
+from unet_pipeline.records.files import Check, refuse_link, sha256_file, unclaimed
 from unet_pipeline.records.layout import CARD_FILE, FORMER, HISTORY_FILE, PLANES_FILE, WEIGHTS_FILE, previous_model
 
 FILES = (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CARD_FILE)
@@ -38,8 +38,9 @@ def set_aside(folder: Path) -> Path | None:
         Where the former model lies; None where there is none.
 
     Raises:
-        PipelineError: if the place cannot be written.
+        PipelineError: if the place cannot be written, or is a link.
     """
+    refuse_link((folder / FORMER).parent)
     aside, card = folder / FORMER, whole(folder)
     kept = whole(aside)
     if card is not None and not _same(card, kept):

@@ -37,7 +37,7 @@ from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import check_memory
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import Check, digest, sync_folders
+from unet_pipeline.records.files import Check, digest, refuse_link, sync_folders
 from unet_pipeline.records.layout import CARD_FILE, CLASSES, journal_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
@@ -68,6 +68,7 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     numbers, plan = stack_plan.plan.region(region), stack_plan.plan
     made_by = stack_plan.work(forward.card, config.predict)
     compute = describe_compute(forward, config.compute)
+    refuse_link(output.parent)
     with claim(output, journal_path(output)) as mine:
         journal = Journal(mine, digest([made_by, region, asdict(compute)]))
         written = _predict_region(stack_plan, region, forward, config, journal, mine.check)

@@ -113,6 +113,21 @@ def link_on_way(path: Path, folder: Path) -> Path | None:
     return next((part for part in way if part.is_symlink()), None)
 
 
+def refuse_link(path: Path, folder: Path | None = None) -> None:
+    """Refuse to write and remove where a link leads: results that came from elsewhere may have one to any place.
+
+    Args:
+        path: a folder that a job works in.
+        folder: a folder above it, from which on there may be no link; None looks at `path` alone.
+
+    Raises:
+        PipelineError: naming the link.
+    """
+    if link := link_on_way(path, folder or path):
+        fix = "put the folder itself there, or remove the link and run the workflow again"
+        raise PipelineError(link, "a folder of these results", f"a symbolic link to {link.readlink()}", fix=fix)
+
+
 def write_text(path: Path, text: str, check: Check = unclaimed) -> None:
     """Write `text` as UTF-8 so that `path` appears whole or not at all; see `atomic_path`."""
     with atomic_path(path, check) as partial:

@@ -21,7 +21,7 @@ from unet_pipeline.images import pictures
 from unet_pipeline.images.overlays import beside, cut_out, mask_png, overlay, rgb_png
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.files import Check, atomic_path
+from unet_pipeline.records.files import Check, atomic_path, refuse_link
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.report.curves import dice_curve, loss_curve, rate_curve
 from unet_pipeline.report.panels import shown_normaliser, views
@@ -119,6 +119,8 @@ def _write(path: Path, png: bytes, check: Check) -> Path:
 
 def _remove(folder: Path) -> None:
     """Remove what an earlier page wrote, and nothing else that may lie there."""
+    for place in [folder, *folder.glob("*")]:
+        refuse_link(place)
     ours = [folder / f"{name}.png" for name in CURVES]
     for path in [*ours, *(path for kind in KINDS for path in folder.glob(f"*/plane-*-{kind}.png"))]:
         path.unlink(missing_ok=True)

@@ -53,6 +53,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         PipelineError: if the file is missing, cut short or altered.
     """
+    if path.exists() and not path.is_file():
+        raise PipelineError(path, "a training checkpoint", "a folder, a pipe or a device", fix=FIX)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["checkpoint"])

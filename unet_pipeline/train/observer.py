@@ -20,7 +20,7 @@ from unet_pipeline.config.sections import IGNORE, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.overlays import beside, rgb_png
 from unet_pipeline.images.pictures import Rgb, as_classes, as_grey
-from unet_pipeline.records.files import PARTIAL, Check, atomic_path, unclaimed
+from unet_pipeline.records.files import PARTIAL, Check, atomic_path, refuse_link, unclaimed
 from unet_pipeline.train.history import Row
 from unet_pipeline.train.validation import Sample
 
@@ -61,6 +61,8 @@ class Observer:
             return
         check()
         self._check = check
+        for name in (TENSORBOARD, SAMPLES):
+            refuse_link(self._folder / name)
         for path in (self._folder / TENSORBOARD).glob(EVENTS):
             path.unlink()
         validated = {_sample_name(row.step) for row in rows if row.validation_loss is not None}

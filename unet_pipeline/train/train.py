@@ -23,7 +23,7 @@ from unet_pipeline.model.former import kept_aside
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
 from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import Check, digest, sha256_bytes, sha256_file, write_text
+from unet_pipeline.records.files import Check, digest, refuse_link, sha256_bytes, sha256_file, write_text
 from unet_pipeline.records.layout import CARD_FILE, CHECKPOINT, HISTORY_FILE, PLANES_FILE, WEIGHTS, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import how_to_remake
@@ -145,6 +145,7 @@ def train_model(
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:
             return train(divided.train, validate, card, balance, settings, folder, key, unheard)
+    refuse_link((folder / CHECKPOINT).parent)
     name = "train" if fold is None else f"train fold {fold}"
     with (
         claim(folder / CARD_FILE, *products) as mine,
