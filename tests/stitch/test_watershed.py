@@ -175,6 +175,8 @@ def test_an_object_without_a_seed_stays_and_small_seeds_are_none():
     probabilities = stored(inside)
     assert divided(probabilities, seed_min_area_px=4).max() == 3
     assert divided(probabilities, seed_min_area_px=5).max() == 2
+    assert divided(probabilities, min_area_px=14).max() == 3, "a third of the least object"
+    assert divided(probabilities, min_area_px=15).max() == 2
     assert divided(probabilities, seed_min_area_px=4, min_area_px=101).max() == 1
     assert divided(probabilities, seed=0.95, seed_min_area_px=1).max() == 2
 

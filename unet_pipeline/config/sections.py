@@ -203,7 +203,9 @@ class Stitch:
 
     method: Literal["components", "watershed"] = key("components", "watershed divides what is connected by its seeds")
     seed: float = key(0.8, "for watershed: pixels at least this probable are seeds", 0.01, 1)
-    seed_min_area_px: int = key(10, "for watershed: smaller seeds are none, px or voxels", 0, 1_000_000_000)
+    seed_min_area_px: int | Literal["auto"] = key(
+        "auto", "for watershed: smaller seeds are none, px or voxels; auto: a third of min_area_px", 0, 1_000_000_000
+    )
     min_area_px: int = key(30, "smaller objects are removed, px (voxels with connect: volume)", 0, 1_000_000_000)
     fill_holes: bool = key(True, "background enclosed by one object becomes that object")
     grow_px: int = key(1, "objects grow into the background by this much; give weigh.gap_px back", 0, 64)

@@ -85,7 +85,7 @@ def divide(
         return np.where(heights <= limit, classes.read_label(plane, rows, columns), np.uint8(0))
 
     # seeds and pieces are 4-connected like the flood's neighbours: a piece holds all pixels that its seeds can reach
-    found = label_blocks(sure, seeds, ComponentOptions(4, deep, options.seed_min_area_px), f"seeds {name}")
+    found = label_blocks(sure, seeds, ComponentOptions(4, deep, least_seed_px(options)), f"seeds {name}")
     whole = label_blocks(classes.read_label, pieces, ComponentOptions(4, deep), f"pieces {name}")
     if LARGEST_CLASS + len(found.id) + len(whole.id) >= 2**32:
         raise PipelineError(stack_plan.store, "less than 4294967040 objects and seeds", "more", fix="use components")
@@ -140,6 +140,11 @@ def seed_height(seed: float, dtype: np.dtype[Any]) -> int:
     """Return the height up to which pixels are seeds, for the least probability of seeds."""
     stored = round(seed * LARGEST_UINT8) if dtype == np.uint8 else seed
     return int(heights_of(np.array([stored], dtype))[0])
+
+
+def least_seed_px(options: Stitch) -> int:
+    """Return the least area of a seed, px: that of section `stitch`, or a third of the least area of an object."""
+    return options.min_area_px // 3 if options.seed_min_area_px == "auto" else options.seed_min_area_px
 
 
 def _survey(pieces: PlaneArray, seeds: PlaneArray, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
