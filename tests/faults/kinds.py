@@ -342,29 +342,6 @@ def replaced_image(trial: Trial) -> None:
     shutil.rmtree(trial.folder / "results" / "model.previous", ignore_errors=True)
 
 
-def link_in_a_store(trial: Trial) -> None:
-    """A link in a store leads out of the results: nothing is written there."""
-    outside, place = trial.folder / "outside", trial.folder / "results" / "unseen" / "segmentation.ome.zarr" / "0" / "c"
-    place.rename(outside)
-    place.symlink_to(outside)
-    before, job = tree(outside), trial.jobs["predict unseen 0"]
-    job.forget(trial.folder, whole=True)
-    trial.refuse(job.command)
-    if tree(outside) != before:
-        raise Lost("written through a link")
-    place.unlink()
-    outside.rename(place)
-    trial.workflow()
-
-
-def foreign_list(trial: Trial) -> None:
-    """A list of checksums names what it has no business with."""
-    file = trial.folder / "results" / "unseen" / trial.chance.choice(["ingest.sha256", "stitch.sha256", "tiles.sha256"])
-    name = trial.chance.choice(["/dev/zero", "../../../../../etc/passwd", "my\x1b[2Jname"])
-    file.write_text(f"{'0' * 64}  {name}\n", encoding="utf-8")
-    _mended(trial, file)
-
-
 def _forget_much(trial: Trial) -> None:
     """Remove results so that a good part of the workflow must run again.
 
@@ -523,7 +500,5 @@ def _unmount(results: Path) -> None:
 OF_A_JOB = (killed_at_a_write, killed_at_any_time, terminated, orphan_beside_its_rerun, orphan_of_other_settings,
             orphan_from_the_queue, full_disk)  # fmt: skip
 OF_THE_REST = (twice_by_hand, read_only, flipped_byte, cut_short, lost_file, lost_shard, exchanged_shards,
-               restored_shard, replaced_image, link_in_a_store, foreign_list, snakemake_killed_alone,
-               snakemake_and_jobs_killed, snakemake_asked_to_stop, two_snakemakes)  # fmt: skip
-KINDS: tuple[Callable[[Trial], None], ...] = (*OF_A_JOB, *OF_THE_REST, *OF_A_JOB, *OF_A_JOB)
-"""All kinds, in the order of trials; what happens to a single job comes more often: it is cheap and has many places."""
+               restored_shard, replaced_image, snakemake_killed_alone, snakemake_and_jobs_killed,
+               snakemake_asked_to_stop, two_snakemakes)  # fmt: skip
