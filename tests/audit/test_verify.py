@@ -58,13 +58,18 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_file_and_its_remedy_named(re
     others = [path for path in files(results) if "c" not in path.parts and path.suffix != ".shards"]
     assert len(shards) > 80
     assert len(others) > 40
-    for number, file in enumerate([*others, *shards[::5]]):
-        content, chance = file.read_bytes(), random.Random(number)
-        place = chance.randrange(len(content))
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :])
+    for together in (*([file] for file in others), shards[::5]):
+        whole = {file: file.read_bytes() for file in together}
+        for number, (file, content) in enumerate(whole.items()):
+            chance = random.Random(f"{number} {file.name}")
+            place = chance.randrange(len(content))
+            file.write_bytes(
+                content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :]
+            )
         text = said(results)
-        file.write_bytes(content)
-        assert str(file) in text, f"{file} at {place}"
+        for file, content in whole.items():
+            file.write_bytes(content)
+            assert str(file) in text, file
         assert "--forcerun" in text or "remove it" in text, text
     assert " 0 damaged" in said(results)
 

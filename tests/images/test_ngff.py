@@ -84,6 +84,7 @@ def test_a_store_is_bound_to_its_record(tmp_path):
     assert not ngff.belongs(path, "mine")
 
 
+@pytest.mark.slow
 def test_napari_opens_image_and_labels(tmp_path):
     napari_get_reader = pytest.importorskip("napari_ome_zarr").napari_get_reader
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(2, 70, 101, "z", (0.5, 0.5), 1.0))
@@ -104,7 +105,7 @@ def test_napari_opens_image_and_labels(tmp_path):
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90), data=st.data(), channels=st.integers(1, 3))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_pyramid_equals_the_definition(tmp_path_factory, height, width, data, channels):
     path = create(tmp_path_factory.mktemp("p") / "a.ome.zarr", ngff.Grid(2, height, width), channels)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
