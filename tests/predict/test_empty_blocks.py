@@ -141,7 +141,7 @@ def test_what_is_skipped_is_background_and_the_rest_as_without(slide, tile_px, s
 def test_a_region_that_goes_on_counts_what_was_skipped_before(slide, monkeypatch):
     _, _, records, _ = predicted(slide, 0.3, 32, 96, 1)
     stack, model = slide
-    config = settings(tile={"tile_px": 32}, store={"chunk_px": 48, "shard_px": 96}, predict={"skip_below": 0.3})
+    config = settings(tile={"tile_px": 32}, store={"chunk_px": 96, "shard_px": 96}, predict={"skip_below": 0.3})
     path, done = stack.record.parent / "again" / "0.json", []
 
     def die(*arguments):

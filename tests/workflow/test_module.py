@@ -199,6 +199,6 @@ def test_a_module_runs_from_images_to_the_page(tmp_path: Path) -> None:
     results = folder / "first" / "results"
     assert json.loads((results / "unseen" / "metrics.json").read_text())["instances"]["seg"] is not None
     assert re.search(r"unseen", (results / "report.html").read_text())
-    assert (folder / "count.txt").read_text().strip() == "3"
+    assert int((folder / "count.txt").read_text()) > 3, "the importer's rule waits for all that the module makes"
     assert not (folder / "results").exists()
     assert "Nothing to be done" in run(folder).text

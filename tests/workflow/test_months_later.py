@@ -139,15 +139,19 @@ def test_a_working_directory_elsewhere_takes_images_by_absolute_path(finished: W
     assert space.would_run() == set()
 
 
+SCORED = {"stitch c.1", "evaluate c.1", "report"}
+PREDICTED = {"predict c.1 0", "predict c.1 1", "predict c.1 2"}
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("results/c.1/ingest.json", set()),
-        ("results/c.1/tiles.json", set()),
-        ("results/c.1/regions/1.json", set()),
-        ("results/a/weigh.json", set()),
+        ("results/c.1/ingest.json", {"ingest c.1", "tile c.1", *PREDICTED, *SCORED}),
+        ("results/c.1/tiles.json", {"tile c.1", *PREDICTED, *SCORED}),
+        ("results/c.1/regions/1.json", {"predict c.1 1", *SCORED}),
+        ("results/a/weigh.json", {"weigh a", "train", *AFTER_PLAN}),
         ("results/model/weights.safetensors", set()),
-        ("results/c.1/stitch.json", {"stitch c.1", "evaluate c.1", "report"}),
+        ("results/c.1/stitch.json", SCORED),
         ("results/c.1/metrics.json", {"evaluate c.1", "report"}),
         ("results/report.html", {"report"}),
     ],
