@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import entropy
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from unet_pipeline.errors import PipelineError
@@ -227,6 +226,8 @@ def test_unthinned_v_rand_is_skimage_but_for_the_pairs_of_a_pixel_with_itself(se
 
 @pytest.mark.parametrize("seed", range(4))
 def test_v_info_follows_from_the_conditional_entropies_of_skimage(seed):
+    from scipy.stats import entropy
+
     reference, result = cells(seed)
     split, merge = variation_of_information(reference, result, ignore_labels=(0,))
     inside = reference > 0
