@@ -32,16 +32,16 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
 
-test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (2)
+test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (2): 5 minutes at most
 	@$(PYTEST)
 
-test-slow: environment ## the rest: clean runs compared, projects months later, cross-validation, browser, conda, hostile files
+test-slow: environment ## the rest, about as long: clean runs, months later, cross-validation, browser, conda, hostile files
 	@$(PYTEST) -m "slow and not cluster"
 
 presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder
 	@OMP_NUM_THREADS=1 python benchmarks/presets.py $(if $(ONLY),--presets $(ONLY)) $(if $(DATA),--root $(DATA))
 
-cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it
+cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it: 10 minutes
 	@folder="$$(mktemp -d)"; trap 'tests/cluster/down "$$folder"; rm -rf "$$folder"' EXIT; \
 	OMP_NUM_THREADS=1 UNET_PIPELINE_CLUSTER="$$folder" pytest -m cluster tests/cluster
 
