@@ -57,12 +57,15 @@ def list_of_a_stranger(trial: Trial) -> None:
 def another_model_in_the_same_folder(trial: Trial) -> None:
     """Other settings are tried and killed, or end: the model of before stays, and comes back with its settings."""
     model, weights = trial.folder / "results" / "model", trial.expected["model/weights.safetensors"]
-    process = snakemake(trial.folder, trial.log, "--config", "train={seed: 7}")
+    (trial.folder / "other.yaml").write_text("train: {seed: 7}\n", encoding="utf-8")
+    process = snakemake(trial.folder, trial.log, "--configfile", "other.yaml")
     started(trial, process)
     time.sleep(trial.chance.uniform(0, 15))
     with suppress(ProcessLookupError):  # it has ended
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if "results/model is to be made anew" not in trial.log.read_text(encoding="utf-8"):
+        raise Lost("nobody said that the model is replaced")
     previous = model.with_name("model.previous")
     kept = [folder / "weights.safetensors" for folder in (model, model / ".training" / "former", previous)]
     if weights not in [sha256_file(file) for file in kept if file.is_file()]:
