@@ -126,8 +126,10 @@ def check_cluster():
 
 def check_device():
     """Before the first job: refuse to run jobs that want a GPU on this machine, if it has none; nodes may have one."""
-    jobs = workflow.dag.needrun_jobs() if workflow.executor_plugin.name == "local" else []
-    if any(job.resources.get("torch_device") == "cuda" for job in jobs):
+    if SETTINGS.compute.device != "cuda" or workflow.executor_plugin.name != "local":
+        return
+    jobs = (job for job in workflow.dag.needrun_jobs() if "torch_device" in job.rule.resources)
+    if any(job.resources["torch_device"] == "cuda" for job in jobs):
         with one_message():
             check_gpu(own_python())
 
