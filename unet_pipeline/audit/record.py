@@ -23,6 +23,7 @@ from unet_pipeline.records.layout import (
     LAST,
     LOGS,
     REGIONS,
+    REPORT_RECORD,
     SEGMENTATION,
     STITCH_FILE,
     VOUCHING,
@@ -181,7 +182,8 @@ def _of_folder(folder: Path) -> list[Path]:
     if regions:
         return sorted(regions, key=lambda path: int(path.stem))
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in (LOGS, BENCHMARKS))
-    return [path for one in inner for path in _existing([one / CARD_FILE, *(one / name for name in LAST)])]
+    names = [folder / REPORT_RECORD, *(one / name for one in inner for name in (CARD_FILE, *LAST))]
+    return _existing(names)
 
 
 def _existing(paths: Iterable[Path]) -> list[Path]:
