@@ -179,6 +179,29 @@ def test_the_record_of_another_stack_is_damage(results):
     exchanged.rename(results / "cells")
 
 
+def test_regions_that_were_exchanged_are_damage(results):
+    """Each record is whole, and together they cover the volume; but each would be made again in the other's place."""
+    first, second = (results / "cells" / "regions" / f"{region}.json" for region in (0, 1))
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    text = said(results)
+    first.write_bytes(contents[0])
+    second.write_bytes(contents[1])
+    assert f"DAMAGED {first}: expected the record of region 0, got that of region 1" in text
+    assert f"--forcerun {second}`" in text
+
+
+def test_a_fault_that_several_records_meet_is_said_once(results):
+    for name in ("ingest.json", "tiles.json"):
+        record = results / "cells" / name
+        content = record.read_bytes()
+        record.write_text("")
+        text = said(results)
+        record.write_bytes(content)
+        assert text.count(f"DAMAGED {record}") == 1, text
+
+
 def test_a_record_of_an_older_run_is_damage(results):
     """Put back from a backup, or left beside a stack whose other records were made anew."""
     cells = results / "cells"

@@ -67,6 +67,7 @@ class Tally:
         links: symbolic links below the folder.
         faults: files that are not what was written.
         damaged: records with a fault.
+        said: what was told of the faults.
     """
 
     tell: Tell
@@ -74,12 +75,15 @@ class Tally:
     links: set[Path] = field(default_factory=set)
     faults: int = 0
     damaged: set[Path] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
 
     def fault(self, error: PipelineError, record: Path) -> None:
-        """Count a fault of a record, or of a file that it vouches for, and say it."""
-        self.faults += 1
+        """Count a fault of a record, or of a file that it vouches for, and say it; once, however many meet it."""
         self.damaged.add(record)
-        self.tell(f"DAMAGED {error}")
+        if str(error) not in self.said:
+            self.said.add(str(error))
+            self.faults += 1
+            self.tell(f"DAMAGED {error}")
 
 
 def verify(results: Path, tell: Tell) -> Tally:
