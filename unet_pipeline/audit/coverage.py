@@ -78,8 +78,8 @@ def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> Predict
         expected = f"a region made with this model and section predict ({work})"
         raise PipelineError(path, expected, region.made_by, fix=how_to_remake(path))
     if path.name != stack_plan.region_record(region.region).name:
-        expected, got = f"the record of region {path.stem}", f"that of region {region.region}"
-        raise PipelineError(path, expected, got, fix=how_to_remake(path))
+        expected = f"the record of region {path.stem}"
+        raise PipelineError(path, expected, f"that of region {region.region}", fix=how_to_remake(path))
     expected_shards = list(stack_plan.plan.region(region.region))
     got = [entry.shard for entry in region.shards]
     if got != expected_shards:

@@ -124,7 +124,8 @@ class LabelReader:
             fix = "check that this is the label file, and that its planes match those of the image"
             raise PipelineError(self.where, "labelled objects", f"labels that are all {present[0]}", fix=fix)
         if len(present) == 1:
-            raise PipelineError(self.where, "objects and background", f"labels that are all {present[0]}")
+            fix = "check that this is the label file, and that background has its value: 0, or what labels.values says"
+            raise PipelineError(self.where, "objects and background", f"labels that are all {present[0]}", fix=fix)
         return self._tell_palette() + (self._check_instances() if self.labels.kind != "classes" else [])
 
     def count_palette(self, values: npt.NDArray[Any]) -> None:
