@@ -348,3 +348,19 @@ def test_a_link_to_another_folder_is_followed(tmp_path, kind):
     tifffile.imwrite(tmp_path / "data" / kind, pixels, metadata={"axes": "ZYX"})
     (tmp_path / "project" / "link.ome.tif").symlink_to(f"../data/{kind}")
     check(tmp_path / "project" / "link.ome.tif", pixels[:, None])
+
+
+@pytest.mark.parametrize("name", ["image.tif", "image.png"])
+@pytest.mark.parametrize(
+    ("content", "got", "fix"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "a web page", "download the file itself"),
+        (b"", "an empty file", "copy the file again"),
+        (b"GIF89a..", "starts with b'GIF89a..'", "copy the file again"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(tmp_path, name, content, got, fix):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"{name}: expected a (TIFF|PNG or JPEG) file, got .*{got}[^|]*{fix}"):
+        open_planes(str(tmp_path / name))

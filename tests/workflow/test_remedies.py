@@ -81,6 +81,17 @@ def test_the_printed_remedies_mend_everything(
     verify(results, lambda line: None)
 
 
+def test_a_model_whose_folder_is_gone_is_named(done: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(done.folder)
+    expected = tree(Path("results"))
+    shutil.rmtree("results/model")
+    text, wanted = remedies(Path("results"))
+    assert wanted == ["results/model/model.json"]
+    assert text.count("DAMAGED results/model/model.json: expected the record that ") == 1
+    assert done.run("--forcerun", *wanted).code == 0
+    assert not differing(expected, tree(Path("results")))
+
+
 def test_a_prediction_made_while_a_shard_was_missing_does_not_survive(
     done: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from unet_pipeline.audit.record import Link
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.layout import CARD_FILE, FOLDS, PLAIN, REGIONS, STORES
+from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, PLAIN, REGIONS, STORES
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.score_records import ProveRecord, ReportRecord
 
@@ -54,9 +54,10 @@ def input_mismatches(link: Link) -> Iterator[Mismatch]:
     if isinstance(link.content, ProveRecord):
         return
     for one in link.inputs:
-        file = _place(Path(one.name), link.record)
-        if file is None or not file.parents[1 if file.parent.name == REGIONS else 0].is_dir():
-            continue
+        name = Path(one.name)
+        file = _place(name, link.record)
+        if file is None or not (file.parents[file.parent.name == REGIONS].is_dir() or _own_model(name, file)):
+            continue  # a stack that was removed, or a model from elsewhere
         if not file.is_file():
             expected, fix = f"the record that {link.record} was made from", how_to_remake(file)
             yield Mismatch(PipelineError(file, expected, "no file", fix=fix), file)
@@ -65,6 +66,11 @@ def input_mismatches(link: Link) -> Iterator[Mismatch]:
             between = isinstance(link.content, ModelCard) != (file.name == CARD_FILE)
             error = PipelineError(link.record, expected, "one made from another", fix=fix)
             yield Mismatch(error, link.record, file, between)
+
+
+def _own_model(name: Path, file: Path) -> bool:
+    """Return whether an input is the model that the workflow made in these results, also if its folder is gone."""
+    return name == Path(file.parents[1].name, MODEL, CARD_FILE)
 
 
 def _place(name: Path, record: Path) -> Path | None:

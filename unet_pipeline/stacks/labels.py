@@ -118,7 +118,8 @@ class LabelReader:
         """
         self._refuse_strange()
         if self.counts.sum() == 0:
-            raise PipelineError(self.where, "annotated pixels", "labels that are all the ignore value")
+            fix = "annotate some, or correct labels.ignore and labels.values"
+            raise PipelineError(self.where, "annotated pixels", "labels that are all the ignore value", fix=fix)
         present = [name for name, count in zip(self.labels.classes, self.counts, strict=True) if count]
         if present == [self.labels.classes[0]]:
             fix = "check that this is the label file, and that its planes match those of the image"

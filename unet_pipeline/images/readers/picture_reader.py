@@ -16,7 +16,7 @@ from PIL import JpegImagePlugin, PngImagePlugin
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.readers.blocks import CACHE_BYTES, Array, BlockCache, Declared, Spans
 from unet_pipeline.images.readers.codestreams import declared_bytes
-from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, MAX_BLOCK_BYTES
+from unet_pipeline.images.readers.tiff_structure import COPY_AGAIN, MAX_BLOCK_BYTES, no_image
 from unet_pipeline.records.files import sha256_file
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -141,8 +141,7 @@ def _read_header(path: Path) -> _Header:
     elif head.startswith(JPEG):
         header = _jpeg_header(path)
     else:
-        what = "an empty file" if not head else f"a file that starts with {head[:8]!r}"
-        raise PipelineError(path, "a PNG or JPEG file", what, fix=COPY_AGAIN)
+        raise no_image(path, "a PNG or JPEG file")
     if header.colour not in CHANNELS or min(header.width, header.height) < 1:
         raise PipelineError(path, f"a {header.kind} header", str(header), fix=COPY_AGAIN)
     samples = CHANNELS[header.colour] + header.alpha

@@ -52,6 +52,18 @@ class _Variant(NamedTuple):
     inline: int
 
 
+def no_image(path: Path, expected: str) -> PipelineError:
+    """Return the error for a file that does not begin as its name says, with what people take for images by mistake."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return PipelineError(path, expected, "a pointer of Git LFS", fix="fetch the file itself: git lfs pull")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return PipelineError(path, expected, "a web page", fix="download the file itself, not the page that shows it")
+    got = f"a file that starts with {head[:8]!r}" if head else "an empty file"
+    return PipelineError(path, expected, got, fix=COPY_AGAIN)
+
+
 def read_chain(path: Path) -> dict[int, PageFormat]:
     """Walk the chain of page directories.
 
@@ -66,8 +78,7 @@ def read_chain(path: Path) -> dict[int, PageFormat]:
         order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
         version = struct.unpack(order + "H", head[2:])[0] if order and len(head) == 4 else 0
         if version not in (42, 43):
-            what = "an empty file" if not head else f"a file that starts with {head!r}"
-            raise PipelineError(path, "a TIFF file", what, fix=COPY_AGAIN)
+            raise no_image(path, "a TIFF file")
         big = _Variant(8, order + "Q", order + "Q", order + "HHQ", 8)
         return _walk(path, file, big if version == 43 else _Variant(4, order + "H", order + "I", order + "HHI", 4))
 
