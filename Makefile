@@ -41,7 +41,7 @@ test-slow: environment ## the rest, 12 minutes: clean runs, months later, cross-
 presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder
 	@OMP_NUM_THREADS=1 python benchmarks/presets.py $(if $(ONLY),--presets $(ONLY)) $(if $(DATA),--root $(DATA))
 
-cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it: 10 minutes
+cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it: a quarter of an hour
 	@folder="$$(mktemp -d)"; trap 'tests/cluster/down "$$folder"; rm -rf "$$folder"' EXIT; \
 	OMP_NUM_THREADS=1 UNET_PIPELINE_CLUSTER="$$folder" pytest -m cluster tests/cluster
 
