@@ -79,8 +79,7 @@ def read_list(record: Path, files: Files) -> dict[Path, str]:
     Raises:
         PipelineError: if the list is missing, or is not the one the record names.
     """
-    _vouched_list(record, files)
-    return parse_list(record)
+    return _parsed(record, _vouched_list(record, files))
 
 
 def _vouched_list(record: Path, files: Files) -> bytes:
@@ -101,11 +100,19 @@ def parse_list(record: Path) -> dict[Path, str]:
     Raises:
         PipelineError: if the list is missing, cannot be read, or names what does not lie below its folder.
     """
+    try:
+        content = read_small(list_path(record), LARGEST)
+    except OSError as error:
+        raise PipelineError(list_path(record), "a list of checksums", error, fix=how_to_remake(record)) from error
+    return _parsed(record, content)
+
+
+def _parsed(record: Path, content: bytes) -> dict[Path, str]:
+    """Return the checksum of each file in the content of a list; raises as `parse_list`."""
     path, fix = list_path(record), how_to_remake(record)
     try:
-        pairs = [line.split("  ", 1) for line in read_small(path, LARGEST).decode("utf-8").splitlines()]
-        listed = {name: total for total, name in pairs}
-    except (OSError, ValueError) as error:
+        listed = {name: total for total, name in (line.split("  ", 1) for line in content.decode().splitlines())}
+    except ValueError as error:
         raise PipelineError(path, "a list of checksums", error, fix=fix) from error
     for name in listed:
         if name.startswith("/") or ".." in name.split("/"):
