@@ -80,6 +80,13 @@ class Cluster:
         """Kill a daemon as a crash would."""
         os.kill(int((self.folder / "run" / f"{daemon}.pid").read_text()), signal.SIGKILL)
 
+    def remember(self) -> None:
+        """Wait until the controller has the running jobs on disk: it writes them up to 5 s late, and forgets the rest if killed."""
+        for job in self.running():
+            self.ask("scontrol", "update", f"jobid={job}", f"admincomment=job {job} is remembered")
+            wanted = f"job {job} is remembered".encode()
+            until(lambda wanted=wanted: wanted in (self.folder / "state/job_state").read_bytes(), wanted.decode())
+
     def resume(self, node: str) -> None:
         """Bring a node back that was drained or taken down; one that has come back by itself is no error."""
         line = ["scontrol", "update", f"nodename={node}", "state=resume"]

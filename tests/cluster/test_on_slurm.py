@@ -209,6 +209,7 @@ def test_a_node_that_goes_down_costs_its_job_one_attempt(cluster: Cluster, tmp_p
 def test_a_controller_that_is_killed_and_comes_back_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     space = Faked(tmp_path, stacks=1)
     run = held(cluster, space, FIRST)
+    cluster.remember()
     cluster.stop("slurmctld")
     space.hold()
     until(lambda: (space.folder / FIRST).exists(), "the job to end while nobody answers")
