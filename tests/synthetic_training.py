@@ -40,6 +40,6 @@ def settings(watch=None, **train):
     """Settings of a training of seconds."""
     values = {
         "steps": 24, "tile_px": 16, "batch": 2, "optimiser": "sgd", "learning_rate": 0.01, "warmup": 4, "momentum": 0.9,
-        "validate_every": 7, "validate_tiles": 3, "checkpoint_every": 5, "seed": 3,
+        "validate_every": 7, "validate_tiles": 3, "checkpoint_every": 5, "seed": 3, "loss": "cross_entropy",
     }  # fmt: skip
     return Settings(Train(**{**values, **train}), Augment(), Compute(device="cpu", threads=1), watch or Watch())

@@ -228,6 +228,8 @@ def test_the_paper_preset_is_the_paper() -> None:
     config = load(str(ROOT / "workflow" / "presets" / "paper.yaml"))
     model, train, weigh, augment = config.model, config.train, config.weigh, config.augment
     assert (model.depth, model.base_channels, model.dropout) == (4, 64, 0.5)
+    assert not (model.batch_norm or model.padded)
+    assert (train.loss, train.class_weights) == ("cross_entropy", "balanced")
     assert (train.batch, train.tile_px, train.optimiser, train.momentum) == (1, 384, "sgd", 0.99)
     assert (weigh.w0, weigh.sigma, weigh.unit, weigh.formula) == (10, 5, "px", "paper")
     assert (augment.elastic_std_px, augment.elastic_grid) == (10, 3)

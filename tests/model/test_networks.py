@@ -14,16 +14,19 @@ from unet_pipeline.model.models import build
 from unet_pipeline.model.receptive_field import radius_px, resnet50, unet, vgg16
 
 VARIANTS = {
-    "paper": Model(depth=2, base_channels=4, dropout=0.0),
-    "release": Model(depth=2, base_channels=4, up_relu=True, wide_up=True),
+    "default": Model(depth=2, base_channels=4),
+    "paper": Model(depth=2, base_channels=4, dropout=0.5, batch_norm=False),
+    "release": Model(depth=2, base_channels=4, dropout=0.5, batch_norm=False, up_relu=True, wide_up=True),
     "unpadded, all else": Model(depth=2, base_channels=4, batch_norm=True, down="stride", up="bilinear"),
-    "padded": Model(depth=2, base_channels=4, padded=True),
+    "padded": Model(depth=2, base_channels=4, batch_norm=False, padded=True),
     "padded, batch norm, bilinear": Model(depth=2, base_channels=4, padded=True, batch_norm=True, up="bilinear"),
     "padded, strided": Model(depth=2, base_channels=4, padded=True, batch_norm=True, down="stride"),
-    "padded, strided, deeper": Model(depth=3, base_channels=2, padded=True, down="stride", up="bilinear"),
-    "vgg16": Model(network="vgg16"),
+    "padded, strided, deeper": Model(
+        depth=3, base_channels=2, batch_norm=False, padded=True, down="stride", up="bilinear"
+    ),
+    "vgg16": Model(network="vgg16", batch_norm=False),
     "vgg16, bilinear, batch norm": Model(network="vgg16", up="bilinear", batch_norm=True),
-    "resnet50": Model(network="resnet50", up="bilinear"),
+    "resnet50": Model(network="resnet50", batch_norm=False, up="bilinear"),
 }
 
 

@@ -118,7 +118,8 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_verb_starts_its_processes(tmp_path: Path) -> None:
     stack = make_stack(tmp_path)
     weigh(stack, settings(), stack.record.with_name("weigh.json"))
-    config = {"model": {"depth": 2, "base_channels": 4}, "train": {"tile_px": 32, "steps": 4, "batch": 2, "warmup": 0}}
+    model = {"depth": 2, "base_channels": 4, "batch_norm": False}
+    config = {"model": model, "train": {"tile_px": 32, "steps": 4, "batch": 2, "warmup": 0}}
     command = [sys.executable, "-m", "unet_pipeline", "train", "--config", json.dumps(config), "--processes", "2"]
     command += ["--train", str(stack.record.with_name("weigh.json")), "--output", str(tmp_path / "model")]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

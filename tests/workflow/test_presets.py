@@ -98,7 +98,7 @@ def test_sizes(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SEEDS if name not in ("vgg16", "resnet50")])
+@pytest.mark.parametrize("name", ["fast", *(name for name in SEEDS if name not in ("vgg16", "resnet50"))])
 def test_no_seam(name: str, tmp_path: Path) -> None:
     """The presets' own prediction, their networks narrowed; the encoders, which cannot be, are in test_networks."""
     whole = preset(name)

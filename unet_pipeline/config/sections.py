@@ -104,9 +104,9 @@ class Model:
     network: Network = key("unet", "unet: the paper's; vgg16, resnet50: torchvision's encoder with a U-Net decoder")
     depth: int = key(3, "number of poolings; the pooling stride is 2^depth px (vgg16: always 4, resnet50: 5)", 1, 6)
     base_channels: int = key(16, "channels of the first level; doubled at each pooling (encoders: always 64)", 1, 256)
-    dropout: float = key(0.5, "dropout probability at the end of the contracting path", 0, 0.95)
+    dropout: float = key(0.0, "dropout probability at the end of the contracting path", 0, 0.95)
     padded: bool = key(False, "zeros around each convolution, so that the output is as large as the input")
-    batch_norm: bool = key(False, "batch normalisation after each 3x3 convolution")
+    batch_norm: bool = key(True, "batch normalisation after each 3x3 convolution")
     down: Down = key("pool", "halving by 2x2 maximum, or by a learned convolution of stride 2")
     up: Up = key("transposed", "doubling by a learned 2x2 up-convolution, or by bilinear interpolation")
     up_relu: bool = key(False, "ReLU after each up-convolution, as in the authors' release")
@@ -143,10 +143,10 @@ class Augment:
 class Train:
     """Gradient descent on a loss; the paper's is the weighted pixel-wise cross-entropy, with momentum 0.99."""
 
-    steps: int = key(1600, "number of weight updates", 1, 10_000_000)
-    batch: int = key(1, "tiles per update; the paper takes one large tile", 1, 1024)
+    steps: int = key(800, "number of weight updates", 1, 10_000_000)
+    batch: int = key(2, "tiles per update; the paper takes one large tile", 1, 1024)
     tile_px: int = key(160, "output tile, px; a multiple of 2^depth", 2, 16384)
-    loss: Loss = key("cross_entropy", "what is minimised; sums of two are written with +")
+    loss: Loss = key("cross_entropy+dice", "what is minimised; sums of two are written with +")
     focal_gamma: float = key(2.0, "focal loss: pixels that are nearly right count (1 - p)^gamma", 0, 10)
     focal_alpha: float | None = key(None, "focal loss: weight of objects, background has 1 - alpha; null: none", 0, 1)
     optimiser: Literal["sgd", "adam", "rmsprop"] = key("adam", "sgd with momentum, Adam, or RMSprop with momentum")
