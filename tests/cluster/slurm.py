@@ -81,7 +81,7 @@ class Cluster:
         os.kill(int((self.folder / "run" / f"{daemon}.pid").read_text()), signal.SIGKILL)
 
     def remember(self) -> None:
-        """Wait until the controller has the running jobs on disk: it writes up to 5 s late, and forgets the rest if killed."""
+        """Wait until the controller has the running jobs on disk: up to 5 s late; if killed it forgets the rest."""
         for job in self.running():
             self.ask("scontrol", "update", f"jobid={job}", f"admincomment=job {job} is remembered")
             wanted = f"job {job} is remembered".encode()
