@@ -33,6 +33,7 @@ from unet_pipeline.model.card import read_card
 from unet_pipeline.model.models import load_model
 from unet_pipeline.model.networks.encoders import ENCODERS
 from unet_pipeline.stacks.demo import cells
+from unet_pipeline.train.optimisers import peak_rate
 
 ROOT = Path(__file__).parents[1]
 PRESETS = ROOT / "workflow" / "presets"
@@ -179,7 +180,7 @@ def small(name: str, labels: Mapping[str, Any]) -> dict[str, Any]:
             "steps": steps,
             "batch": min(train.batch, 2),
             "tile_px": min(train.tile_px, max(64, stride)) if not model.resize_output else 128,
-            "learning_rate": max(train.learning_rate, 0.001),
+            "learning_rate": max(peak_rate(train), 0.001),
             "warmup": min(train.warmup, 5),
             "freeze_steps": min(train.freeze_steps, steps // 4),
             "freeze_batch": min(train.freeze_batch, 2),

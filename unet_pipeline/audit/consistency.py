@@ -55,6 +55,8 @@ def input_mismatches(link: Link) -> Iterator[Mismatch]:
         return
     for one in link.inputs:
         name = Path(one.name)
+        if link.verb == "train" and name.name == CARD_FILE:
+            continue  # the model that a training started from lies elsewhere
         file = _place(name, link.record)
         if file is None or not (file.parents[file.parent.name == REGIONS].is_dir() or _own_model(name, file)):
             continue  # a stack that was removed, or a model from elsewhere

@@ -80,7 +80,7 @@ def differences(
     now = provenance({})
     merged: dict[Difference, list[str]] = {}
     for link in links:
-        if link.made is None:
+        if link.made is None or link.before:
             continue
         checks = [_code(link, link.made, now), _inputs(link), _config(link, config), _compute(link, config)]
         if link.verb == "ingest":

@@ -2,14 +2,15 @@
 
 report.json ─► metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
 and, from each region, model.json ─► weigh.json ─► ingest.json
-(of an ensemble: model.json ─► model.json of each member ─► weigh.json).
+(of an ensemble: model.json ─► model.json of each member ─► weigh.json; of a training that started from a finished
+model: model.json ─► model.json of that ─► ...).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,13 +67,16 @@ class Link:
         record: its path.
         content: what it says.
         made: its provenance; None of a model that was made without this pipeline.
-        inputs: the records it was made from.
+        inputs: the records it was made from, and files such as the weights that training started from.
+        before: whether it is reached only through the model that a training started from, which has its own
+            configuration and table.
     """
 
     record: Path
     content: Record | ModelCard
     made: Provenance | None
     inputs: tuple[Input, ...]
+    before: bool = False
 
     @property
     def verb(self) -> str:
@@ -127,14 +131,17 @@ def trace(result: Path) -> list[Link]:
     Raises:
         PipelineError: if it is none of those, or one of its own records is damaged.
     """
-    first = vouching(result)
-    waiting, found = deque(first), dict[Path, Link]()
-    while waiting:
-        path = waiting.popleft()
+    waiting, starts, found = deque(vouching(result)), deque[Path](), dict[Path, Link]()
+    while waiting or starts:
+        before = not waiting  # the start of a training last: what both were made from belongs to the result
+        path = (waiting or starts).popleft()
         if path.resolve() in found:
             continue
-        found[path.resolve()] = link = read_link(path)
-        waiting += [one.path for one in link.inputs if one.path is not None]
+        found[path.resolve()] = link = replace(read_link(path), before=before)
+        for one in link.inputs:
+            if one.path is not None and one.path.suffix == ".json":
+                start = before or (link.verb == "train" and one.path.name == CARD_FILE)
+                (starts if start else waiting).append(one.path)
     return list(found.values())
 
 

@@ -33,6 +33,9 @@ def _check_together(config: Config, given: set[str]) -> None:
     _check_multiple("store.chunk_px", store.chunk_px, 16, "16")
     _check_multiple("store.shard_px", store.shard_px, store.chunk_px, "store.chunk_px")
     _check_labels(labels)
+    if config.model.folder is not None and config.model.start_from is not None:
+        fix = "set model.folder to null to train further, or model.start_from to use the finished model as it is"
+        raise PipelineError("model.start_from", "null with model.folder, which trains nothing", "both", fix=fix)
     if config.model.folder is None:
         _check_model(config.model)
         _check_train(config, given)
@@ -63,6 +66,9 @@ def _check_model(model: Model) -> None:
         )
     if model.wide_up and (model.up == "bilinear" or own):
         raise PipelineError("model.wide_up", "up: transposed with network: unet", "no up-convolution", False)
+    if model.encoder_weights and model.start_from:
+        expected, fix = "null with model.start_from, which brings its encoder", "set one of the two keys to null"
+        raise PipelineError("model.encoder_weights", expected, model.encoder_weights, fix=fix)
     if model.encoder_weights and not own:
         fix = f"set model.network to one of {', '.join(ENCODER_DEPTH)}, or remove the key"
         raise PipelineError("model.encoder_weights", "a network with an encoder of torchvision", model.network, fix=fix)

@@ -101,6 +101,9 @@ class Model:
     """The network; the paper's is depth 4, base_channels 64, dropout 0.5."""
 
     folder: str | None = key(None, "a finished model folder to use instead of training; null trains one")
+    start_from: str | None = key(
+        None, "a finished model folder whose layers training starts from; null: from random weights"
+    )
     network: Network = key("unet", "unet: the paper's; vgg16, resnet50: torchvision's encoder with a U-Net decoder")
     depth: int = key(3, "number of poolings; the pooling stride is 2^depth px (vgg16: always 4, resnet50: 5)", 1, 6)
     base_channels: int = key(16, "channels of the first level; doubled at each pooling (encoders: always 64)", 1, 256)
@@ -150,7 +153,9 @@ class Train:
     focal_gamma: float = key(2.0, "focal loss: pixels that are nearly right count (1 - p)^gamma", 0, 10)
     focal_alpha: float | None = key(None, "focal loss: weight of objects, background has 1 - alpha; null: none", 0, 1)
     optimiser: Literal["sgd", "adam", "rmsprop"] = key("adam", "sgd with momentum, Adam, or RMSprop with momentum")
-    learning_rate: float = key(0.001, "peak learning rate", 1e-9, 10)
+    learning_rate: float | Literal["auto"] = key(
+        "auto", "peak learning rate; auto: 0.001, or a fifth of it with model.start_from", 1e-9, 10
+    )
     warmup: int = key(50, "steps over which the learning rate rises from 0", 0, 1_000_000)
     schedule: Literal["constant", "cosine", "step"] = key(
         "cosine", "cosine falls to 0 at the last step; step: in stairs"

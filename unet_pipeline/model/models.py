@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from unet_pipeline.model.averaging import Ensemble
 from unet_pipeline.model.card import FIX, Architecture, ModelCard, read_card, write_card
 from unet_pipeline.model.former import keep_former
 from unet_pipeline.model.networks.encoders import EncoderUNet
+from unet_pipeline.model.networks.pretrained import tensor_fault
 from unet_pipeline.model.networks.unet import UNet
 from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclaimed
 from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
@@ -99,6 +100,36 @@ def network_of(card: ModelCard) -> nn.Module:
     one = replace(card.architecture, members=1)
     members = [NETWORKS[one.network](one) for _ in range(card.architecture.members)]
     return Ensemble(members, card.activation) if len(members) > 1 else members[0]
+
+
+def tensor_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of one network by name, in the order of its layers."""
+    with torch.device("meta"):
+        network = NETWORKS[architecture.network](architecture)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def take_layers(network: nn.Module, folder: Path, card: ModelCard, layers: Collection[str]) -> None:
+    """Copy layers of a finished model into a network in which they have the same names and shapes.
+
+    Args:
+        network: takes them.
+        folder: the finished model.
+        card: what its card said before.
+        layers: names of the layers.
+
+    Raises:
+        PipelineError: the model is not whole, is no more the one with that card, or has values that are not finite.
+    """
+    source, found = load_model(folder, torch.device("cpu"))
+    if found != card:
+        raise PipelineError(folder, "the model whose card was read", "another: it was replaced", fix="run this again")
+    own = network.state_dict()
+    taken = {name: tensor for name, tensor in source.state_dict().items() if name.rpartition(".")[0] in layers}
+    for name, tensor in taken.items():
+        if fault := tensor_fault(tensor, own[name].is_floating_point()):
+            raise PipelineError(f"{folder}: {name}", "finite numbers", fault, fix="name another model")
+    network.load_state_dict(own | taken)  # with all names, so that one that is not the network's own is an error
 
 
 def _read_weights(path: Path, card: ModelCard) -> dict[str, torch.Tensor]:

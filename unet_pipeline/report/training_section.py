@@ -112,6 +112,10 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
     for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
         if names := record.get(key):
             rows.append((name, ", ".join(map(str, names)) if isinstance(names, list) else names))
+    if start := _mapping(record.get("started_from")):
+        weights, taken = str(start.get("weights_sha256"))[:12], len(_items(start.get("taken")))
+        new = f", new: {', '.join(map(str, _items(start.get('new'))))}" if start.get("new") else ""
+        rows.append(("Started from", f"{start.get('model')} (weights {weights}), {taken} layers taken{new}"))
     if places := _mappings(record.get("held_out")):
         words = [f"{one.get('stack')}: {_listed(_items(one.get('planes')))}" for one in places]
         rows.append(("Planes held out", "; ".join(words)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
+from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS
 from unet_pipeline.stacks.presence import check_present
+from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
 
 READ_BY = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")
@@ -50,8 +53,11 @@ class Graph:
         check_roles(stacks, table, config.model.folder)
         if config.model.folder is None:
             check_overlap(stacks, table)
+            refuse_own_start(config.model, [Path(RESULTS, MODEL), Path(RESULTS, FOLDS)])
         graph = cls(config, stacks, table)
         if present:
+            if config.model.folder is None and not Path(RESULTS, MODEL, CARD_FILE).is_file():
+                check_start_files(config.model)  # a model that is trained already needs its start no more
             check_present((stacks[name] for name in dict.fromkeys([*graph.learned, *graph.predicted])), table)
         return graph
 
@@ -64,6 +70,11 @@ class Graph:
         """Numbers of the folds of a cross-validation; none where one model is trained, or a finished one used."""
         train = self.config.train
         return range(train.folds if train.folds > 1 and not self.config.model.folder else 0)
+
+    @property
+    def start_files(self) -> list[str]:
+        """The files that training starts from: the weights of an encoder, or a finished model."""
+        return [str(path) for path in start_files(self.config.model)]
 
     @property
     def predicted(self) -> list[str]:

@@ -20,9 +20,10 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.device import choose_device, usable_precision
-from unet_pipeline.model.models import build
+from unet_pipeline.model.models import build, take_layers
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
+from unet_pipeline.model.start import WHERE, Start
 from unet_pipeline.records.files import Check
 from unet_pipeline.records.files import digest as digest_of
 from unet_pipeline.records.layout import CHECKPOINT
@@ -32,7 +33,7 @@ from unet_pipeline.train.feed import Batch, batches, readers
 from unet_pipeline.train.history import Row
 from unet_pipeline.train.losses import Loss
 from unet_pipeline.train.observer import Observer
-from unet_pipeline.train.optimisers import buffers, optimiser, restore
+from unet_pipeline.train.optimisers import buffers, optimiser, peak_rate, restore
 from unet_pipeline.train.processes import Group, own_device, present_group
 from unet_pipeline.train.sources import sources
 from unet_pipeline.train.training_stack import TrainingStack, in_memory
@@ -41,13 +42,19 @@ from unet_pipeline.train.validation import Validation
 
 @dataclass(frozen=True)
 class Settings:
-    """The sections of the configuration that training uses, and the weights file that an encoder starts from."""
+    """The sections of the configuration that training uses, and what it starts from.
+
+    Attributes:
+        encoder_weights: file of an encoder's weights; None: random ones.
+        start: finished model whose layers are taken; None: random weights.
+    """
 
     train: Train = Train()
     augment: Augment = Augment()
     compute: Compute = Compute()
     watch: Watch = Watch()
     encoder_weights: Path | None = None
+    start: Start | None = None
 
 
 @dataclass
@@ -136,7 +143,9 @@ def prepare(
     """
     group, device = present_group(), own_device(choose_device(settings.compute))
     # the format that the device has enters the digest below: a checkpoint of another arithmetic is not resumed
-    options = replace(settings.train, precision=usable_precision(device, settings.train.precision, "train.precision"))
+    precision = usable_precision(device, settings.train.precision, "train.precision")
+    rate = peak_rate(settings.train, settings.start is not None)
+    options = replace(settings.train, precision=precision, learning_rate=rate)
     settings = replace(settings, train=options)
     card.geometry.check_keep(options.tile_px, "train.tile_px")
     # refuse batches that the processes cannot divide before anything is built
@@ -182,6 +191,12 @@ def _validation_tiles(
 def _network(card: ModelCard, settings: Settings, first: bool) -> nn.Module:
     """Return the network as training starts from it; the first process says which weights were loaded."""
     network = build(card.architecture, settings.train.seed)
+    if settings.start is not None:
+        taken, new = settings.start.layers()
+        take_layers(network, settings.start.folder, settings.start.card, taken)
+        if first:
+            head = f"; new, for other classes: {', '.join(new)}" if new else ""
+            tell(f"{WHERE}: {settings.start.folder}: {len(taken)} layers taken{head}")
     if settings.encoder_weights is not None:
         if not isinstance(network, EncoderUNet):
             raise PipelineError("model.encoder_weights", "a network with an encoder of torchvision", "network: unet")

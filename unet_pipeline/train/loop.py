@@ -35,7 +35,7 @@ from unet_pipeline.train.guards import Termination, explain_memory, reproducible
 from unet_pipeline.train.history import Row, history_text
 from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, save
 from unet_pipeline.train.losses import pixel_weight, total
-from unet_pipeline.train.optimisers import learning_rate
+from unet_pipeline.train.optimisers import learning_rate, peak_rate
 from unet_pipeline.train.processes import joined
 from unet_pipeline.train.training_stack import TrainingStack, check_stacks
 from unet_pipeline.train.validation import Score
@@ -237,7 +237,7 @@ def _diverged(what: str, rate: float, options: Train) -> PipelineError:
     clip = "" if options.clip > 0 else ", set train.clip: 1.0"
     half = ", or choose train.precision: bfloat16" if options.precision == "float16" else ""
     return PipelineError(
-        "train.learning_rate", "a finite loss", f"{what}, learning rate {rate:.3g}", f"{options.learning_rate / 3:.2g}",
+        "train.learning_rate", "a finite loss", f"{what}, learning rate {rate:.3g}", f"{peak_rate(options) / 3:.2g}",
         f"lower train.learning_rate or train.momentum{clip}{half}; the last checkpoint was left as it is",
     )  # fmt: skip
 

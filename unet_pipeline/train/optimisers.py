@@ -10,13 +10,19 @@ from torch import nn
 
 from unet_pipeline.config.sections import Train
 
+AUTO_RATE = 0.001
+"""Peak of `learning_rate: auto`: Adam's usual one."""
+
+STARTED_SHARE = 0.2
+"""Share of it where a trained model is the start: its weights are near their aim, and large steps would forget it."""
+
 
 def optimiser(network: nn.Module, options: Train) -> torch.optim.Optimizer:
     """Return the optimiser of section `train`; it decays kernels, but neither biases nor batch normalisation."""
     kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    rate, momentum = options.learning_rate, options.momentum
+    rate, momentum = peak_rate(options), options.momentum
     if options.optimiser == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=(momentum, 0.999))
     if options.optimiser == "rmsprop":
@@ -45,13 +51,21 @@ def restore(network: nn.Module, chosen: torch.optim.Optimizer, remembered: Mappi
         chosen.state[parameter][what] = torch.empty_like(parameter).copy_(value) if same else value.clone()
 
 
+def peak_rate(options: Train, started: bool = False) -> float:
+    """Return the number that `train.learning_rate` stands for; `started`: whether a trained model is the start."""
+    if isinstance(options.learning_rate, str):
+        return AUTO_RATE * (STARTED_SHARE if started else 1)
+    return options.learning_rate
+
+
 def learning_rate(options: Train, step: int) -> float:
     """Return the learning rate of update `step` (from 0): a linear rise over `warmup` steps, then the schedule."""
+    peak = peak_rate(options)
     if step < options.warmup:
-        return options.learning_rate * (step + 1) / options.warmup
+        return peak * (step + 1) / options.warmup
     if options.schedule == "constant":
-        return options.learning_rate
+        return peak
     share = (step - options.warmup) / (options.steps - options.warmup)
     if options.schedule == "step":
-        return options.learning_rate * float(options.stair_factor ** int(share * options.stairs))
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        return peak * float(options.stair_factor ** int(share * options.stairs))
+    return peak * 0.5 * (1 + math.cos(math.pi * share))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.plane_array import open_array
-from unet_pipeline.machine.progress import Progress
+from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.former import kept_aside
 from unet_pipeline.model.normalise import Normaliser, from_statistics, merge
+from unet_pipeline.model.start import Start, open_start
 from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest, refuse_link, sha256_bytes, sha256_file, write_text
@@ -30,6 +31,7 @@ from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.stack_records import WeighRecord
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.stacks.stack import Stack
+from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.weight_map import class_weights
 from unet_pipeline.train.folds import Division, divide
 from unet_pipeline.train.learner import Settings
@@ -113,6 +115,10 @@ def train_model(
     The class weights and, with scope "model", the constants of the normalisation come from all planes of the training
     stacks, also from those held out: they are equal in all folds, as an ensemble wants them.
 
+    A model that is the start (`model.start_from`) gives its layers, never its constants of normalisation: with scope
+    "model" they are those of these stacks, which may have another exposure or camera. Scaled by them the grey values
+    lie in the range that the layers have learned; scaled by the former ones they might lie far outside.
+
     Raises:
         PipelineError: stacks that differ in channels, a class without pixels, a division of the planes that cannot be
             made, or what `train` raises.
@@ -128,18 +134,22 @@ def train_model(
     balance = _class_weights(weighed, config)
     sections = sections_of(config, "train")
     records = [*training, *validation]
-    encoder_weights = _encoder_weights(config)
+    network = architecture(config.model, channels, len(classes))
+    card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation)
+    start = _start(config, card, held_out, folder)
+    given = start_files(config.model)
     made_by = {
         "stacks": [one.stack.name for one in weighed],
         "validation_stacks": [one.stack.name for one in held_out],
         "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
         **_division_record(divided, weighed, fold),
-        "provenance": asdict(provenance(sections, [*records, *encoder_weights])),
+        **({} if start is None else {"started_from": start.record()}),
+        "provenance": asdict(provenance(sections, [*records, *given])),
     }
-    network = architecture(config.model, channels, len(classes))
-    card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation, made_by)
-    key = digest([sections, fold, [sha256_file(path) for path in [*records, *encoder_weights]]])
-    settings = Settings(config.train, config.augment, config.compute, config.watch, next(iter(encoder_weights), None))
+    card = replace(card, training=made_by)
+    key = digest([sections, fold, [sha256_file(path) for path in [*records, *given]]])
+    encoder_weights = given[0] if config.model.encoder_weights else None
+    settings = Settings(config.train, config.augment, config.compute, config.watch, encoder_weights, start)
     validate = [*divided.validate, *checks]
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
@@ -186,15 +196,15 @@ def _list_planes(folder: Path, divided: Division, check: Check) -> None:
         (folder / PLANES_FILE).unlink(missing_ok=True)
 
 
-def _encoder_weights(config: Config) -> list[Path]:
-    """Return the file the encoder starts from, if there is to be one."""
-    if config.model.encoder_weights is None:
-        return []
-    path = Path(config.model.encoder_weights)
-    if not path.is_file():
-        fix = "put the state-dict of torchvision's network there, or set the key to null to start from random weights"
-        raise PipelineError("model.encoder_weights", "a file of weights", f"no file {path}", fix=fix)
-    return [path]
+def _start(config: Config, card: ModelCard, held_out: Sequence[Weighed], folder: Path) -> Start | None:
+    """Return the model that training starts from, if any; the first process says what is doubtful about it."""
+    check_start_files(config.model)
+    refuse_own_start(config.model, [folder])
+    start = open_start(config, card)
+    if start is not None and present_group().first:
+        for doubt in start.doubts(config.normalise, [one.stack.name for one in held_out]):
+            tell(f"warning: {doubt}")
+    return start
 
 
 def _channels(weighed: Sequence[Weighed]) -> int:

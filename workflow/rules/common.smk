@@ -80,7 +80,12 @@ def checked(values):
     try:  # not `one_message`, whose own frames Snakemake would show below the message
         check_writable(Path.cwd())
         # Another workflow may make the files; jobs on a cluster have seen that they are there.
-        return Graph.read(values, nearby, present=not IMPORTED and workflow.is_main_process)
+        graph = Graph.read(values, nearby, present=not IMPORTED and workflow.is_main_process)
+        if any(Path(file).is_file() for file in graph.start_files if file.endswith(CARD_FILE)):
+            from unet_pipeline.model.start import check_start  # imports NumPy, as below
+
+            check_start(graph.config)
+        return graph
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
 

@@ -7,7 +7,7 @@ rule train:
     input:
         train=expand("results/{stack}/weigh.json", stack=GRAPH.with_role("train")),
         validate=expand("results/{stack}/weigh.json", stack=GRAPH.with_role("val")),
-        encoder=named([SETTINGS.model.encoder_weights] if SETTINGS.model.encoder_weights else []),
+        start=named(GRAPH.start_files),
     output:
         of_fold("results/model/model.json", "results/folds/{fold}/model.json"),
         of_fold("results/model/weights.safetensors", "results/folds/{fold}/weights.safetensors"),

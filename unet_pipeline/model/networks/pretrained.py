@@ -56,7 +56,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> Match:
     """
     found, wanted = read_tensors(path), encoder.state_dict()
     for name in wanted:
-        if name in found and (fault := _fault(found[name], wanted[name].is_floating_point())):
+        if name in found and (fault := tensor_fault(found[name], wanted[name].is_floating_point())):
             raise PipelineError(f"{WHERE}: {path}: {name}", "a dense tensor of finite numbers", fault, fix=FIX)
     tensors = {name: _fitted(found[name], tensor.shape) for name, tensor in wanted.items() if name in found}
     wrong = [f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}" for name in tensors
@@ -97,8 +97,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     raise PipelineError(f"{WHERE}: {path}", "a state-dict: tensors by name", got, fix=FIX)
 
 
-def _fault(tensor: torch.Tensor, real: bool) -> str:
-    """Return what keeps a tensor from being copied into an encoder, or nothing; `real`: whether it takes fractions."""
+def tensor_fault(tensor: torch.Tensor, real: bool) -> str:
+    """Return what keeps a tensor from being copied into a network, or nothing; `real`: whether it takes fractions."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
         return f"one that is {kind}, on {tensor.device}"
