@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -18,6 +18,7 @@ from faked_project import AFTER_PLAN, FIRST, TABLE, project
 from same_tree import tree
 from workspace import ROOT, Workspace, fake_checkout, snakemake
 
+from unet_pipeline.model.card import read_card, write_card
 from unet_pipeline.model.models import load_model
 from unet_pipeline.records.layout import FORMER
 from unet_pipeline.records.run_lock import lock
@@ -317,6 +318,42 @@ def test_a_finished_model_has_no_folds(done: Workspace) -> None:
     jobs = done.would_run(model={"folder": "the model"}, train={"folds": 3})
     assert not {job for job in jobs if job.startswith(("train", "ensemble"))}
     assert not {job for job in jobs if job.endswith(" a")}
+
+
+def test_another_model_to_start_from_trains_again(done: Workspace) -> None:
+    """Its files are inputs of the training, and of nothing before it."""
+    start = make_model(done.folder / "models" / "first")
+    further = {"start_from": "models/first", "depth": 2, "base_channels": 4}
+    assert "train" in done.would_run(model=further)
+    assert done.run(model=further).code == 0
+    assert done.would_run(model=further) == set()
+    weights = start / "weights.safetensors"
+    for change in (
+        lambda: weights.write_bytes(weights.read_bytes() + b" "),
+        lambda: write_card(start, replace(read_card(start), training={"stacks": ["another"]})),
+    ):
+        change()
+        assert done.would_run(model=further) == AFTER_PLAN | {"train"}
+        assert done.run(model=further).code == 0
+    shutil.rmtree(start)
+    assert done.would_run(model=further) == set(), "a model that is trained needs its start no more"
+
+
+def test_a_model_to_start_from_is_looked_at_before_the_first_job(fresh: Workspace, tmp_path: Path) -> None:
+    space = project(tmp_path / "p", fresh.checkout)
+    make_model(space.folder / "first")
+    for model, words in (
+        ({"start_from": "none"}, "model.start_from: expected a folder with model.json, got none"),
+        ({"start_from": "results/model"}, "copy that folder elsewhere first, and name the copy: cp -r results/model"),
+        ({"start_from": "first", "base_channels": 4}, "contracting.3.0.weight nothing instead of (32, 16, 3, 3)"),
+        ({"start_from": "first", "folder": "first"}, "null with model.folder, which trains nothing"),
+        ({"start_from": "first", "encoder_weights": "w.pth", "network": "vgg16"}, "which brings its encoder"),
+    ):
+        ran = space.run(model=model)
+        assert ran.code == 1
+        assert words in ran.text
+        assert "Traceback" not in ran.text
+    assert not (space.folder / "results").exists()
 
 
 def test_a_new_row_costs_its_own_jobs(done: Workspace) -> None:

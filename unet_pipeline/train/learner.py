@@ -142,11 +142,8 @@ def prepare(
         PipelineError: a device, precision, tile size or class weights that do not fit.
     """
     group, device = present_group(), own_device(choose_device(settings.compute))
-    # the format that the device has enters the digest below: a checkpoint of another arithmetic is not resumed
-    precision = usable_precision(device, settings.train.precision, "train.precision")
-    rate = peak_rate(settings.train, settings.start is not None)
-    options = replace(settings.train, precision=precision, learning_rate=rate)
-    settings = replace(settings, train=options)
+    settings = _resolved(settings, device)
+    options = settings.train
     card.geometry.check_keep(options.tile_px, "train.tile_px")
     # refuse batches that the processes cannot divide before anything is built
     group.share(options.batch)
@@ -174,6 +171,16 @@ def prepare(
         len(tiles),
         Observer(settings.watch if group.first else None, folder, card.classes),
     )
+
+
+def _resolved(settings: Settings, device: torch.device) -> Settings:
+    """Return the settings with the number format and the learning rate that are used.
+
+    Both enter the digest: a checkpoint of another arithmetic is not resumed.
+    """
+    precision = usable_precision(device, settings.train.precision, "train.precision")
+    rate = peak_rate(settings.train, settings.start is not None)
+    return replace(settings, train=replace(settings.train, precision=precision, learning_rate=rate))
 
 
 def _validation_tiles(

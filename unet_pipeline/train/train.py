@@ -124,9 +124,10 @@ def train_model(
             made, or what `train` raises.
     """
     weighed, held_out = [Weighed.open(path) for path in training], [Weighed.open(path) for path in validation]
-    classes = config.labels.classes
     channels = _channels([*weighed, *held_out])
     common = _common_normaliser(weighed, config)
+    card = _card(config, channels, common)
+    start = _start(config, card, held_out, folder)
     stacks, checks = (
         [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
     )
@@ -134,22 +135,17 @@ def train_model(
     balance = _class_weights(weighed, config)
     sections = sections_of(config, "train")
     records = [*training, *validation]
-    network = architecture(config.model, channels, len(classes))
-    card = ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation)
-    start = _start(config, card, held_out, folder)
-    given = start_files(config.model)
+    files = [*records, *start_files(config.model)]
     made_by = {
         "stacks": [one.stack.name for one in weighed],
         "validation_stacks": [one.stack.name for one in held_out],
-        "class_weights": dict(zip(classes, balance.tolist(), strict=True)),
+        "class_weights": dict(zip(card.classes, balance.tolist(), strict=True)),
         **_division_record(divided, weighed, fold),
         **({} if start is None else {"started_from": start.record()}),
-        "provenance": asdict(provenance(sections, [*records, *given])),
+        "provenance": asdict(provenance(sections, files)),
     }
-    card = replace(card, training=made_by)
-    key = digest([sections, fold, [sha256_file(path) for path in [*records, *given]]])
-    encoder_weights = given[0] if config.model.encoder_weights else None
-    settings = Settings(config.train, config.augment, config.compute, config.watch, encoder_weights, start)
+    key = digest([sections, fold, [sha256_file(path) for path in files]])
+    card, settings = replace(card, training=made_by), _settings(config, start)
     validate = [*divided.validate, *checks]
     products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
@@ -165,6 +161,18 @@ def train_model(
     ):
         _list_planes(folder, divided, mine.check)
         return train(divided.train, validate, card, balance, settings, folder, key, progress, mine.check)
+
+
+def _card(config: Config, channels: int, common: Normaliser | None) -> ModelCard:
+    """Return the card of the model as it is known before the training."""
+    classes = config.labels.classes
+    network = architecture(config.model, channels, len(classes))
+    return ModelCard(network, classes, config.normalise, common, Loss.of(config.train).activation)
+
+
+def _settings(config: Config, start: Start | None) -> Settings:
+    encoder = Path(config.model.encoder_weights) if config.model.encoder_weights else None
+    return Settings(config.train, config.augment, config.compute, config.watch, encoder, start)
 
 
 def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[Any]:

@@ -98,7 +98,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def tensor_fault(tensor: torch.Tensor, real: bool) -> str:
-    """Return what keeps a tensor from being copied into a network, or nothing; `real`: whether it takes fractions."""
+    """Return what keeps a tensor of any shape from being copied into a network, or nothing.
+
+    Args:
+        tensor: of a file.
+        real: whether the tensor of the network that it goes to takes fractions.
+    """
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
         return f"one that is {kind}, on {tensor.device}"
