@@ -42,9 +42,13 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def further(record: Path, start: Path, folder: Path, **sections: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Train further and return the weights."""
-    model = {"start_from": str(start), **sections.pop("model", {})}
-    train_model([record], [], settings(model=model, **sections), folder)
+    train_model([record], [], settings(model=started(start, **sections.pop("model", {})), **sections), folder)
     return load_file(folder / WEIGHTS_FILE)
+
+
+def started(start: Path, **model: Any) -> dict[str, Any]:
+    """Section model with a start, and a network as `make_model` makes it."""
+    return {"start_from": str(start), "batch_norm": False, **model}
 
 
 def largest(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], names: set[str]) -> float:
@@ -125,7 +129,7 @@ def test_another_network_is_refused_and_told_by_its_layers(
         assert part in str(refusal.value)
     assert not (tmp_path / "model").exists()
     with pytest.raises(PipelineError) as early:
-        check_start(settings(model={"start_from": str(start), **model}))
+        check_start(settings(model=started(start, **model)))
     assert str(early.value) == str(refusal.value), "the same before any image is read"
 
 
@@ -135,7 +139,7 @@ def test_a_model_for_other_channels_or_of_several_networks_is_refused(record: Pa
         further(record, colours, tmp_path / "model")
     assert "one that was trained on images with 1 channel(s)" in str(refusal.value)
     assert "contracting.0.0.weight (4, 3, 3, 3) instead of (4, 1, 3, 3)" in str(refusal.value)
-    check_start(settings(model={"start_from": str(colours)}))  # nobody knows the images yet
+    check_start(settings(model=started(colours)))  # nobody knows the images yet
     ensemble([make_model(tmp_path / str(seed), seed=seed) for seed in (1, 2)], tmp_path / "both")
     with pytest.raises(PipelineError, match=r"one network, got an ensemble of 2[\s\S]*folder of one member"):
         further(record, tmp_path / "both", tmp_path / "model")
@@ -183,12 +187,12 @@ def test_another_start_begins_anew(record: Path, tmp_path: Path, capsys: pytest.
     assert read_card(model).training["started_from"]["weights_sha256"] == sha256_file(start / WEIGHTS_FILE)
 
 
-@pytest.mark.parametrize(("given", "started", "peak"), [({}, True, 2e-4), ({}, False, 1e-3),
+@pytest.mark.parametrize(("given", "begun", "peak"), [({}, True, 2e-4), ({}, False, 1e-3),
                                                         ({"learning_rate": 0.03}, True, 0.03)])  # fmt: skip
 def test_a_start_lowers_the_learning_rate(
-    record: Path, tmp_path: Path, given: dict[str, float], started: bool, peak: float
+    record: Path, tmp_path: Path, given: dict[str, float], begun: bool, peak: float
 ) -> None:
-    model = {"start_from": str(make_model(tmp_path / "start"))} if started else {}
+    model = started(make_model(tmp_path / "start")) if begun else {}
     config = settings(model=model, train={"schedule": "constant", "steps": 1, **given})
     result = train_model([record], [], config, tmp_path / "model")
     assert result.history[0].learning_rate == pytest.approx(peak)
@@ -199,7 +203,7 @@ def test_a_start_lowers_the_learning_rate(
 
 def test_doubtful_starts_are_told(record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = make_model(tmp_path / "start")
-    config = settings(model={"start_from": str(start)}, normalise={"method": "zscore"})
+    config = settings(model=started(start), normalise={"method": "zscore"})
     write_card(start, replace(read_card(start), training={"stacks": ["other", "cells"]}))
     train_model([record], [record], config, tmp_path / "model")
     said = capsys.readouterr().err

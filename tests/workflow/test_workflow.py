@@ -323,7 +323,7 @@ def test_a_finished_model_has_no_folds(done: Workspace) -> None:
 def test_another_model_to_start_from_trains_again(done: Workspace) -> None:
     """Its files are inputs of the training, and of nothing before it."""
     start = make_model(done.folder / "models" / "first")
-    further = {"start_from": "models/first", "depth": 2, "base_channels": 4}
+    further = {"start_from": "models/first", "depth": 2, "base_channels": 4, "batch_norm": False}
     assert "train" in done.would_run(model=further)
     assert done.run(model=further).code == 0
     assert done.would_run(model=further) == set()
@@ -345,7 +345,10 @@ def test_a_model_to_start_from_is_looked_at_before_the_first_job(fresh: Workspac
     for model, words in (
         ({"start_from": "none"}, "model.start_from: expected a folder with model.json, got none"),
         ({"start_from": "results/model"}, "copy that folder elsewhere first, and name the copy: cp -r results/model"),
-        ({"start_from": "first", "base_channels": 4}, "contracting.3.0.weight nothing instead of (32, 16, 3, 3)"),
+        (
+            {"start_from": "first", "base_channels": 4, "batch_norm": False},
+            "contracting.3.0.weight nothing instead of (32, 16, 3, 3)",
+        ),
         ({"start_from": "first", "folder": "first"}, "null with model.folder, which trains nothing"),
         ({"start_from": "first", "encoder_weights": "w.pth", "network": "vgg16"}, "which brings its encoder"),
     ):
