@@ -118,6 +118,7 @@ MASKS = {"kind": "classes", "classes": ["background", "object"], "values": {0: "
 VOC = {"kind": "classes", "classes": ["background", "object"], "values": {0: "background", 1: "object"}, "ignore": 255}
 
 INPUTS = {
+    "fast": Inputs("ctc_phc_u373", stack, CELLS),
     "paper": Inputs("ctc_dic_hela", stack, CELLS),
     "release2015": Inputs("ctc_phc_u373", stack, CELLS),
     "dic_hela": Inputs("ctc_dic_hela", stack, CELLS),

@@ -22,7 +22,7 @@ from unet_pipeline.train.training_stack import TrainingStack
 
 CASES = (
     # name, depth, base channels, kept px, batch, steps
-    ("default: depth 3, base 16, 160 px kept", 3, 16, 160, 1, 60),
+    ("depth 3, base 16, 160 px kept", 3, 16, 160, 1, 60),
     ("depth 4, base 16, 384 px kept", 4, 16, 384, 1, 24),
 )
 
