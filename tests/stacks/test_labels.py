@@ -40,6 +40,7 @@ def test_values_become_classes():
         (np.array([[0.0, 0.5]], np.float32), "fractions"),
         (np.array([[0.0, np.nan]], np.float32), "NaN"),
         (np.array([[0, -1]], np.int16), "-1"),
+        (np.array([[0, 2**24 + 2]], np.float32), "up to 16777216 in float32"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(values, message):

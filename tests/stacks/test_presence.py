@@ -115,6 +115,32 @@ def test_what_was_ingested_from_these_paths_may_be_gone(images: Path) -> None:
     assert refusal("cells | predict | image_2.tif | labels.tif | ").where.endswith("column image")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "b\ttest\tb.tif\tresults/b/instances.tif",
+        "c\ttrain\tc.tif\t./results/b/instances.tif",
+        "c\tval\tc.tif\tresults/b/segmentation.ome.zarr/labels/instances",
+        "c\tval\tc.tif\tHERE/results/b/classes.tif",
+    ],
+)
+def test_labels_that_the_next_stitch_would_write_over_are_refused(images: Path, row: str) -> None:
+    row = row.replace("HERE", str(images))
+    Path("stacks.tsv").write_text(HEADER + f"a\ttrain\ta.tif\tal.tif\n{row}\n")
+    with pytest.raises(PipelineError) as caught:
+        Graph.read({}, str)
+    error = caught.value
+    assert error.where == "stacks.tsv line 4, column labels"
+    assert error.expected == "labels that this workflow does not write itself"
+    assert f"copy it elsewhere, such as to corrected/{row[0]}" in error.fix
+
+
+def test_results_of_another_stack_may_be_compared_with(images: Path) -> None:
+    rows = "a\ttrain\ta.tif\tal.tif\nb\ttest\tb.tif\tresults/c/instances.tif\nc\tpredict\tb.tif\n"
+    Path("stacks.tsv").write_text(HEADER + rows)
+    assert Graph.read({}, str).scored == ["b"]
+
+
 def test_only_stacks_that_are_used_must_be_there(images: Path) -> None:
     (images / "model").mkdir()
     for name in ("model.json", "weights.safetensors"):

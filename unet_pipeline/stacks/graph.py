@@ -10,7 +10,7 @@ from typing import Any
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
 from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS
-from unet_pipeline.stacks.presence import check_present
+from unet_pipeline.stacks.presence import check_corrected, check_present
 from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
 
@@ -55,10 +55,11 @@ class Graph:
             check_overlap(stacks, table)
             refuse_own_start(config.model, [Path(RESULTS, MODEL), Path(RESULTS, FOLDS)])
         graph = cls(config, stacks, table)
+        check_corrected(graph.used, graph.learned, table)
         if present:
             if config.model.folder is None and not Path(RESULTS, MODEL, CARD_FILE).is_file():
                 check_start_files(config.model)  # a model that is trained already needs its start no more
-            check_present((stacks[name] for name in dict.fromkeys([*graph.learned, *graph.predicted])), table)
+            check_present(graph.used, table)
         return graph
 
     def with_role(self, *roles: str) -> list[str]:
@@ -90,6 +91,11 @@ class Graph:
     def learned(self) -> list[str]:
         """Names of the stacks that training reads; none with a finished model."""
         return [] if self.config.model.folder else self.with_role("train", "val")
+
+    @property
+    def used(self) -> list[StackRow]:
+        """The rows of the stacks that are learned from or predicted."""
+        return [self.stacks[name] for name in dict.fromkeys([*self.learned, *self.predicted])]
 
     @property
     def label_tiffs(self) -> list[str]:

@@ -189,6 +189,9 @@ class LabelReader:
         largest = LARGEST - IGNORE * (self.labels.kind == "pieces")
         if low < 0 or high > largest:
             raise PipelineError(place, f"label values from 0 to {largest}", low if low < 0 else high)
+        if values.dtype.kind == "f" and high > (most := 2 ** (np.finfo(values.dtype).nmant + 1)):
+            fix = "save ids as integers of 32 bits, as napari does; Fiji makes float32 of them, which rounds such ids"
+            raise PipelineError(place, f"label values up to {most} in {values.dtype}", high, fix=fix)
         return values.astype(np.int64)
 
     def _ignored(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

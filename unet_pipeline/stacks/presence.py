@@ -1,4 +1,4 @@
-"""A look for the files of the table before the graph is made, which would tell their absence without line or remedy."""
+"""A look at the files of the table before the graph is made, which would tell what is wrong without line or remedy."""
 
 from __future__ import annotations
 
@@ -37,6 +37,31 @@ def check_present(stacks: Iterable[StackRow], table: str | Path) -> None:
         others = len(lost) - 1
         more = f"; so {'is' if others == 1 else 'are'} {others} more of this table" if others else ""
         raise _absent(f"{table} line {line_numbers(table)[row.stack]}, column {column}", getattr(row, column), more)
+
+
+def check_corrected(stacks: Iterable[StackRow], learned: Iterable[str], table: str | Path) -> None:
+    """Refuse labels that the workflow itself writes, such as `instances.tif` corrected where it lies.
+
+    The next stitch would write over the corrections, and what trains would wait for what is predicted with it.
+
+    Args:
+        stacks: the rows that are used.
+        learned: names of those that train or validate.
+        table: where the table lies, for the message.
+
+    Raises:
+        PipelineError: naming the line and the file, if labels lie in the results of their own stack or, of one that
+            is learned from, of any.
+    """
+    results, learns = Path(RESULTS).resolve(), set(learned)
+    for row in stacks:
+        place = Path(row.labels).resolve()
+        if not row.labels or not place.is_relative_to(results):
+            continue
+        if row.stack in learns or place.relative_to(results).parts[:1] == (row.stack,):
+            where = f"{table} line {line_numbers(table)[row.stack]}, column labels"
+            fix = f"copy it elsewhere, such as to corrected/{row.stack}{place.suffix}, correct the copy and name that"
+            raise PipelineError(where, "labels that this workflow does not write itself", row.labels, fix=fix)
 
 
 def _is_lost(source: str) -> bool:

@@ -180,6 +180,7 @@ def write_tiff(array: PlaneArray, path: Path, grid: ngff.Grid, check: Check = un
             _tiff_tiles(array, edge),
             shape=(grid.planes, grid.height, grid.width),
             dtype=array.dtype,
+            photometric="minisblack",  # else three or four planes would be taken for colours
             tile=(edge, edge),
             compression="zlib",
             resolution=centimetre,
