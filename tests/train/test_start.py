@@ -208,7 +208,10 @@ def test_doubtful_starts_are_told(record: Path, tmp_path: Path, capsys: pytest.C
     train_model([record], [record], config, tmp_path / "model")
     said = capsys.readouterr().err
     assert "grey values scaled by percentile low 1 high 99.8, this training scales them by zscore" in said
-    assert "trained on a stack of the name cells" in said
+    assert said.count("trained on a stack of the name cells") == 1
+    config = settings(model=started(start), train={"hold_out": 0.5})
+    train_model([record], [], config, tmp_path / "another")
+    assert "trained on a stack of the name cells" in capsys.readouterr().err, "planes that are held out validate too"
     assert read_card(tmp_path / "model").normalise.method == "zscore"
 
 

@@ -64,7 +64,7 @@ class Start:
 
         Args:
             normalise: how grey values are normalised in this training.
-            validation: names of the stacks that choose its weights.
+            validation: names of the stacks with planes that validate it.
         """
         told, before, now = [], _scaling(self.card.normalise), _scaling(normalise)
         if before != now:
@@ -72,8 +72,8 @@ class Start:
         seen = self.card.training.get("stacks")
         for name in sorted(set(validation) & set(map(str, seen if isinstance(seen, list) else []))):
             told.append(
-                f"{WHERE} was trained on a stack of the name {name}: if it is the one that validates here, its score "
-                "says little"
+                f"{WHERE} was trained on a stack of the name {name}: if it has seen the planes that validate here, "
+                "their score says little of others"
             )
         return told
 

@@ -127,15 +127,15 @@ def train_model(
     channels = _channels([*weighed, *held_out])
     common = _common_normaliser(weighed, config)
     card = _card(config, channels, common)
-    start = _start(config, card, held_out, folder)
+    start = _start(config, card, folder)
     stacks, checks = (
         [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
     )
     divided = divide(stacks, config.train, fold)
+    _tell_doubts(start, config, held_out, weighed, divided)
     balance = _class_weights(weighed, config)
     sections = sections_of(config, "train")
-    records = [*training, *validation]
-    files = [*records, *start_files(config.model)]
+    files = [*training, *validation, *start_files(config.model)]
     made_by = {
         "stacks": [one.stack.name for one in weighed],
         "validation_stacks": [one.stack.name for one in held_out],
@@ -204,15 +204,23 @@ def _list_planes(folder: Path, divided: Division, check: Check) -> None:
         (folder / PLANES_FILE).unlink(missing_ok=True)
 
 
-def _start(config: Config, card: ModelCard, held_out: Sequence[Weighed], folder: Path) -> Start | None:
-    """Return the model that training starts from, if any; the first process says what is doubtful about it."""
+def _start(config: Config, card: ModelCard, folder: Path) -> Start | None:
+    """Return the model that training starts from, if any."""
     check_start_files(config.model)
     refuse_own_start(config.model, [folder])
-    start = open_start(config, card)
-    if start is not None and present_group().first:
-        for doubt in start.doubts(config.normalise, [one.stack.name for one in held_out]):
-            tell(f"warning: {doubt}")
-    return start
+    return open_start(config, card)
+
+
+def _tell_doubts(
+    start: Start | None, config: Config, held_out: Sequence[Weighed], weighed: Sequence[Weighed], divided: Division
+) -> None:
+    """Let the first process say what is doubtful about the model that training starts from."""
+    if start is None or not present_group().first:
+        return
+    judges = [one.stack.name for one in held_out]
+    judges += [one.stack.name for one, planes in zip(weighed, divided.held_out, strict=False) if planes]
+    for doubt in start.doubts(config.normalise, judges):
+        tell(f"warning: {doubt}")
 
 
 def _channels(weighed: Sequence[Weighed]) -> int:
