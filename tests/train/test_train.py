@@ -78,8 +78,19 @@ def test_class_weights_balance_the_pixels_of_all_training_stacks(tmp_path):
     _, labels = draw()
     fewer = np.where(np.arange(labels.shape[2]) < 30, labels, 0)
     records = [weighed(tmp_path / name, labels=ids) for name, ids in (("many", labels), ("few", fewer))]
-    train_model(records, [], settings(), tmp_path / "model")
+    train_model(records, [], settings(train={"class_weights": "balanced"}), tmp_path / "model")
     counts = [json.loads(record.read_text())["class_counts"] for record in records]
     pixels = {name: sum(one[name] for one in counts) for name in ("background", "cell")}
     balance = read_card(tmp_path / "model").training["class_weights"]
     assert balance == pytest.approx({name: sum(pixels.values()) / 2 / of for name, of in pixels.items()})
+
+
+def test_a_class_that_no_stack_shows_is_told(tmp_path, capsys):
+    values = {"0": "background", "1": "cell", "2": "debris"}
+    classes = {"kind": "classes", "classes": ["background", "cell", "debris"], "values": values}
+    config = settings(labels=classes)
+    record = weighed(tmp_path / "a", config, labels=(draw()[1] > 0).astype(np.uint16))
+    train_model([record], [], config, tmp_path / "model")
+    assert "no training stack has a pixel of debris" in capsys.readouterr().err
+    with pytest.raises(PipelineError, match="labelled pixels of every class"):
+        train_model([record], [], settings(labels=classes, train={"class_weights": "balanced"}), tmp_path / "model")

@@ -167,7 +167,7 @@ class Train:
     clip: float = key(1.0, "largest norm of a gradient; 0 turns clipping off", 0, 1e6)
     freeze_steps: int = key(0, "first steps in which the encoder (vgg16, resnet50) keeps its weights", 0, 10_000_000)
     freeze_batch: int = key(1, "tiles per update while the encoder is frozen", 1, 1024)
-    class_weights: Literal["balanced", "none"] = key("balanced", "w_c of eq. 2: inverse class frequency, or 1")
+    class_weights: Literal["balanced", "none"] = key("none", "w_c of eq. 2: inverse class frequency, or 1")
     precision: Precision = key("float32", "number format of the convolutions")
     validate_every: int = key(150, "steps between validations", 1, 10_000_000)
     validate_tiles: int = key(8, "tiles a validation takes, evenly over the validation planes", 1, 100_000)

@@ -176,10 +176,14 @@ def _settings(config: Config, start: Start | None) -> Settings:
 
 
 def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[Any]:
-    """Return w_c (classes,) float64 of all training stacks."""
+    """Return w_c (classes,) float64 of all training stacks, and say which classes none of them shows."""
     classes = config.labels.classes
     counts = np.array([[one.pixels(name) for name in classes] for one in weighed]).sum(axis=0)
-    return class_weights(counts) if config.train.class_weights == "balanced" else np.ones(len(classes))
+    if config.train.class_weights == "balanced":
+        return class_weights(counts)
+    if absent := ", ".join(name for name, pixels in zip(classes, counts, strict=True) if not pixels):
+        tell(f"warning: no training stack has a pixel of {absent}, so the model will not find any")
+    return np.ones(len(classes))
 
 
 def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | None) -> dict[str, Any]:
