@@ -49,6 +49,11 @@ if GRAPH.folds:
     include: "workflow/rules/ensemble.smk"
 
 
+if GRAPH.calibrated:
+
+    include: "workflow/rules/calibrate.smk"
+
+
 include: "workflow/rules/tile.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/stitch.smk"

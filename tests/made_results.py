@@ -12,14 +12,16 @@ import tifffile
 from scipy import ndimage
 
 from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import Config
 from unet_pipeline.evaluate.evaluate import evaluate
-from unet_pipeline.model.card import Architecture, ModelCard, write_card
+from unet_pipeline.model.card import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
+from unet_pipeline.records.calibrate_record import CalibrateRecord, PlanesUsed, Trial
 from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.files import write_text
-from unet_pipeline.records.layout import CLASSES
+from unet_pipeline.records.layout import CALIBRATE_FILE, CLASSES
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_record
 from unet_pipeline.records.score_records import Difference, ProveRecord
@@ -54,6 +56,20 @@ def make_model(folder: Path, config: Config, channels: int = 1, history: str | N
     if history is not None:
         (folder / "history.tsv").write_text(history)
     return folder
+
+
+def make_calibration(model: Path, ingested: Path) -> Path:
+    """A calibration as `calibrate` writes it; returns its record."""
+    stack, stated = Stack.open(ingested), ObjectSettings()
+    better = replace(stated, method="distance", threshold=0.6, min_area_px=20)
+    record = CalibrateRecord(
+        model=read_card(model).identity, score="seg+ap50", planes=(PlanesUsed("a", stack.ingested.id, (0,), (64, 70)),),
+        objects=12, pixel_um=stack.grid.pixel_um, chosen=better, chosen_score=0.8, stated_score=0.6,
+        trials=(Trial(stated, 0.6), Trial(better, 0.8)), compute=COMPUTE,
+        provenance=provenance({}, [model / "model.json"]),
+    )  # fmt: skip
+    write_record(model / CALIBRATE_FILE, record)
+    return model / CALIBRATE_FILE
 
 
 def make_history(steps: int, classes: tuple[str, ...] = ("background", "cell")) -> str:
@@ -135,7 +151,7 @@ def make_predicted(record: Path, config: Config, regions: int = 2, truth: bool =
 
 
 def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> PredictRecord:
-    probabilities, classes = plan.probabilities(writable=True), plan.labels(CLASSES, writable=True)
+    probabilities = plan.probabilities(writable=True)
     shards, outputs = [], {}
     for number in plan.plan.region(region):
         shard = plan.plan.shard_at(number)
@@ -143,9 +159,8 @@ def _region(plan: StackPlan, region: int, config: Config, truth: bool) -> Predic
             outputs[shard.plane] = _output(plan, shard.plane, truth)
         values = outputs[shard.plane][:, shard.rows, shard.columns]
         probabilities.write(shard.plane, shard.rows, shard.columns, np.rint(values * 255).astype(np.uint8))
-        classes.write(shard.plane, shard.rows, shard.columns, values.argmax(axis=0).astype(np.uint8))
         place = shard.plane, shard.rows.start, shard.columns.start
-        shards.append(ShardWritten(number, probabilities.shard_sha256(*place), classes.shard_sha256(*place)))
+        shards.append(ShardWritten(number, probabilities.shard_sha256(*place)))
     return PredictRecord(
         stack=plan.stack.name, plan=plan.digest, region=region, model="", made_by="", shards=tuple(shards),
         tiles=plan.plan.tile_count(plan.plan.region(region)), tiles_skipped=0, compute=COMPUTE,

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
-from unet_pipeline.audit import prove as module
-from unet_pipeline.audit.prove import Crop, describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
+from unet_pipeline.audit.prove import describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.predict import crop as crop_module
+from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import Plan
 
@@ -34,7 +35,7 @@ def test_a_step_off_the_stride_is_caught(made):
     """The proof must be able to fail: a plan whose geometry lies about the stride gives another result."""
     stack, model = made
     forward = Forward.load(model, stack, Predict(), settings().compute)
-    crop = Crop(stack.image, 0, (1, 1, 100, 130))
+    crop = Crop(stack.image, 0, slice(0, 100), slice(0, 130))
     whole = whole_pass(crop, forward)
     true = forward.card.geometry
     lying = Geometry(2, true.before, true.after + 2, true.lost)
@@ -45,14 +46,14 @@ def test_a_step_off_the_stride_is_caught(made):
 def test_a_split_that_stores_other_bytes_is_caught(made, monkeypatch):
     """One stored probability of each shard that is not in the first column is one step off."""
     stack, model = made
-    real = module.predict_shard
+    real = crop_module.predict_shard
 
     def off_by_one(window, planned, shard, forward, dtype):
         values = real(window, planned, shard, forward, dtype)
         values.probabilities[0, -1, -1] ^= shard.columns.start > 0
         return values
 
-    monkeypatch.setattr(module, "predict_shard", off_by_one)
+    monkeypatch.setattr(crop_module, "predict_shard", off_by_one)
     found = prove(model, stack, settings(), None)
     assert not found.seamless
     assert all(row.split_differences == 4 for row in found.rows), "two rows of shards, three columns"
@@ -73,7 +74,7 @@ def test_the_papers_step_costs_labels_at_depth_3(tmp_path):
     stack = make_stack(tmp_path)
     model = make_model(tmp_path / "model", depth=3, base_channels=2)
     forward = Forward.load(model, stack, Predict(), settings().compute)
-    crop = Crop(stack.image, 0, (1, 1, 100, 130))
+    crop = Crop(stack.image, 0, slice(0, 100), slice(0, 130))
     assert paper_step(forward, 40) % forward.card.geometry.stride
     found = difference(paper_pass(crop, forward, 40), whole_pass(crop, forward))
     assert found.largest_difference_std > 0.01

@@ -10,6 +10,7 @@ import pytest
 from chain import make_stack, settings
 
 from unet_pipeline.audit.prove import prove
+from unet_pipeline.calibrate.calibrate import calibrate
 from unet_pipeline.config.dependencies import MACHINE, RESULT_SECTIONS, SECTIONS, sections_of
 from unet_pipeline.config.sections import Config
 from unet_pipeline.evaluate.evaluate import evaluate
@@ -52,16 +53,18 @@ def test_no_step_reads_a_section_that_its_rule_is_not_told(tmp_path: Path) -> No
     stack = make_stack(tmp_path, told["ingest"])
     folder, model = stack.record.parent, tmp_path / "results" / "model"
     weigh(stack, told["weigh"], folder / "weigh.json", 1)
-    train_model([folder / "weigh.json"], [], told["train"], model)
+    train_model([folder / "weigh.json"], [folder / "weigh.json"], told["train"], model)
+    calibrate(model, [stack.record], told["calibrate"], model / "calibrate.json")
     tile(stack, told["tile"], 1, folder / "tiles.json", read_card(model))
     planned = StackPlan.open(folder / "tiles.json")
     predict(planned, 0, model, told["predict"], folder / "regions" / "0.json")
-    stitch(planned, [folder / "regions" / "0.json"], told["stitch"], folder / "stitch.json", read_card(model))
+    calibration, output = model / "calibrate.json", folder / "stitch.json"
+    stitch(planned, [folder / "regions" / "0.json"], told["stitch"], output, read_card(model), calibration)
     evaluate(folder / "stitch.json", told["evaluate"], folder / "metrics.json")
     prove(model, stack, told["prove"], folder / "prove.json", 0, 64)
     report(model, [folder / "stitch.json"], told["report"], tmp_path / "results" / "report.html")
     records = {"predict": "regions/0.json", "tile": "tiles.json", "train": "../model/model.json"}
-    records["evaluate"] = "metrics.json"
+    records |= {"evaluate": "metrics.json", "calibrate": "../model/calibrate.json"}
     for step in SECTIONS:
         if step != "report":  # the page has no record beside it
             record = json.loads((folder / records.get(step, f"{step}.json")).read_text(encoding="utf-8"))

@@ -144,12 +144,13 @@ def proofs(folder: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 
 def fingerprint(folder: Path, names: Sequence[str]) -> str:
     """Return a digest of the last bits of the logits of several networks."""
-    from unet_pipeline.audit.prove import Crop, whole_pass
+    from unet_pipeline.audit.prove import whole_pass
+    from unet_pipeline.predict.crop import Crop
 
     bits, stack = hashlib.sha256(), make_stack(folder)
     for model in networks(folder, names).values():
         forward = Forward.load(model, stack, Predict(), settings().compute)
-        bits.update(whole_pass(Crop(stack.image, 0, (1, 1, 70, 70)), forward).tobytes())
+        bits.update(whole_pass(Crop(stack.image, 0, slice(0, 70), slice(0, 70)), forward).tobytes())
     return bits.hexdigest()
 
 

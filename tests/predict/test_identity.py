@@ -114,7 +114,7 @@ def test_everything_in_a_card_but_its_history_is_another_work(tmp_path: Path) ->
 def test_every_key_of_section_predict_is_another_work(tmp_path: Path) -> None:
     plan = make_plan(make_stack(tmp_path))
     others = {
-        "probabilities": "float16", "precision": "bfloat16", "batch": 2, "mirror": True, "threshold": 0.5,
+        "probabilities": "float16", "precision": "bfloat16", "batch": 2, "mirror": True,
         "skip_below": 0.1,
     }  # fmt: skip
     assert set(others) <= {field.name for field in fields(Predict)}

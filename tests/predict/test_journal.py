@@ -58,7 +58,7 @@ def test_a_damaged_or_lost_shard_is_computed_again(made, computed):
     array = made[0].probabilities()
     file = array.shard_file(0, 0, 64)
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    made[0].labels("classes").shard_file(1, 64, 0).unlink()
+    array.shard_file(1, 64, 0).unlink()
     computed[0].clear()
     assert go(made) == shards
     assert [(shard.plane, shard.rows.start, shard.columns.start) for shard in computed[0]] == [(0, 0, 64), (1, 64, 0)]

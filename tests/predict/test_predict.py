@@ -6,9 +6,11 @@ import tifffile
 from chain import make_model, make_plan, make_stack, run, settings
 from same_tree import tree
 
-from unet_pipeline.audit.prove import Crop, whole_pass
+from unet_pipeline.audit.prove import whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects.decided import decided
+from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.layout import journal_path
@@ -25,10 +27,8 @@ def made(tmp_path_factory):
 
 def stored(stack_plan):
     planes, height, width = stack_plan.plan.shape
-    arrays = stack_plan.probabilities(), stack_plan.labels("classes")
-    return [
-        np.stack([array.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)]) for array in arrays
-    ]
+    read = stack_plan.probabilities().read
+    return np.stack([read(plane, slice(0, height), slice(0, width)) for plane in range(planes)])
 
 
 @pytest.mark.parametrize(
@@ -45,18 +45,20 @@ def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batc
     stack_plan = make_plan(stack, config, regions)
     for region in range(regions):
         predict(stack_plan, region, model, config, stack.record.parent / "regions" / f"{region}.json")
-    probabilities, classes = stored(stack_plan)
+    probabilities = stored(stack_plan)
     forward = Forward.load(model, stack, Predict(precision=precision), config.compute)
     for plane in range(2):
-        logits = whole_pass(Crop(stack.image, plane, (1, 1, 100, 130)), forward)
+        logits = whole_pass(Crop(stack.image, plane, slice(0, 100), slice(0, 130)), forward)
         # each logit may move by this much, because kernels are chosen by the shape of a pass
         moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
-        decided = np.abs(logits[1] - logits[0]) > 2 * moved
-        np.testing.assert_array_equal(classes[plane, 0][decided], logits.argmax(axis=0)[decided])
-        assert decided.mean() > (0.99 if forward.precision == "float32" else 0.5)
+        # beside what rounding to float16 can turn
+        sure = np.abs(logits[1] - logits[0]) > 2 * moved + 0.01
+        classes = decided(probabilities[plane], None)
+        np.testing.assert_array_equal(classes[sure], logits.argmax(axis=0)[sure])
+        assert sure.mean() > (0.95 if forward.precision == "float32" else 0.5)
         expected = np.exp(logits) / np.exp(logits).sum(axis=0)
         np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
-        assert len(np.unique(classes[plane])) == 2, "a network that says one class proves nothing"
+        assert len(np.unique(classes)) == 2, "a network that says one class proves nothing"
 
 
 def test_bytes_are_probabilities_times_255(made):
@@ -64,8 +66,10 @@ def test_bytes_are_probabilities_times_255(made):
     config = settings()
     stack_plan = make_plan(stack, config, 1)
     predict(stack_plan, 0, model, config, stack.record.parent / "regions" / "0.json")
-    probabilities, _ = stored(stack_plan)
-    logits = whole_pass(Crop(stack.image, 1, (1, 1, 100, 130)), Forward.load(model, stack, Predict(), config.compute))
+    probabilities = stored(stack_plan)
+    logits = whole_pass(
+        Crop(stack.image, 1, slice(0, 100), slice(0, 130)), Forward.load(model, stack, Predict(), config.compute)
+    )
     expected = np.exp(logits) / np.exp(logits).sum(axis=0)
     assert np.abs(probabilities[1] - expected * 255).max() < 0.501
 
@@ -79,7 +83,7 @@ def test_writing_a_region_again_gives_the_same_bytes(made):
         predict(stack_plan, 1, model, settings(), record)
         records.append(json.loads(record.read_text())["shards"])
     assert records[0] == records[1]
-    assert all(entry["probabilities"] and entry["classes"] for entry in records[0])
+    assert all(entry["probabilities"] for entry in records[0])
 
 
 def test_a_region_of_no_shards_is_recorded(made):
@@ -172,15 +176,17 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     config = settings(tile={"tile_px": tile_px}, predict={"probabilities": "float16"})
     stack_plan, model = make_plan(stack, config), make_model(tmp_path / "model")
     assert run(stack_plan, model, config).exists()
-    probabilities, classes = stored(stack_plan)
+    probabilities = stored(stack_plan)
     forward = Forward.load(model, stack, Predict(), config.compute)
     for plane in range(2):
-        logits = whole_pass(Crop(stack.image, plane, (1, 1, *size)), forward)
+        logits = whole_pass(Crop(stack.image, plane, *(slice(0, length) for length in size)), forward)
         # each logit may move by this much, because kernels are chosen by the shape of a pass
         moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
-        decided = np.abs(logits[1] - logits[0]) > 2 * moved
-        np.testing.assert_array_equal(classes[plane, 0][decided], logits.argmax(axis=0)[decided])
-        assert decided.mean() > (0.99 if forward.precision == "float32" else 0.5)
+        # beside what rounding to float16 can turn
+        sure = np.abs(logits[1] - logits[0]) > 2 * moved + 0.01
+        classes = decided(probabilities[plane], None)
+        np.testing.assert_array_equal(classes[sure], logits.argmax(axis=0)[sure])
+        assert sure.mean() > (0.95 if forward.precision == "float32" else 0.5)
         expected = np.exp(logits) / np.exp(logits).sum(axis=0)
         np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
 
@@ -194,7 +200,7 @@ def test_no_record_is_written_where_a_link_leads(made, tmp_path):
     assert list(tmp_path.iterdir()) == [regions]
 
 
-@pytest.mark.parametrize("name", ["", "0", "0/c/0/0", "labels/classes"])
+@pytest.mark.parametrize("name", ["", "0", "0/c/0/0"])
 def test_nothing_is_written_where_a_link_in_the_store_leads(made, tmp_path, name):
     stack, model = made
     stack_plan = make_plan(stack)
@@ -209,7 +215,7 @@ def test_nothing_is_written_where_a_link_in_the_store_leads(made, tmp_path, name
     assert tree(elsewhere) == before
     make_plan(stack)  # the printed remedy: without the link the store is made anew
     assert tree(elsewhere) == before
-    if name in ("", "0", "labels/classes"):
+    if name in ("", "0"):
         assert not place.is_symlink()
     else:
         place.unlink()

@@ -24,7 +24,7 @@ ENVS = ROOT / "envs"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 IMPORT_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "google_crc32c": "google-crc32c"}
-WITH_NETWORK = {"train", "ensemble", "predict", "prove"}
+WITH_NETWORK = {"train", "ensemble", "calibrate", "predict", "prove"}
 
 
 def lock(name: str) -> dict[str, str]:

@@ -13,14 +13,17 @@ import pytest
 from places import ROOT
 
 ROOMS = (
-    "errors machine config records objects images stacks model train predict audit stitch evaluate report face __main__"
+    "errors machine config records objects images stacks model train predict audit stitch evaluate calibrate "
+    "report face __main__"
 )
 ORDER = ROOMS.split()
 WITHOUT_TORCH = (
     "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch evaluate.evaluate audit.verify report.report "
     "__main__"
 )
-WITH_TORCH = "train.train train.ensemble predict.predict audit.prove model.export.export model.summary"
+WITH_TORCH = (
+    "calibrate.calibrate train.train train.ensemble predict.predict audit.prove model.export.export model.summary"
+)
 
 
 def modules(top: str, start: str = ".") -> dict[str, ast.Module]:

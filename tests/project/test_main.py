@@ -8,7 +8,8 @@ import tifffile
 from chain import SETTINGS, draw, make_model
 from places import ROOT
 
-from unet_pipeline.__main__ import _config, main, parser
+from unet_pipeline.__main__ import main, parser
+from unet_pipeline.face.verbs import config_of
 
 VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
 VERBS += ("record", "differs", "export", "summary", "segment")
@@ -34,7 +35,7 @@ def place(tmp_path_factory):
 def test_what_a_training_shows_is_an_option_or_a_section(words, on):
     given = ["train", "--config", '{"watch": {"samples": true}}', "--train", "weigh.json", "--output", "model"]
     options = parser().parse_args([*given, *(part for word in words for part in ("--watch", word))])
-    assert {name for name, wanted in vars(_config(options).watch).items() if wanted} == on
+    assert {name for name, wanted in vars(config_of(options).watch).items() if wanted} == on
 
 
 def test_a_wrong_word_for_what_is_shown_is_named(capsys):

@@ -12,7 +12,16 @@ from typing import Any, Literal, get_type_hints
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import make_ingested, make_model, make_predicted, make_proof, make_scored, make_weighed, settings
+from made_results import (
+    make_calibration,
+    make_ingested,
+    make_model,
+    make_predicted,
+    make_proof,
+    make_scored,
+    make_weighed,
+    settings,
+)
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.errors import LONGEST, PipelineError
@@ -48,6 +57,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     names = {"ingest": INGEST_FILE, "weigh": WEIGH_FILE, "tile": TILES_FILE, "stitch": STITCH_FILE}
     names |= {"evaluate": METRICS_FILE, "prove": PROVE_FILE}
     return {step: ingested.with_name(name) for step, name in names.items()} | {
+        "calibrate": make_calibration(model, ingested),
         "predict": region_path(ingested.parent, 0),
         "report": folder / "results" / REPORT_RECORD,
     }
@@ -196,10 +206,10 @@ def test_results_of_an_earlier_version_end_in_one_message(
 def test_a_record_of_a_million_pixels_of_shards_opens_in_seconds(written: dict[str, Path], tmp_path: Path) -> None:
     """A region may have 100 000 shards: building one costs microseconds, not the milliseconds of resolving types."""
     facts = read_json(written["predict"])
-    facts["shards"] = [{"shard": n, "probabilities": "0" * 64, "classes": "1" * 64} for n in range(20_000)]
+    facts["shards"] = [{"shard": n, "probabilities": "0" * 64} for n in range(20_000)]
     write_json(tmp_path / "0.json", facts)
     start = time.process_time()
-    assert open_record(tmp_path / "0.json", PredictRecord).shards[-1] == ShardWritten(19_999, "0" * 64, "1" * 64)
+    assert open_record(tmp_path / "0.json", PredictRecord).shards[-1] == ShardWritten(19_999, "0" * 64)
     assert time.process_time() - start < 5
 
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage.segmentation import expand_labels
 
 from unet_pipeline.audit.coverage import check_region
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import open_array
@@ -85,8 +86,8 @@ def test_instances_equal_the_definition_across_shards(made, grow_px):
     rng = np.random.default_rng(0)
     classes = (ndimage.gaussian_filter(rng.normal(size=(2, 100, 130)), (0, 3, 3)) > 0.02).astype(np.uint8)
     write_classes(stack_plan, classes)
-    options = settings(stitch={"grow_px": grow_px, "min_area_px": 20}).stitch
-    table = write_instances(stack_plan, options, block_px=24)
+    options = ObjectSettings(grow_px=grow_px, min_area_px=20)
+    table = write_instances(stack_plan, options, False, block_px=24)
     found, expected = whole(stack_plan.labels("instances")), expected_instances(classes, options)
     assert table.filled_px > 0
     assert len(table.area) == expected.max() > 3
@@ -109,7 +110,7 @@ def test_instances_do_not_depend_on_blocks(made, grow_px):
     )
     found = []
     for block_px in (16, 37, 500):
-        write_instances(stack_plan, settings(stitch={"grow_px": grow_px}).stitch, block_px)
+        write_instances(stack_plan, ObjectSettings(grow_px=grow_px), False, block_px)
         found.append(whole(stack_plan.labels("instances")))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
@@ -121,7 +122,7 @@ def test_objects_join_from_plane_to_plane_on_request(made):
     classes[:, 50:80, 50:80] = 1
     write_classes(stack_plan, classes)
     for connect, count in (("planes", 2), ("volume", 1)):
-        write_instances(stack_plan, settings(stitch={"connect": connect, "grow_px": 0}).stitch)
+        write_instances(stack_plan, ObjectSettings(grow_px=0), connect == "volume")
         assert whole(stack_plan.labels("instances")).max() == count
 
 
@@ -167,11 +168,9 @@ def test_the_record_counts(ran):
     assert record["coverage"]["covered_once"] is True
 
 
-@pytest.mark.parametrize("name", ["0", "labels/classes/0"])
-def test_a_store_changed_behind_the_workflows_back_names_the_region(ran, name):
+def test_a_store_changed_behind_the_workflows_back_names_the_region(ran):
     stack_plan, _ = ran
-    array = stack_plan.probabilities() if name == "0" else stack_plan.labels("classes")
-    file = array.shard_file(1, 64, 64)
+    file = stack_plan.probabilities().shard_file(1, 64, 64)
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 4
     file.write_bytes(content)

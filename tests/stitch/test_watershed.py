@@ -16,6 +16,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed as skimage_watershed
 from whole_volume import by_definition, flooded
 
+from unet_pipeline.config.object_settings import ObjectSettings, settled
 from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
@@ -56,7 +57,7 @@ def divided(probabilities, shard_px=16, **options):
     with tempfile.TemporaryDirectory() as folder:
         made = Fake(Path(folder), probabilities, shard_px)
         chosen = settings(stitch={"method": "watershed", "grow_px": 0, "min_area_px": 0, "fill_holes": False} | options)
-        write_instances(made, chosen.stitch, block_px=24)
+        write_instances(made, settled(chosen.stitch), chosen.stitch.connect == "volume", block_px=24)
         assert [path.name for path in Path(folder).iterdir()] == ["plan.zarr"], "scratch is left"
         array = made.labels("instances")
         return np.stack(
@@ -231,7 +232,34 @@ def test_the_whole_stage_takes_it(tmp_path):
     stack_plan = make_plan(make_stack(tmp_path), config)
     run(stack_plan, make_model(tmp_path / "model"), config)
     parted = stack_plan.labels("instances").read_label(0, slice(0, 100), slice(0, 130))
-    write_instances(stack_plan, settings(stitch={"min_area_px": 0, "fill_holes": False}).stitch)
+    write_instances(stack_plan, ObjectSettings(min_area_px=0, fill_holes=False), False)
     joined = stack_plan.labels("instances").read_label(0, slice(0, 100), slice(0, 130))
     np.testing.assert_array_equal(parted > 0, joined > 0)
     assert parted.max() > joined.max()
+
+
+@trials(max_examples=12, deadline=None)
+@given(fields(), st.sampled_from(["planes", "volume"]), st.sampled_from([0, 20]), st.booleans())
+def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_area_px, fill_holes):
+    options = dict(method="distance", neck=0.8, connect=connect, min_area_px=min_area_px, fill_holes=fill_holes)
+    whole = divided(probabilities, 64, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watershed, "IN_MEMORY_PX", 100)
+        patch.setattr(watershed, "BLOCK_PX", 24)
+        np.testing.assert_array_equal(divided(probabilities, 16, **options), whole)
+    joined = divided(probabilities, 64, **options | {"method": "components"})
+    assert whole.max() >= joined.max() or min_area_px
+    assert not ((whole > 0) & (joined == 0)).any() or min_area_px
+
+
+def test_pieces_part_at_their_necks_whatever_the_network_is_sure_of():
+    y, x = np.indices((64, 80))
+    pair = ((y - 32) ** 2 + (x - 24) ** 2 < 196) | ((y - 32) ** 2 + (x - 49) ** 2 < 196)
+    probabilities = stored(np.where(pair, 0.9, 0.05)[None])
+    assert divided(probabilities, method="components").max() == 1
+    assert divided(probabilities, method="watershed").max() == 1
+    found = divided(probabilities, method="distance", neck=0.7)[0]
+    assert found.max() == 2
+    assert ((found > 0) == pair).all()
+    assert divided(probabilities, method="distance", neck=0.3).max() == 1
+    assert divided(probabilities, method="distance", neck=0.7, min_area_px=700).max() == 1, "too small for two"

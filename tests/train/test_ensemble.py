@@ -10,13 +10,14 @@ from chain import draw, make_model, make_stack, run, settings
 from safetensors.torch import load_file
 from scipy.special import softmax
 
-from unet_pipeline.audit.prove import Crop, prove, whole_pass
+from unet_pipeline.audit.prove import prove, whole_pass
 from unet_pipeline.audit.record import trace
 from unet_pipeline.audit.verify import verify
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.model.models import load_model, save_model
+from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
@@ -48,7 +49,7 @@ def training_page(folder):
 
 def logits(model, stack, plane=0, mirror="none"):
     forward = Forward.load(model, stack, Predict(mirror=mirror), settings().compute)
-    return whole_pass(Crop(stack.image, plane, (1, 1, *stack.grid.shape[1:])), forward)
+    return whole_pass(Crop(stack.image, plane, *(slice(0, length) for length in stack.grid.shape[1:])), forward)
 
 
 @pytest.mark.parametrize("mirror", ["none", "flips"])

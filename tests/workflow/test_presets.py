@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +22,7 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config, Predict
 from unet_pipeline.model.card import ModelCard, architecture, geometry
 from unet_pipeline.model.models import NETWORKS, build, save_model
+from unet_pipeline.objects.decided import decided
 from unet_pipeline.predict.forward import Forward
 
 FOLDER = ROOT / "workflow" / "presets"
@@ -119,19 +121,17 @@ def test_no_seam(name: str, tmp_path: Path) -> None:
 
 
 def test_threshold_and_sigmoid_decide_the_classes(tmp_path: Path) -> None:
-    from unet_pipeline.predict.predict import decided
-
-    probabilities = torch.tensor([[0.9, 0.2, 0.1], [0.3, 0.45, 0.2], [0.1, 0.1, 0.65]])[:, :, None]
-    assert decided(probabilities, None)[:, 0].tolist() == [0, 1, 2]
-    assert decided(probabilities, 0.5)[:, 0].tolist() == [0, 0, 2]
-    assert decided(probabilities, 0.3)[:, 0].tolist() == [1, 1, 2]
+    exact = np.array([[0.9, 0.2, 0.1], [0.3, 0.45, 0.2], [0.1, 0.1, 0.65]])[:, :, None]
+    for probabilities in (exact, exact.astype(np.float16), np.rint(exact * 255).astype(np.uint8)):
+        assert decided(probabilities, None)[:, 0].tolist() == [0, 1, 2]
+        assert decided(probabilities, 0.5)[:, 0].tolist() == [0, 0, 2]
+        assert decided(probabilities, 0.3)[:, 0].tolist() == [1, 1, 2], "the threshold is reached"
 
     stack = make_stack(tmp_path)
     model = architecture(replace(preset("kamiyin").model, base_channels=2), 1, 2)
     card = ModelCard(model, ("background", "cell"), activation="sigmoid")
     save_model(tmp_path / "model", build(model, 1), card)
-    forward = Forward.load(tmp_path / "model", stack, Predict(threshold=0.7), preset("kamiyin").compute)
-    assert forward.threshold == 0.7
+    forward = Forward.load(tmp_path / "model", stack, Predict(), preset("kamiyin").compute)
     logits = torch.tensor([[[2.0]], [[-1.0]]])
     torch.testing.assert_close(forward.probabilities(logits), logits.sigmoid())
 

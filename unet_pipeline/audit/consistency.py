@@ -14,8 +14,9 @@ from pathlib import Path
 from unet_pipeline.audit.record import Link
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard
+from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.files import sha256_file
-from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, PLAIN, REGIONS, STORES
+from unet_pipeline.records.layout import CALIBRATE_FILE, CARD_FILE, FOLDS, MODEL, PLAIN, REGIONS, STORES
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.score_records import ProveRecord, ReportRecord
 
@@ -39,7 +40,7 @@ class Mismatch:
 
 def stack_mismatch(link: Link, stack: str) -> Mismatch | None:
     """Return what is wrong with a record that lies in the folder of `stack` and may be another's."""
-    if isinstance(link.content, ModelCard | ReportRecord) or link.content.stack == stack:
+    if isinstance(link.content, ModelCard | CalibrateRecord | ReportRecord) or link.content.stack == stack:
         return None
     expected, fix = f"a record of stack {stack}", how_to_remake(link.record)
     return Mismatch(PipelineError(link.record, expected, f"one of stack {link.content.stack}", fix=fix), link.record)
@@ -65,7 +66,7 @@ def input_mismatches(link: Link) -> Iterator[Mismatch]:
             yield Mismatch(PipelineError(file, expected, "no file", fix=fix), file)
         elif sha256_file(file) != one.sha256:
             expected, fix = f"a record made from {file} as it lies there", how_to_remake(link.record)
-            between = isinstance(link.content, ModelCard) != (file.name == CARD_FILE)
+            between = isinstance(link.content, ModelCard) != (file.name in (CARD_FILE, CALIBRATE_FILE))
             error = PipelineError(link.record, expected, "one made from another", fix=fix)
             yield Mismatch(error, link.record, file, between)
 
@@ -85,7 +86,7 @@ def _place(name: Path, record: Path) -> Path | None:
     folder = record.parent.parent if record.parent.name == REGIONS else record.parent
     of_stack = record.name in (*STORES, *PLAIN) or record.parent.name == REGIONS
     results = folder.parent if of_stack else _results(record)
-    if name.name == CARD_FILE:
+    if name.name in (CARD_FILE, CALIBRATE_FILE):
         return results.joinpath(*name.parts[-3 if name.parts[-3:-2] == (FOLDS,) else -2 :])
     if name.parent.name == REGIONS:
         return folder / REGIONS / name.name
@@ -95,8 +96,8 @@ def _place(name: Path, record: Path) -> Path | None:
 
 
 def _results(record: Path) -> Path:
-    """Return the folder of all results, of the card of a model or the record of the page."""
-    if record.name != CARD_FILE:
+    """Return the folder of all results, of a record in the folder of a model or of the record of the page."""
+    if record.name not in (CARD_FILE, CALIBRATE_FILE):
         return record.parent
     folder = record.parent.parent
     return folder.parent if folder.name == FOLDS else folder

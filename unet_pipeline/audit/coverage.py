@@ -12,7 +12,6 @@ from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.machine.parallel import ahead, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.layout import CLASSES
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.records.volume_records import Coverage, PredictRecord, ShardWritten
@@ -36,7 +35,6 @@ def check_coverage(
     """
     seen: dict[int, Path] = {}
     sums: dict[Path, str] = {}
-    arrays = _predicted(stack_plan)
     models = set()
     with Progress(stack_plan.plan.shard_count, f"check {stack_plan.stack.name}") as progress:
         for path in records:
@@ -44,7 +42,7 @@ def check_coverage(
             models.add(region.model)
             for entry in region.shards:
                 _check_once(path, entry.shard, seen)
-            for found in _checked(stack_plan, path, region.shards, arrays):
+            for found in _checked(stack_plan, path, region.shards):
                 sums |= found
                 progress.advance()
     _check_whole(stack_plan, seen, models)
@@ -57,15 +55,10 @@ def check_region(stack_plan: StackPlan, path: Path) -> dict[Path, str]:
     Raises:
         PipelineError: if its record is damaged or of another plan, or a file is not what it vouches for.
     """
-    region, arrays = _open_region(stack_plan, path, None), _predicted(stack_plan)
     sums: dict[Path, str] = {}
-    for found in _checked(stack_plan, path, region.shards, arrays):
+    for found in _checked(stack_plan, path, _open_region(stack_plan, path, None).shards):
         sums |= found
     return sums
-
-
-def _predicted(stack_plan: StackPlan) -> dict[str, PlaneArray]:
-    return {"probabilities": stack_plan.probabilities(), "classes": stack_plan.labels(CLASSES)}
 
 
 def _open_region(stack_plan: StackPlan, path: Path, work: str | None) -> PredictRecord:
@@ -95,27 +88,21 @@ def _check_once(path: Path, shard: int, seen: dict[int, Path]) -> None:
     seen[shard] = path
 
 
-def _checked(
-    stack_plan: StackPlan, path: Path, entries: Sequence[ShardWritten], arrays: dict[str, PlaneArray]
-) -> Iterator[dict[Path, str]]:
-    """Yield the SHA-256 of the files of each shard of a record, computed side by side."""
-    check = partial(_check_shard, stack_plan, path, arrays=arrays)
+def _checked(stack_plan: StackPlan, path: Path, entries: Sequence[ShardWritten]) -> Iterator[dict[Path, str]]:
+    """Yield the SHA-256 of the file of each shard of a record, computed side by side."""
+    check = partial(_check_shard, stack_plan, path, stack_plan.probabilities())
     with closing(ahead(check, entries, cores())) as found:
         yield from found
 
 
-def _check_shard(
-    stack_plan: StackPlan, path: Path, entry: ShardWritten, arrays: dict[str, PlaneArray]
-) -> dict[Path, str]:
-    shard, sums = stack_plan.plan.shard_at(entry.shard), {}
-    for name, array in arrays.items():
-        place = shard.plane, shard.rows.start, shard.columns.start
-        file, found = array.shard_file(*place), array.shard_sha256(*place)
-        if found is None or found != getattr(entry, name):
-            got = "no file" if found is None else "a file that was changed since"
-            raise PipelineError(file, f"the shard that {path} vouches for", got, fix=how_to_remake(path))
-        sums[file] = found
-    return sums
+def _check_shard(stack_plan: StackPlan, path: Path, array: PlaneArray, entry: ShardWritten) -> dict[Path, str]:
+    shard = stack_plan.plan.shard_at(entry.shard)
+    place = shard.plane, shard.rows.start, shard.columns.start
+    file, found = array.shard_file(*place), array.shard_sha256(*place)
+    if found is None or found != entry.probabilities:
+        got = "no file" if found is None else "a file that was changed since"
+        raise PipelineError(file, f"the shard that {path} vouches for", got, fix=how_to_remake(path))
+    return {file: found}
 
 
 def _check_whole(stack_plan: StackPlan, seen: dict[int, Path], models: set[str]) -> None:

@@ -14,7 +14,7 @@ The paper's own step, the full output of a tile, is measured beside them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.decided import decided
+from unet_pipeline.predict.crop import Crop, predict_crop
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import Plan, plan, read_tile
-from unet_pipeline.predict.predict import predict_shard, read_shard, stored
+from unet_pipeline.predict.predict import stored
 from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_record
@@ -43,21 +45,8 @@ HALF_TOLERANCE = 0.1
 """The same in bfloat16 and float16, whose rounding alone moves logits by 0.05."""
 
 Logits = npt.NDArray[np.float32]
-Stored = tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]
-"""Probabilities (classes, y, x) as stored, and classes (y, x)."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of one plane as an image of its own, so that the whole pass fits memory: `(1, channels, y, x)`."""
-
-    image: Planes
-    plane: int
-    shape: tuple[int, int, int, int]
-
-    def read(self, plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:
-        """Return `(channels, rows, columns)`."""
-        return self.image.read(self.plane, rows, columns)
+Stored = npt.NDArray[Any]
+"""Probabilities (classes, y, x) as stored."""
 
 
 def prove(
@@ -83,7 +72,7 @@ def prove(
     if not 0 <= plane < grid.planes:
         raise PipelineError("--plane", f"0 to {grid.planes - 1}", plane, min(max(plane, 0), grid.planes - 1))
     forward = Forward.load(model, stack, config.predict, config.compute)
-    crop = Crop(stack.image, plane, (1, stack.channels, min(grid.height, crop_px), min(grid.width, crop_px)))
+    crop = Crop(stack.image, plane, *(slice(0, min(length, crop_px)) for length in (grid.height, grid.width)))
     tilings, dtype = list(_tilings(crop, forward)), np.dtype(config.predict.probabilities)
     with Progress(len(tilings) + 2, f"prove {stack.name}") as progress:
         whole = whole_pass(crop, forward)
@@ -92,9 +81,9 @@ def prove(
         rows = []
         for name, splits in tilings:
             logits = tiled_pass(crop, splits[0], forward)
-            first, *others = (split_pass(crop, planned, forward, dtype) for planned in splits)
+            first, *others = (predict_crop(crop, planned, forward, dtype) for planned in splits)
             row = with_stored(difference(logits, whole, name), first, stored_whole)
-            differences = sum(unequal(first, one) for one in others)
+            differences = sum(int((first != one).sum()) for one in others)
             rows.append(replace(row, splits=len(others), split_differences=differences))
             progress.advance()
         logits = paper_pass(crop, forward)
@@ -152,22 +141,9 @@ def tiled_pass(crop: Planes, planned: Plan, forward: Forward) -> Logits:
     return result
 
 
-def split_pass(crop: Planes, planned: Plan, forward: Forward, dtype: np.dtype[Any]) -> Stored:
-    """Return what prediction jobs store of plane 0, region by region and shard by shard."""
-    probabilities = np.zeros((len(forward.card.classes), *crop.shape[2:]), dtype)
-    classes = np.zeros(crop.shape[2:], np.uint8)
-    for region in range(planned.regions):
-        for number in planned.region(region):
-            shard = planned.shard_at(number)
-            values = predict_shard(read_shard(crop, planned, number, forward), planned, shard, forward, dtype)
-            probabilities[:, shard.rows, shard.columns], classes[shard.rows, shard.columns] = values.arrays()
-    return probabilities, classes
-
-
 def stored_of(logits: Logits, forward: Forward, dtype: np.dtype[Any]) -> Stored:
     """Return what would be stored of logits (classes, y, x)."""
-    probabilities, classes = stored(torch.from_numpy(logits), forward, dtype)
-    return probabilities.numpy(), classes.numpy()
+    return stored(torch.from_numpy(logits), forward, dtype).numpy()
 
 
 def paper_pass(crop: Planes, forward: Forward, output_px: int = 388) -> Logits:
@@ -208,20 +184,14 @@ def difference(result: Logits, whole: Logits, tiling: str = "") -> Difference:
 
 
 def with_stored(row: Difference, result: Stored, whole: Stored) -> Difference:
-    """Add how stored values differ: probabilities (classes, y, x), their number and largest, and classes (y, x)."""
-    (values, classes), (whole_values, whole_classes) = result, whole
-    scale = 255.0 if values.dtype == np.uint8 else 1.0
+    """Add how stored probabilities (classes, y, x) differ: their number, the largest, and the likeliest classes."""
+    scale = 255.0 if result.dtype == np.uint8 else 1.0
     return replace(
         row,
-        stored_changed=int((values != whole_values).sum()),
-        stored_difference=float(np.abs(values.astype(np.float64) - whole_values).max()) / scale,
-        stored_flipped=int((classes != whole_classes).sum()),
+        stored_changed=int((result != whole).sum()),
+        stored_difference=float(np.abs(result.astype(np.float64) - whole).max()) / scale,
+        stored_flipped=int((decided(result, None) != decided(whole, None)).sum()),
     )
-
-
-def unequal(one: Stored, other: Stored) -> int:
-    """Return how many stored values of two splits differ."""
-    return sum(int((a != b).sum()) for a, b in zip(one, other, strict=True))
 
 
 def describe(found: ProveRecord) -> str:

@@ -1,7 +1,7 @@
 """Record: the way from a result to the records that vouch for it, and from there upwards to the source files.
 
 report.json ─► metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
-and, from each region, model.json ─► weigh.json ─► ingest.json
+and, from each region, model.json ─► weigh.json ─► ingest.json, from stitch.json calibrate.json ─► model.json
 (of an ensemble: model.json ─► model.json of each member ─► weigh.json; of a training that started from a finished
 model: model.json ─► model.json of that ─► ...).
 """
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, is_card, parse_card
+from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     BENCHMARKS,
@@ -88,6 +89,8 @@ class Link:
         """The stack, with the number of the region; "model", "fold 0" of one of a cross-validation; "page"."""
         if isinstance(self.content, ReportRecord):
             return "page"
+        if isinstance(self.content, CalibrateRecord):
+            return "model"
         if isinstance(self.content, ModelCard):
             fold = self.content.training.get("fold")
             return "model" if fold is None else f"fold {fold}"
@@ -105,7 +108,11 @@ class Link:
         if isinstance(self.content, ModelCard):
             training = self.content.training
             return {key: training[key] for key in ("device", "threads") if key in training}
-        return asdict(self.content.compute) if isinstance(self.content, PredictRecord | ProveRecord) else {}
+        return (
+            asdict(self.content.compute)
+            if isinstance(self.content, PredictRecord | CalibrateRecord | ProveRecord)
+            else {}
+        )
 
     @property
     def sources(self) -> dict[str, str]:

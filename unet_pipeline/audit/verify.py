@@ -17,10 +17,12 @@ from unet_pipeline.audit.record import read_link
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.checksums import damaged, fault, read_list
 from unet_pipeline.records.fields import Files
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
+    CALIBRATE_FILE,
     CARD_FILE,
     CHECKPOINT,
     CONFUSION_FILE,
@@ -52,7 +54,8 @@ Tell = Callable[[str], None]
 Sums = dict[Path, str]
 
 FLOW = (
-    INGEST_FILE, WEIGH_FILE, CARD_FILE, TILES_FILE, REGIONS, STITCH_FILE, METRICS_FILE, PROVE_FILE, REPORT_RECORD
+    INGEST_FILE, WEIGH_FILE, CARD_FILE, CALIBRATE_FILE, TILES_FILE, REGIONS, STITCH_FILE, METRICS_FILE, PROVE_FILE,
+    REPORT_RECORD,
 )  # fmt: skip
 """Records by their names, each after those that it is made from."""
 
@@ -194,6 +197,9 @@ def _verify_model(folder: Path, tally: Tally) -> None:
             _check_file(folder / PLANES_FILE, str(card.training.get("planes_sha256")), folder / CARD_FILE, tally)
         _check_training(folder, tally)
         tally.tell(f"ok {folder / CARD_FILE}")
+    if (folder / CALIBRATE_FILE).exists():
+        with _counted(tally, folder / CALIBRATE_FILE), _of_a_former_model(folder):
+            open_record(folder / CALIBRATE_FILE, CalibrateRecord)
 
 
 @contextmanager

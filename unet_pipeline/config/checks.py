@@ -23,9 +23,18 @@ def from_dict(value: Mapping[str, Any], whole: bool = True) -> Config:
         PipelineError: unknown section or key (nearest name given), wrong type, value out of range, or keys that
             contradict each other.
     """
+    _check_moved(value)
     config = build(Config, value, "config")
     _check_together(config, {f.name for f in fields(Config)} if whole else set(value))
     return config
+
+
+def _check_moved(value: Mapping[str, Any]) -> None:
+    """Name the new place of a key that had another."""
+    section = value.get("predict")
+    if isinstance(section, Mapping) and "threshold" in section:
+        fix = "move the key to section stitch (null is now likeliest): it no longer runs the network again"
+        raise PipelineError("predict.threshold", "stitch.threshold", "its former place", fix=fix)
 
 
 def _check_together(config: Config, given: set[str]) -> None:

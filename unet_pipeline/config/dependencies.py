@@ -20,6 +20,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "train": ("labels", "normalise", "model", "augment", "train"),
     "tile": ("labels", "store", "model", "tile", "predict"),
     "predict": ("predict",),
+    "calibrate": ("labels", "predict", "calibrate"),
     "stitch": ("labels", "predict", "stitch"),
     "evaluate": ("labels", "evaluate"),
     "prove": ("predict",),

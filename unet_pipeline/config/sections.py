@@ -25,6 +25,8 @@ Loss = Literal[
     "cross_entropy+dice", "focal+dice", "binary_cross_entropy+dice",
 ]  # fmt: skip
 
+ObjectScore = Literal["auto", "seg+ap50", "seg", "ap50", "mean_ap", "v_rand", "mean_iou", "dice"]
+
 ENCODER_DEPTH = {"vgg16": 4, "resnet50": 5}
 """Halvings of the resolution in the networks whose encoder is torchvision's."""
 
@@ -195,25 +197,40 @@ class Predict:
     precision: Precision = key("float32", "number format of the convolutions")
     batch: int = key(1, "tiles per network pass on a GPU; a CPU takes one by one", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
-    threshold: float | None = key(
-        None, "objects where their probability reaches this, else background; null: the likeliest", 0, 1
-    )
     skip_below: float | None = key(None, "blocks with no more contrast are background; null: none are", 0, 1000)
     mirror: Mirror = key("none", "mirrorings to average over: none, flips (4), or all (8, with transposes)")
 
 
 @dataclass(frozen=True)
-class Stitch:
-    """The way from classes to objects and files."""
+class Calibrate:
+    """The choice of how objects are made, by the score of the validation planes."""
 
-    method: Literal["components", "watershed"] = key("components", "watershed divides what is connected by its seeds")
-    seed: float = key(0.8, "for watershed: pixels at least this probable are seeds", 0.01, 1)
+    score: ObjectScore = key("auto", "what is made as large as can be; auto: seg+ap50, of kind classes mean_iou")
+    mpx: float = key(2.0, "validation planes are looked at up to this many megapixels, evenly", 0.01, 10_000)
+
+
+@dataclass(frozen=True)
+class Stitch:
+    """The way from probabilities to objects and files. A change here never runs the network again."""
+
+    method: Literal["calibrated", "components", "watershed", "distance"] = key(
+        "calibrated", "calibrated: what made the best objects of the validation planes; or one of the three by hand"
+    )
+    threshold: float | Literal["auto", "likeliest"] = key(
+        "auto", "objects where their probability reaches this, else background; likeliest: the likeliest class", 0, 1
+    )
+    seed: float | Literal["auto"] = key("auto", "for watershed: pixels at least this probable are seeds", 0.01, 1)
     seed_min_area_px: int | Literal["auto"] = key(
         "auto", "for watershed: smaller seeds are none, px or voxels; auto: a third of min_area_px", 0, 1_000_000_000
     )
-    min_area_px: int = key(30, "smaller objects are removed, px (voxels with connect: volume)", 0, 1_000_000_000)
-    fill_holes: bool = key(True, "background enclosed by one object becomes that object")
-    grow_px: int = key(1, "objects grow into the background by this much; give weigh.gap_px back", 0, 64)
+    neck: float | Literal["auto"] = key(
+        "auto", "for distance: parts are two where their neck is narrower than this share of the smaller one", 0.01, 1
+    )
+    min_area_px: int | Literal["auto"] = key(
+        "auto", "smaller objects are removed, px (voxels with connect: volume)", 0, 1_000_000_000
+    )
+    fill_holes: bool | Literal["auto"] = key("auto", "background enclosed by one object becomes that object")
+    grow_px: int | Literal["auto"] = key("auto", "objects grow into the background by this much, px", 0, 64)
     connect: Literal["planes", "volume"] = key("planes", "objects within a plane, or also from plane to plane")
     tiff: bool = key(False, "also write classes.tif and instances.tif")
 
@@ -269,6 +286,7 @@ class Config:
     train: Train = Train()
     tile: Tile = Tile()
     predict: Predict = Predict()
+    calibrate: Calibrate = Calibrate()
     stitch: Stitch = Stitch()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -18,7 +18,6 @@ from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.readers.axes import check_axes
-from unet_pipeline.objects.box import Box, plane_boxes
 
 Array = npt.NDArray[Any]
 Settings: TypeAlias = Mapping[str, Any] | str | Path
@@ -41,28 +40,6 @@ class ArrayLike(Protocol):
 
     def __getitem__(self, place: Any, /) -> Any:
         """Return a part."""
-
-
-class ArrayPlanes:
-    """An array (planes, channels, height, width) read window by window, as `PlaneArray` is."""
-
-    def __init__(self, values: Array) -> None:
-        """Wrap `values`, (planes, channels, y, x)."""
-        self._values = values
-        self.shape = (values.shape[0], values.shape[1], values.shape[2], values.shape[3])
-
-    def read(self, plane: int, rows: slice, columns: slice) -> Array:
-        """Return (channels, rows, columns)."""
-        return self._values[plane, :, rows, columns]
-
-    def read_label(self, plane: int, rows: slice, columns: slice) -> Array:
-        """Return (rows, columns) of the first channel."""
-        return self._values[plane, 0, rows, columns]
-
-    def shards(self) -> Iterator[Box]:
-        """Yield every plane, whole."""
-        planes, _, height, width = self.shape
-        return plane_boxes((planes, height, width))
 
 
 def as_planes(labels: npt.ArrayLike, what: str) -> Array:

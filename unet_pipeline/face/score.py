@@ -11,9 +11,10 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import Compared, scores
-from unet_pipeline.face.arrays import ArrayPlanes, Settings, as_planes, settings_of
+from unet_pipeline.face.arrays import Settings, as_planes, settings_of
 from unet_pipeline.face.open_stack import OpenStack
 from unet_pipeline.face.segmentation import Segmentation
+from unet_pipeline.images.array_planes import ArrayPlanes
 from unet_pipeline.objects.components import ComponentOptions, label_components
 from unet_pipeline.stacks.labels import LabelReader
 

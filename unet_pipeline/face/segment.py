@@ -24,6 +24,7 @@ from unet_pipeline.records.layout import (
     STITCH_FILE,
     TIFFS,
     TILES_FILE,
+    calibration_in,
     list_path,
 )
 from unet_pipeline.records.provenance import possible_paths
@@ -67,7 +68,8 @@ def segment(source: Source, model: Path, config: Config, folder: Path) -> StackP
     stack_plan = StackPlan.open(tiles)
     region = stack_plan.region_record(0)
     _predict(stack_plan, model, config, region)
-    stitch(stack_plan, [region], config, folder / STITCH_FILE, card)
+    calibration = calibration_in(model) if config.stitch.method == "calibrated" else None
+    stitch(stack_plan, [region], config, folder / STITCH_FILE, card, calibration)
     return stack_plan
 
 

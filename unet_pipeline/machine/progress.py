@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from types import TracebackType
 from typing import TextIO
 
@@ -103,6 +105,13 @@ class Progress:
         line = f"\r\x1b[K{safe}" + ("\n" if last else "") if self._bar else f"{safe}\n"
         self._stream.write(line)
         self._stream.flush()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Let steps within a step say nothing."""
+    with redirect_stderr(io.StringIO()):
+        yield
 
 
 def tell(text: str) -> None:

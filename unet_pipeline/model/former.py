@@ -25,9 +25,17 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.records.claim import remove, replacing, sweep
 from unet_pipeline.records.files import Check, refuse_link, sha256_file, unclaimed
-from unet_pipeline.records.layout import CARD_FILE, FORMER, HISTORY_FILE, PLANES_FILE, WEIGHTS_FILE, previous_model
+from unet_pipeline.records.layout import (
+    CALIBRATE_FILE,
+    CARD_FILE,
+    FORMER,
+    HISTORY_FILE,
+    PLANES_FILE,
+    WEIGHTS_FILE,
+    previous_model,
+)
 
-FILES = (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CARD_FILE)
+FILES = (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CALIBRATE_FILE, CARD_FILE)
 """What is kept of a model, the card last."""
 
 

@@ -33,7 +33,6 @@ class Forward:
         normaliser: makes the network's input of grey values of the stack; never measured on a tile.
         device: where it runs.
         precision: number format of the convolutions.
-        threshold: probability from which a pixel is an object's; None: the likeliest class.
         mirror: which mirrorings of a window are averaged (see `averaging`).
         members: the networks of an ensemble, one by one; empty of a single network.
         batch: windows a GPU computes in one pass; a CPU takes one after the other.
@@ -44,7 +43,6 @@ class Forward:
     normaliser: Normaliser
     device: torch.device
     precision: str
-    threshold: float | None = None
     mirror: Mirror = "none"
     members: tuple[Network, ...] = ()
     batch: int = 1
@@ -74,7 +72,6 @@ class Forward:
             normaliser=normaliser,
             device=device,
             precision=precision,
-            threshold=options.threshold,
             mirror=options.mirror,
             members=tuple(members),
             batch=options.batch,

@@ -6,8 +6,6 @@ so does one that had finished without Snakemake having seen it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.predict.plan import Shard
@@ -38,12 +36,11 @@ class Journal:
             return {}
         return {entry.shard: entry for entry in noted.shards} if noted.key == self._key else {}
 
-    def finished(self, number: int, shard: Shard, arrays: Mapping[str, PlaneArray]) -> ShardWritten | None:
-        """Return the entry of a shard whose files still are what was written, else None."""
+    def finished(self, number: int, shard: Shard, array: PlaneArray) -> ShardWritten | None:
+        """Return the entry of a shard whose file still is what was written, else None."""
         entry = self._entries.get(number)
         place = shard.plane, shard.rows.start, shard.columns.start
-        same = entry and all(array.shard_sha256(*place) == getattr(entry, name) for name, array in arrays.items())
-        return entry if same else None
+        return entry if entry and array.shard_sha256(*place) == entry.probabilities else None
 
     def add(self, entry: ShardWritten) -> None:
         """Note a shard that was written.

@@ -2,7 +2,7 @@
 
 ```
 reading thread     window of shard i + 1: read, mirrored, normalised
-this thread        tiles of shard i through the network, probabilities and classes into the shard's arrays
+this thread        tiles of shard i through the network, probabilities into the shard's array
 writing thread     shard i - 1: compressed, written, checksum, journal
 ```
 So the network waits for the first window and the last write only. A region record says which shards were written, with
@@ -11,7 +11,7 @@ the checksum of each file; `stitch` trusts nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -38,7 +38,7 @@ from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import check_memory
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, digest, refuse_link, sync_folders
-from unet_pipeline.records.layout import CARD_FILE, CLASSES, journal_path
+from unet_pipeline.records.layout import CARD_FILE, journal_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
 
@@ -93,16 +93,16 @@ def _predict_region(
 ) -> tuple[ShardWritten, ...]:
     """Write the shards that are not yet finished; return what the record says of all."""
     plan, numbers = stack_plan.plan, stack_plan.plan.region(region)
-    probabilities, classes = stack_plan.probabilities(True, check), stack_plan.labels(CLASSES, True, check)
-    arrays = {"probabilities": probabilities, "classes": classes}
+    probabilities = stack_plan.probabilities(True, check)
     # a job that was cut off left finished shards: those whose files still are what the journal says are not made again
-    done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), arrays))}
+    done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), probabilities))}
 
     def write(number: int, values: Values) -> None:
         # waits for the GPU here, in the writing thread, so that the network goes on with the next shard meanwhile
-        sums = _write(arrays, plan.shard_at(number), values.arrays())
+        total = _write(probabilities, plan.shard_at(number), values.array())
         skipped = 0 if values.empty is None else _count_empty(plan, plan.shard_at(number), values.empty)
-        done[number] = build(ShardWritten, {"shard": number, **sums, "tiles_skipped": skipped}, f"shard {number}")
+        facts = {"shard": number, "probabilities": total, "tiles_skipped": skipped}
+        done[number] = build(ShardWritten, facts, f"shard {number}")
         # noted last: of a job killed before this line the shard counts as unwritten, and is written again whole
         journal.add(done[number])
 
@@ -122,9 +122,7 @@ def _predict_region(
                 values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
                 write_soon(number, values)
     shards = [plan.shard_at(number) for number in numbers]
-    written = (
-        array.shard_file(one.plane, one.rows.start, one.columns.start) for one in shards for array in arrays.values()
-    )
+    written = (probabilities.shard_file(one.plane, one.rows.start, one.columns.start) for one in shards)
     sync_folders({file.parent for file in written}, stack_plan.store)  # before the record that vouches for the shards
     return tuple(done[number] for number in numbers)
 
@@ -158,17 +156,15 @@ class Values:
 
     Attributes:
         probabilities: (classes, height, width), on the device.
-        classes: (height, width) uint8, the class of highest probability, on the device.
         empty: (height, width) bool, in memory, pixels of empty blocks; None where nothing is skipped.
     """
 
     probabilities: torch.Tensor
-    classes: torch.Tensor
     empty: Array | None = None
 
-    def arrays(self) -> tuple[Array, Array]:
-        """Wait for the device; return probabilities (classes, y, x) and classes (y, x), in memory."""
-        return self.probabilities.cpu().numpy(), self.classes.cpu().numpy()
+    def array(self) -> Array:
+        """Wait for the device; return probabilities (classes, y, x), in memory."""
+        return self.probabilities.cpu().numpy()
 
 
 def predict_shard(
@@ -195,7 +191,6 @@ def predict_shard(
     # on the device until the shard is whole: one copy to memory, instead of one for each tile that waits for the GPU
     count, device = len(forward.card.classes), forward.device
     probabilities = torch.empty((count, *shard.size), dtype=STORED[dtype.name], device=device)
-    classes = torch.empty(shard.size, dtype=torch.uint8, device=device)
     # a tile of empty blocks alone is not run; where a tile is partly empty, its empty pixels are cleared below
     looked = [tile for tile in plan.tiles(shard) if empty is None or not empty[tile.window_in(shard)].all()]
     for tiles in _groups(iter(looked), forward.batch):
@@ -203,23 +198,21 @@ def predict_shard(
         for tile_logits, tile in zip(logits, tiles, strict=True):
             # the whole block first, then the part inside the shard: see `stored`
             rows, columns = plan.block
-            tile_probabilities, tile_classes = stored(tile_logits[:, rows, columns], forward, dtype)
+            tile_probabilities = stored(tile_logits[:, rows, columns], forward, dtype)
             (rows, columns), (part_rows, part_columns) = tile.window_in(shard), tile.part
             probabilities[:, rows, columns] = tile_probabilities[:, part_rows, part_columns]
-            classes[rows, columns] = tile_classes[part_rows, part_columns]
         on_tiles(len(tiles))
     if empty is not None:
-        _clear(probabilities, classes, empty)
+        _clear(probabilities, empty)
         on_tiles(_count_empty(plan, shard, empty))
-    return Values(probabilities, classes, empty)
+    return Values(probabilities, empty)
 
 
-def _clear(probabilities: torch.Tensor, classes: torch.Tensor, empty: Array) -> None:
+def _clear(probabilities: torch.Tensor, empty: Array) -> None:
     """Make empty pixels background: class 0 with probability 1."""
-    mask = torch.from_numpy(empty).to(classes.device)
+    mask = torch.from_numpy(empty).to(probabilities.device)
     probabilities.masked_fill_(mask, 0)
     probabilities[0].masked_fill_(mask, 255 if probabilities.dtype == torch.uint8 else 1)
-    classes.masked_fill_(mask, 0)
 
 
 def _count_empty(plan: Plan, shard: Shard, empty: Array) -> int:
@@ -227,14 +220,13 @@ def _count_empty(plan: Plan, shard: Shard, empty: Array) -> int:
     return sum(bool(empty[tile.window_in(shard)].all()) for tile in plan.tiles(shard))
 
 
-def stored(logits: torch.Tensor, forward: Forward, dtype: np.dtype[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the stored values of logits (classes, y, x): probabilities (classes, y, x) `dtype`, classes (y, x) uint8.
+def stored(logits: torch.Tensor, forward: Forward, dtype: np.dtype[Any]) -> torch.Tensor:
+    """Return the stored probabilities (classes, y, x), `dtype`, of logits (classes, y, x).
 
     Vectorised exponentials differ in the last bit from those of the last few pixels of an array. So they are computed
     for the whole block of a tile, which is cut afterwards: no probability depends on where a shard or the image ends.
     """
-    probabilities = forward.probabilities(logits)
-    return quantised(probabilities, dtype), decided(probabilities, forward.threshold)
+    return quantised(forward.probabilities(logits), dtype)
 
 
 def quantised(probabilities: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
@@ -242,33 +234,16 @@ def quantised(probabilities: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor
     return ((probabilities * 255).round_() if dtype == np.uint8 else probabilities).to(STORED[dtype.name])
 
 
-def decided(probabilities: torch.Tensor, threshold: float | None) -> torch.Tensor:
-    """Return the class of each pixel, (y, x) uint8.
-
-    Args:
-        probabilities: (classes, y, x).
-        threshold: the likeliest object class where its probability reaches this, else background (class 0); None takes
-            the likeliest class.
-    """
-    if threshold is None:
-        return probabilities.argmax(dim=0).to(torch.uint8)
-    highest, which = probabilities[1:].max(dim=0)
-    return torch.where(highest >= threshold, which + 1, 0).to(torch.uint8)
-
-
 def _groups(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
     while group := list(islice(tiles, size)):
         yield group
 
 
-def _write(arrays: Mapping[str, PlaneArray], shard: Shard, values: tuple[Array, Array]) -> dict[str, str | None]:
-    """Write a shard of both arrays and return the checksums of the files as they lie on disk."""
-    # checksums of the files, not of the arrays: `stitch` compares bytes on disk, and what the disk lost shows at once
-    sums: dict[str, str | None] = {}
-    for (name, array), value in zip(arrays.items(), values, strict=True):
-        array.write(shard.plane, shard.rows, shard.columns, value)
-        sums[name] = array.shard_sha256(shard.plane, shard.rows.start, shard.columns.start)
-    return sums
+def _write(array: PlaneArray, shard: Shard, values: Array) -> str | None:
+    """Write a shard and return the checksum of its file as it lies on disk."""
+    # of the file, not of the array: `stitch` compares bytes on disk, and what the disk lost shows at once
+    array.write(shard.plane, shard.rows, shard.columns, values)
+    return array.shard_sha256(shard.plane, shard.rows.start, shard.columns.start)
 
 
 def _check_fit(stack_plan: StackPlan, forward: Forward, config: Config) -> None:

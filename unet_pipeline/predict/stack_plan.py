@@ -14,7 +14,7 @@ from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.predict.plan import Plan
 from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.files import Check, digest, unclaimed
-from unet_pipeline.records.layout import CLASSES, SEGMENTATION, STITCH_FILE, region_path
+from unet_pipeline.records.layout import SEGMENTATION, STITCH_FILE, region_path
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.records.volume_records import StitchRecord, TileRecord
@@ -94,11 +94,10 @@ class StackPlan:
         """Return the record that vouches for a file of the store; None for a file of several steps."""
         if file.name == "zarr.json":
             return self.record
-        arrays = self.probabilities(), self.labels(CLASSES)
+        array = self.probabilities()
         for number in range(self.plan.shard_count):
             shard = self.plan.shard_at(number)
-            place = shard.plane, shard.rows.start, shard.columns.start
-            if file in [array.shard_file(*place) for array in arrays]:
+            if file == array.shard_file(shard.plane, shard.rows.start, shard.columns.start):
                 return self.region_record(self.plan.region_of(number))
         return None
 
@@ -108,8 +107,7 @@ class StackPlan:
 
     def labels(self, name: str, writable: bool = False, check: Check = unclaimed) -> PlaneArray:
         """Open "classes" (uint8) or "instances" (uint32) at full size."""
-        repair = self._repair_region if name == CLASSES else self._repair_stitch
-        return self._open(f"labels/{name}/0", writable, check, repair)
+        return self._open(f"labels/{name}/0", writable, check, self._repair_stitch)
 
     def _open(self, name: str, writable: bool, check: Check, repair: Repair) -> PlaneArray:
         if not ngff.belongs(self.store, self.digest):

@@ -31,6 +31,8 @@ CONFUSION_FILE = "confusion.csv"
 
 # In the folder of a model.
 CARD_FILE = "model.json"
+CALIBRATE_FILE = "calibrate.json"
+"""Beside the card of a model: how objects are made of its probabilities."""
 WEIGHTS_FILE = "weights.safetensors"
 HISTORY_FILE = "history.tsv"
 PLANES_FILE = "planes.tsv"
@@ -99,6 +101,12 @@ VOUCHING: Mapping[str, str] = {
 def list_path(record: Path) -> Path:
     """Return the place of the list of a record: `results/a/stitch.sha256` of `results/a/stitch.json`."""
     return record.with_suffix(".sha256")
+
+
+def calibration_in(model: Path) -> Path | None:
+    """Return the calibration in the folder of a model; None where there is none."""
+    file = model / CALIBRATE_FILE
+    return file if file.is_file() else None
 
 
 def previous_model(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.records.fields import ComputeUsed, Count, FileName, Files, Number, Size
 from unet_pipeline.records.provenance import Provenance
 
@@ -57,11 +58,10 @@ class TileRecord:
 
 @dataclass(frozen=True)
 class ShardWritten:
-    """A shard, with the SHA-256 of each of its files, and its tiles that were empty and skipped."""
+    """A shard of the probabilities, with the SHA-256 of its file, and its tiles that were empty and skipped."""
 
     shard: Count
     probabilities: str
-    classes: str
     tiles_skipped: Count = 0
 
 
@@ -133,6 +133,8 @@ class StitchRecord:
     Attributes:
         tiles: record of the plan.
         connect: whether objects are of planes or of the volume.
+        made: how they were made.
+        calibrated: whether the calibration of the model had a part in that.
         objects: their number.
         area_px: None where there is no object.
         filled_px: holes that were filled, px.
@@ -143,6 +145,8 @@ class StitchRecord:
     stack: str
     tiles: FileName
     connect: Literal["planes", "volume"]
+    made: ObjectSettings
+    calibrated: bool
     coverage: Coverage
     classes: tuple[ClassArea, ...]
     objects: Count

@@ -9,7 +9,7 @@ from typing import Any
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS
+from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS, calibration_in
 from unet_pipeline.stacks.presence import check_corrected, check_present
 from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
@@ -98,6 +98,23 @@ class Graph:
         return [self.stacks[name] for name in dict.fromkeys([*self.learned, *self.predicted])]
 
     @property
+    def calibrated(self) -> list[str]:
+        """Names of the stacks with planes by which objects are calibrated; none where that is not asked for."""
+        train = self.config.train
+        if self.config.model.folder or self.config.stitch.method != "calibrated":
+            return []
+        return self.with_role("val", *(["train"] if train.folds > 1 or train.hold_out > 0 else []))
+
+    @property
+    def calibration(self) -> list[str]:
+        """The calibration that objects are made by: none, or one file, also of a finished model that has one."""
+        folder = self.config.model.folder
+        if folder is None:
+            return ["results/model/calibrate.json"] if self.calibrated else []
+        file = calibration_in(Path(folder)) if self.config.stitch.method == "calibrated" else None
+        return [str(file)] if file else []
+
+    @property
     def label_tiffs(self) -> list[str]:
         """The TIFF files of a stitched stack, where they are wanted; `{stack}` stands for its name."""
         return ["results/{stack}/classes.tif", "results/{stack}/instances.tif"] if self.config.stitch.tiff else []
@@ -128,6 +145,7 @@ class Graph:
             *(f"results/{name}/ingest.json" for name in ingested),
             *(f"results/{name}/weigh.json" for name in self.learned),
             *(f"{folder}/model.json" for folder in folders if not self.config.model.folder),
+            *(self.calibration if self.calibrated else []),
             *(f"results/{name}/tiles.json" for name in self.predicted),
             *(record for name in self.predicted for record in self.region_records(name)),
             *(f"results/{name}/stitch.json" for name in self.predicted),

@@ -17,15 +17,17 @@ import zarr
 
 from unet_pipeline.audit.coverage import check_coverage
 from unet_pipeline.config.dependencies import sections_of
+from unet_pipeline.config.object_settings import ObjectSettings, settled
 from unet_pipeline.config.sections import Config, Stitch
 from unet_pipeline.images import ngff
-from unet_pipeline.images.halo_blocks import halo_blocks, row_bands
+from unet_pipeline.images.halo_blocks import row_bands
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.images.pyramid import Reduction, build_pyramid, count_pyramid_blocks
-from unet_pipeline.machine.progress import Progress
+from unet_pipeline.machine.progress import Progress, tell
+from unet_pipeline.model.calibration import read_calibration, settings_of
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.objects.components import ComponentOptions, ComponentTable
-from unet_pipeline.objects.distances import grow
+from unet_pipeline.objects.components import ComponentTable
+from unet_pipeline.objects.decided import decided
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim
@@ -33,16 +35,19 @@ from unet_pipeline.records.files import Check, atomic_path, partial_name, unclai
 from unet_pipeline.records.layout import CLASSES, INSTANCES, TIFFS, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import AreaSummary, ClassArea, StitchRecord
-from unet_pipeline.stitch.watershed import divide, label_blocks
-
-BLOCK_PX = 2048
-"""Edge of a block of work, px: keeps memory flat whatever the shard."""
+from unet_pipeline.stitch.layers import OnDisk, Volume
+from unet_pipeline.stitch.objects import BLOCK_PX, make_objects, parts_of
 
 
 def stitch(
-    stack_plan: StackPlan, records: Sequence[Path], config: Config, output: Path, card: ModelCard | None = None
+    stack_plan: StackPlan,
+    records: Sequence[Path],
+    config: Config,
+    output: Path,
+    card: ModelCard | None = None,
+    calibration: Path | None = None,
 ) -> StitchRecord:
-    """Check the coverage, then write instances, pyramids, optionally TIFF, and `stitch.json`.
+    """Check the coverage, then write classes, instances, pyramids, optionally TIFF, and `stitch.json`.
 
     Args:
         stack_plan: the plan of the stack.
@@ -50,19 +55,22 @@ def stitch(
         config: sections labels, predict and stitch are used.
         output: `results/{stack}/stitch.json`.
         card: of the model that all regions must come from; None takes any one model.
+        calibration: `calibrate.json` of that model; None where there is none.
 
     Returns:
         The record as it was written.
 
     Raises:
         PipelineError: a region is missing, belongs to another plan or model, or a shard is missing, doubly written or
-            changed; names the region and how it is made again.
+            changed; names the region and how it is made again. Or the calibration is that of another model.
     """
     tiffs = {name: output.with_name(file) for name, file in TIFFS.items() if config.stitch.tiff}
     with claim(output, stack_plan.store, *tiffs.values(), list_path(output)) as mine:
         work = None if card is None else stack_plan.work(card, config.predict)
         coverage, sums = check_coverage(stack_plan, records, work)
-        table = write_instances(stack_plan, config.stitch, check=mine.check)
+        settings = _settings(stack_plan, config.stitch, calibration, card)
+        write_classes(stack_plan, settings.threshold, mine.check)
+        table = write_instances(stack_plan, settings, config.stitch.connect == "volume", check=mine.check)
         classes = class_areas(stack_plan)
         build_pyramids(stack_plan, mine.check)
         for name, path in tiffs.items():
@@ -71,6 +79,8 @@ def stitch(
             stack=stack_plan.stack.name,
             tiles=stack_plan.record.name,
             connect=config.stitch.connect,
+            made=settings,
+            calibrated=calibration is not None,
             coverage=coverage,
             classes=classes,
             objects=len(table.area),
@@ -78,10 +88,27 @@ def stitch(
             filled_px=int(table.filled_px),
             files=write_list(output, [stack_plan.store, *tiffs.values()], sums, mine.check),
             tiffs=tuple(path.name for path in tiffs.values()),
-            provenance=provenance(sections_of(config, "stitch"), [stack_plan.record, *sorted(records)]),
+            provenance=provenance(
+                sections_of(config, "stitch"),
+                [stack_plan.record, *sorted(records), *([calibration] if calibration else [])],
+            ),
         )
         mine.write(record)
     return record
+
+
+def _settings(
+    stack_plan: StackPlan, options: Stitch, calibration: Path | None, card: ModelCard | None
+) -> ObjectSettings:
+    """Return how objects are made, and say so."""
+    name, chosen = stack_plan.stack.name, None
+    if calibration is not None:
+        chosen = settings_of(read_calibration(calibration, card), name, stack_plan.stack.grid.pixel_um)
+    elif options.method == "calibrated":
+        tell(f"stitch {name}: no calibration beside the model, so objects are made by the stated defaults")
+    settings = settled(options, chosen)
+    tell(f"stitch {name}: {settings}")
+    return settings
 
 
 def class_areas(stack_plan: StackPlan) -> tuple[ClassArea, ...]:
@@ -104,50 +131,42 @@ def class_areas(stack_plan: StackPlan) -> tuple[ClassArea, ...]:
     )
 
 
+def write_classes(stack_plan: StackPlan, threshold: float | None, check: Check = unclaimed) -> None:
+    """Decide the class of each pixel from the stored probabilities; see `objects.decided`."""
+    probabilities, classes = stack_plan.probabilities(), stack_plan.labels(CLASSES, True, check)
+    shards = list(classes.shards())
+    with Progress(len(shards), f"classes {stack_plan.stack.name}") as progress:
+        for shard in shards:
+            bands = row_bands(probabilities.read(*shard.at))
+            classes.write(*shard.at, np.concatenate([decided(band, threshold) for band in bands]))
+            progress.advance()
+
+
 def write_instances(
-    stack_plan: StackPlan, options: Stitch, block_px: int = BLOCK_PX, check: Check = unclaimed
+    stack_plan: StackPlan, settings: ObjectSettings, deep: bool, block_px: int = BLOCK_PX, check: Check = unclaimed
 ) -> ComponentTable:
-    """Write the objects: connected components of the classes or their parts, sifted by area, filled, then grown.
+    """Write the objects of a volume whose classes are written; see `stitch.objects`.
 
     Args:
-        stack_plan: plan and store, with all classes written.
-        options: the section `stitch`.
+        stack_plan: plan and store.
+        settings: how objects are made.
+        deep: whether they go from plane to plane.
         block_px: edge of a block of work; the result does not depend on it.
         check: called before each shard is written, so that a job that was taken over stops.
 
     Returns:
         The table of objects before growing.
     """
-    classes, instances = stack_plan.labels(CLASSES), stack_plan.labels(INSTANCES, True, check)
-    chosen = ComponentOptions(
-        across_planes=options.connect == "volume", min_area_px=options.min_area_px, fill_holes=options.fill_holes
-    )
-    name = f"objects {stack_plan.stack.name}"
-    # Growing and flooding read beyond their shard, so they cannot work in place: what they read is a store of its own.
+    instances = stack_plan.labels(INSTANCES, True, check)
+    # what is divided or grown is read beyond its shard: it lies in a store of its own meanwhile
     raw = stack_plan.store.with_name(partial_name(stack_plan.store))
     try:
-        group = zarr.create_group(raw, zarr_format=3)
-        divided = options.method == "watershed"
-        source = divide(stack_plan, group, instances, options, check) if divided else classes
-        if not options.grow_px:
-            return label_blocks(source.read_label, instances, chosen, name)
-        components = ngff.create_like(group, "0", instances)
-        table = label_blocks(source.read_label, components, chosen, name)
-        _grow(components, instances, options.grow_px, block_px, stack_plan.stack.name)
+        scratch = OnDisk(zarr.create_group(raw, zarr_format=3), instances)
+        probabilities, classes = stack_plan.probabilities(), stack_plan.labels(CLASSES)
+        volume = Volume(stack_plan.stack.name, probabilities, classes, scratch, deep, check)
+        return make_objects(volume, parts_of(volume, settings), settings, instances, block_px)
     finally:
         shutil.rmtree(raw, ignore_errors=True)
-    return table
-
-
-def _grow(source: PlaneArray, target: PlaneArray, radius_px: int, block_px: int, name: str) -> None:
-    shards = list(target.shards())
-    with Progress(len(shards), f"grow {name}") as progress:
-        for shard in shards:
-            grown = np.empty(shard.size, np.uint32)
-            for block in halo_blocks(shard, block_px, radius_px, source.shape[2:]):
-                grown[block.place] = grow(source.read_label(*block.outer.at), radius_px)[block.local]
-            target.write(*shard.at, grown)
-            progress.advance()
 
 
 def build_pyramids(stack_plan: StackPlan, check: Check = unclaimed) -> None:

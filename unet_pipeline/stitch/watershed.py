@@ -1,11 +1,12 @@
-"""Objects that touch, divided by seeded watershed, for a stack of any size and the same for every division of it.
+"""Objects that touch, divided by seeds or at their necks: in a stack of any size, the same for every division of it.
 
 ```
-seeds    connected pixels that are surely of their class        numbered block by block, as objects are
-pieces   connected pixels of one class                          the same
-parts    a piece with several seeds is flooded from them, downwards from the most probable pixels; others are one part
+pieces   connected pixels of one class                          numbered block by block, as objects are
+seeds    connected pixels that are surely of their class        the same
+parts    with seeds: a piece with several is flooded from them, downwards from the most probable pixels
+         by distance: a piece is divided into the basins of the distance to what lies beside it
 ```
-What a piece is divided into depends on its own pixels alone, so pieces are flooded one by one, each within the smallest
+What a piece is divided into depends on its own pixels alone, so pieces are divided one by one, each within the smallest
 box around it, wherever it lies. Memory: some arrays of a shard, 200 bytes a connected piece or seed (see
 `objects.components`), and a box; a box of more than `IN_MEMORY_PX` lies in files beside the store, which takes disk and
 time instead.
@@ -14,101 +15,143 @@ time instead.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from unet_pipeline.config.sections import Stitch
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images import ngff
-from unet_pipeline.images.plane_array import PlaneArray
+from unet_pipeline.images.halo_blocks import halo_blocks
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.objects.basins import REACH_PX, basin_heights, basins
 from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
+from unet_pipeline.objects.decided import LARGEST_UINT8, as_stored
 from unet_pipeline.objects.flood import OUTSIDE, flood
 from unet_pipeline.objects.fragments import LARGEST_CLASS
-from unet_pipeline.predict.stack_plan import StackPlan
-from unet_pipeline.records.files import Check, unclaimed
-from unet_pipeline.records.layout import CLASSES
+from unet_pipeline.stitch.layers import Layer, Volume
 
 IN_MEMORY_PX = 2**24
 """Largest box that is flooded in memory, px: 14 bytes each."""
 BLOCK_PX = 2048
 """Edge of what is read at a time, px."""
-LARGEST_UINT8, ONE_FLOAT16 = 255, 0x3C00
-"""Probability 1 as it is stored: in float16 the bits of it, which grow with the value."""
+ONE_FLOAT16 = 0x3C00
+"""The bits of 1 in float16; they grow with the value."""
+
+
+Divide = Callable[[NDArray[np.uint16], NDArray[np.uint32], NDArray[np.int64]], None]
+"""divide(heights, labels, queue): label the pixels of one piece, (planes, y, x), in place."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Three layers of a volume: the pieces, their seeds, and the heights, which say how far a pixel is from certain."""
+    """Three layers of a volume: the pieces, their seeds, and the heights from which they are divided.
 
-    pieces: PlaneArray
-    seeds: PlaneArray
-    probabilities: PlaneArray
+    Attributes:
+        pieces: uint32.
+        seeds: uint32; None where a piece is divided without.
+        heights: gives those of a box of one plane, (y, x) uint16.
+    """
+
+    pieces: Layer
+    seeds: Layer | None
+    heights: Callable[[Box], NDArray[np.uint16]]
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
         """Return pieces uint32, seeds uint32 and heights uint16, each (y, x), of a box of one plane."""
-        heights = read_heights(self.probabilities, box)
-        return self.pieces.read_label(*box.at), self.seeds.read_label(*box.at), heights
+        pieces = self.pieces.read_label(*box.at)
+        seeds = np.zeros_like(pieces) if self.seeds is None else self.seeds.read_label(*box.at)
+        return pieces, seeds, self.heights(box)
 
 
-def divide(
-    stack_plan: StackPlan, scratch: zarr.Group, like: PlaneArray, options: Stitch, check: Check = unclaimed
-) -> PlaneArray:
-    """Divide the connected pixels of each class among their seeds.
-
-    A seed is a connected set of at least `seed_min_area_px` pixels whose class has at least the probability `seed`,
-    rounded as the stored probabilities are. A piece without a seed stays one part.
+def divide(volume: Volume, settings: ObjectSettings) -> Layer:
+    """Divide the connected pixels of each class, by `settings.method`: "watershed" or "distance".
 
     Args:
-        stack_plan: plan and store, with all classes and probabilities written.
-        scratch: group for what is needed on the way; its folder is the caller's to delete.
-        like: an array with the shape and the shards of the parts, uint32.
-        options: the section `stitch`.
-        check: called before each shard, so that a job that was taken over stops.
+        volume: classes and probabilities, both written.
+        settings: how objects are made.
 
     Returns:
         The parts: 0 background, each other value, from 256 on, one connected part.
     """
-    classes, probabilities, name = stack_plan.labels(CLASSES), stack_plan.probabilities(), stack_plan.stack.name
-    seeds, pieces, parts = (ngff.create_like(scratch, each, like) for each in ("seeds", "pieces", "parts"))
-    deep, limit = options.connect == "volume", seed_height(options.seed, probabilities.dtype)
+    return (_by_seeds if settings.method == "watershed" else _by_distance)(volume, settings)
+
+
+def _by_seeds(volume: Volume, settings: ObjectSettings) -> Layer:
+    """Divide by seeds: connected sets of `least_seed_px` pixels or more whose class is at least as probable as `seed`.
+
+    A piece without a seed stays one part.
+    """
+    limit = seed_height(settings.seed, volume.probabilities.dtype)
 
     def sure(plane: int, rows: slice, columns: slice) -> NDArray[np.uint8]:
-        heights = read_heights(probabilities, Box.of(plane, rows, columns))
-        return np.where(heights <= limit, classes.read_label(plane, rows, columns), np.uint8(0))
+        heights = read_heights(volume.probabilities, Box.of(plane, rows, columns))
+        return np.where(heights <= limit, volume.classes.read_label(plane, rows, columns), np.uint8(0))
 
     # seeds and pieces are 4-connected like the flood's neighbours: a piece holds all pixels that its seeds can reach
-    found = label_blocks(sure, seeds, ComponentOptions(4, deep, least_seed_px(options)), f"seeds {name}")
-    whole = label_blocks(classes.read_label, pieces, ComponentOptions(4, deep), f"pieces {name}")
-    if LARGEST_CLASS + len(found.id) + len(whole.id) >= 2**32:
-        raise PipelineError(stack_plan.store, "less than 4294967040 objects and seeds", "more", fix="use components")
+    seeds, pieces = volume.scratch.layer("seeds"), volume.scratch.layer("pieces")
+    found = label_blocks(sure, seeds, ComponentOptions(4, volume.deep, settings.least_seed_px), f"seeds {volume.name}")
+    whole = label_blocks(volume.classes.read_label, pieces, ComponentOptions(4, volume.deep), f"pieces {volume.name}")
+    _check_count(volume, len(found.id) + len(whole.id))
     # only pieces with several seeds need a flood, mostly few; the others are their own part
     boxes, several = _survey(pieces, seeds, len(whole.id))
-    floods = Floods(Layers(pieces, seeds, probabilities), boxes, several, len(found.id), scratch_folder(scratch))
-    shards = list(parts.shards())
-    with Progress(len(shards), f"watershed {name}") as progress:
-        progress.say(f"{int(several.sum())} of {len(whole.id)} pieces have several seeds")
+    layers = Layers(pieces, seeds, lambda box: read_heights(volume.probabilities, box))
+    return _parts(volume, Floods(layers, boxes, several, flood, len(found.id), volume.scratch.folder))
+
+
+def _by_distance(volume: Volume, settings: ObjectSettings) -> Layer:
+    """Divide at necks; see `objects.basins`. A piece too small for two objects stays one part."""
+    pieces, depths = volume.scratch.layer("pieces"), volume.scratch.layer("depths")
+    # holes are filled first: distances to them would make necks of their rims
+    chosen = ComponentOptions(4, volume.deep, fill_holes=settings.fill_holes)
+    whole = label_blocks(volume.classes.read_label, pieces, chosen, f"pieces {volume.name}")
+    for shard in depths.shards():
+        heights = np.empty(shard.size, np.uint32)
+        for block in halo_blocks(shard, BLOCK_PX, REACH_PX + 1, pieces.shape[2:]):
+            heights[block.place] = basin_heights(pieces.read_label(*block.outer.at))[block.local]
+        volume.check()
+        depths.write(*shard.at, heights)
+    boxes, several = _survey(pieces, pieces, len(whole.id))
+    several[whole.id] = whole.area >= 2 * max(1, settings.min_area_px)
+    last = len(whole.id)  # parts that are divided are numbered behind those that are not, whatever the order
+
+    def number(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64]) -> None:
+        nonlocal last
+        count = basins(heights, labels, queue, settings.neck)
+        _check_count(volume, last + count)
+        labels[labels > 0] += np.uint32(last)
+        last += count
+
+    layers = Layers(pieces, None, lambda box: depths.read_label(*box.at).astype(np.uint16))
+    return _parts(volume, Floods(layers, boxes, several, number, 0, volume.scratch.folder))
+
+
+def _check_count(volume: Volume, count: int) -> None:
+    if LARGEST_CLASS + count >= 2**32:
+        fix = "use stitch.method: components"
+        raise PipelineError(f"stack {volume.name}", "less than 4294967040 objects and seeds", "more", fix=fix)
+
+
+def _parts(volume: Volume, floods: Floods) -> Layer:
+    """Write the parts of all shards."""
+    parts = volume.scratch.layer("parts")
+    shards, several = list(parts.shards()), floods.several
+    with Progress(len(shards), f"divide {volume.name}") as progress:
+        progress.say(f"{int(several.sum())} of {len(several) - 1} pieces may be several objects")
         for shard in shards:
             # a flood may take long before the shard is written: ask before it too whether the job was taken over
-            check()
+            volume.check()
             parts.write(*shard.at, floods.parts(shard))
             progress.advance()
     return parts
 
 
-def scratch_folder(group: zarr.Group) -> Path:
-    """Return the folder of a group on disk."""
-    return Path(str(group.store.root)) / group.path  # type: ignore[attr-defined]
-
-
-def label_blocks(read: Read, target: PlaneArray, options: ComponentOptions, name: str) -> ComponentTable:
+def label_blocks(read: Read, target: Layer, options: ComponentOptions, name: str) -> ComponentTable:
     """Write the connected components of what `read` gives to all shards of `target`; `name` is for the progress."""
     planes, _, height, width = target.shape
     shards = sum(1 for _ in target.shards())
@@ -120,7 +163,7 @@ def label_blocks(read: Read, target: PlaneArray, options: ComponentOptions, name
         return label_components(read, target.write, (planes, height, width), target.shard_px, options, tell)
 
 
-def read_heights(probabilities: PlaneArray, box: Box) -> NDArray[np.uint16]:
+def read_heights(probabilities: Layer, box: Box) -> NDArray[np.uint16]:
     """Return how far the most probable class of each pixel is from certain, (y, x) uint16; 0 is probability 1."""
     heights = np.empty(box.size, np.uint16)
     # in blocks, because the probabilities of all classes take many times the memory of the heights
@@ -138,16 +181,10 @@ def heights_of(probability: NDArray[Any]) -> NDArray[np.uint16]:
 
 def seed_height(seed: float, dtype: np.dtype[Any]) -> int:
     """Return the height up to which pixels are seeds, for the least probability of seeds."""
-    stored = round(seed * LARGEST_UINT8) if dtype == np.uint8 else seed
-    return int(heights_of(np.array([stored], dtype))[0])
+    return int(heights_of(np.array([as_stored(seed, dtype)], dtype))[0])
 
 
-def least_seed_px(options: Stitch) -> int:
-    """Return the least area of a seed, px: that of section `stitch`, or a third of the least area of an object."""
-    return options.min_area_px // 3 if options.seed_min_area_px == "auto" else options.seed_min_area_px
-
-
-def _survey(pieces: PlaneArray, seeds: PlaneArray, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _survey(pieces: Layer, seeds: Layer, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the boxes of the pieces, (count + 1, 6) of planes, rows, columns, and which have several seeds."""
     boxes = np.tile(np.array([2**62, 0] * 3), (count + 1, 1))
     seed, several = np.zeros(count + 1, np.uint32), np.zeros(count + 1, np.bool_)
@@ -175,19 +212,21 @@ def _extend(ids: Any, seeds: Any, plane: int, top: int, left: int, boxes: Any, s
 
 @dataclass
 class Floods:
-    """Floods a piece when the first shard that holds some of it is written, and keeps it if other shards need it too.
+    """Divides a piece when the first shard that holds some of it is written, and keeps it if other shards need it too.
 
     Attributes:
         layers: pieces, seeds and heights.
         boxes: (pieces + 1, 6) int64, of planes, rows, columns.
-        several: (pieces + 1,) bool, pieces to flood.
-        seed_count: number of seeds; parts that were not flooded are numbered behind them.
+        several: (pieces + 1,) bool, pieces to divide.
+        divide: labels the pixels of a piece.
+        seed_count: number of seeds; parts that were not divided are numbered behind them.
         folder: for the files of large and of kept boxes.
     """
 
     layers: Layers
     boxes: NDArray[np.int64]
     several: NDArray[np.bool_]
+    divide: Divide
     seed_count: int
     folder: Path
     _kept: dict[int, int] = field(default_factory=dict)
@@ -197,7 +236,7 @@ class Floods:
         """Return the parts of a shard, (y, x) uint32; call it for the shards in raster order."""
         here = self.layers.read(shard)
         ids = here[0]
-        # parts that are not flooded are numbered behind the seeds, which number those that are: no number comes twice
+        # parts that are not divided are numbered behind the seeds, which number those that are: no number comes twice
         parts = np.where(ids > 0, ids + np.uint32(LARGEST_CLASS + self.seed_count), np.uint32(0))
         for piece in np.unique(ids[self.several[ids]]).tolist():
             box = self._box(piece)
@@ -227,7 +266,7 @@ class Floods:
             _fill(labels[0], heights[0], piece, tuple(layer[window] for layer in here))
         else:
             self._read(piece, box, labels, heights)
-        flood(heights, labels, queue.reshape(-1))
+        self.divide(heights, labels, queue.reshape(-1))
         return labels
 
     def _read(self, piece: int, box: Box, labels: NDArray[np.uint32], heights: NDArray[np.uint16]) -> None:
@@ -255,7 +294,7 @@ def _reserve(path: Path, offset: int, size: int) -> None:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), offset, size)
     except OSError as error:
-        fix = "free space or choose another disk (--directory), or take stitch.method: components"
+        fix = "free space or choose another disk (--directory), or set stitch.method: components"
         raise PipelineError(path.parent, f"room for {size / 1e6:.0f} MB more", error, fix=fix) from error
 
 

@@ -216,6 +216,11 @@ def model_files(wildcards):
     return [f"results/model/{name}" for name in files]
 
 
+def calibration(wildcards):
+    """The calibration of the model, where there is one."""
+    return named(GRAPH.calibration) if SETTINGS.model.folder else GRAPH.calibration
+
+
 def plan_model(wildcards):
     """What the plan of a stack needs of the model: nothing while the configuration says its depth."""
     return model_files(wildcards) if SETTINGS.model.folder else []

@@ -1,0 +1,137 @@
+"""The planes by which objects are calibrated: what the network makes of them, and their reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_pipeline.config.sections import IGNORE, Config
+from unet_pipeline.machine.progress import Progress
+from unet_pipeline.model.card import ModelCard
+from unet_pipeline.predict.crop import Crop, predict_crop
+from unet_pipeline.predict.forward import Forward, describe_compute
+from unet_pipeline.predict.plan import plan
+from unet_pipeline.predict.tile_size import automatic_px
+from unet_pipeline.records.calibrate_record import PlanesUsed
+from unet_pipeline.records.fields import ComputeUsed
+from unet_pipeline.records.layout import CLASSES, INSTANCES
+from unet_pipeline.stacks.stack import Stack
+
+CROP_PX = 2048
+"""Largest side of what is looked at of a plane, px."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A plane, or the middle of it, that the network did not learn from.
+
+    Attributes:
+        probabilities: (classes, y, x) as `predict` stores them.
+        classes: (y, x) uint8, the reference; 255 where nobody annotated.
+        instances: (y, x) uint32, the reference, 0 background.
+    """
+
+    probabilities: npt.NDArray[Any]
+    classes: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.uint32]
+
+    @property
+    def annotated(self) -> npt.NDArray[np.bool_]:
+        """Which pixels somebody annotated, (y, x)."""
+        return np.asarray(self.classes != IGNORE)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All planes that are looked at.
+
+    Attributes:
+        each: one for each plane.
+        used: which planes they are.
+        pixel_um: pixel size of the first stack.
+        compute: what the network ran on.
+    """
+
+    each: tuple[Example, ...]
+    used: tuple[PlanesUsed, ...]
+    pixel_um: tuple[float, float] | None
+    compute: ComputeUsed
+
+
+def unseen_planes(card: ModelCard, stack: Stack) -> tuple[int, ...]:
+    """Return the planes of a stack by which the model, or a member of it, was validated and not trained, ascending."""
+    training = card.training
+    if stack.name in training.get("validation_stacks", ()):
+        return tuple(range(stack.grid.planes))
+    places = [*training.get("held_out", ()), *_of_members(card)]
+    return tuple(sorted({int(n) for place in places if place.get("id") == stack.ingested.id for n in place["planes"]}))
+
+
+def _of_members(card: ModelCard) -> Iterator[dict[str, Any]]:
+    for member in card.training.get("members", ()):
+        yield from member.get("held_out", ())
+
+
+def window(length: int) -> slice:
+    """Return the middle of a side, at most `CROP_PX` long."""
+    size = min(length, CROP_PX)
+    return slice((length - size) // 2, (length - size) // 2 + size)
+
+
+def chosen_planes(places: Sequence[tuple[int, int]], pixels: Sequence[int], most_px: float) -> list[tuple[int, int]]:
+    """Return (stack, plane) places, at least one, evenly from all, that together have at most about `most_px` px."""
+    count = min(len(places), max(1, int(most_px * len(places) // max(1, sum(pixels)))))
+    return [places[number * len(places) // count] for number in range(count)]
+
+
+def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) -> Examples:
+    """Predict the planes that validated.
+
+    Args:
+        model: model folder.
+        card: its card.
+        stacks: ingested stacks with labels.
+        config: sections predict, calibrate and compute are used.
+    """
+    places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
+    windows = [(window(stack.grid.height), window(stack.grid.width)) for stack in stacks]
+    sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in windows]
+    pixels = [sizes[index][0] * sizes[index][1] for index, _ in places]
+    chosen = chosen_planes(places, pixels, config.calibrate.mpx * 1e6)
+    found, used, compute = [], [], None
+    with Progress(len(chosen), "calibrate: predict") as progress:
+        for index, stack in enumerate(stacks):
+            planes = tuple(plane for at, plane in chosen if at == index)
+            if not planes:
+                continue
+            forward = Forward.load(model, stack, config.predict, config.compute)
+            compute = compute or describe_compute(forward, config.compute)
+            for plane in planes:
+                found.append(_example(stack, plane, windows[index], forward, np.dtype(config.predict.probabilities)))
+                progress.advance()
+            used.append(PlanesUsed(stack.name, stack.ingested.id, planes, sizes[index]))
+    assert compute is not None  # there is a plane: `calibrate` refuses none
+    return Examples(tuple(found), tuple(used), stacks[0].grid.pixel_um, compute)
+
+
+def _example(stack: Stack, plane: int, part: tuple[slice, slice], forward: Forward, dtype: np.dtype[Any]) -> Example:
+    """Predict a plane by the members that have not seen it."""
+    held_out = any(
+        place.get("id") == stack.ingested.id and plane in place["planes"] for place in _of_members(forward.card)
+    )
+    network = forward.without(stack, plane) if held_out else forward
+    crop, geometry = Crop(stack.image, plane, *part), forward.card.geometry
+    shard = geometry.round_up(max(crop.shape[2:]))
+    planned = plan(
+        crop.shape[:1] + crop.shape[2:], geometry, automatic_px(forward.card.architecture, geometry), (shard, shard), 1
+    )
+    return Example(
+        predict_crop(crop, planned, network, dtype),
+        stack.reference(CLASSES).read_label(plane, *part),
+        stack.reference(INSTANCES).read_label(plane, *part),
+    )

@@ -1,0 +1,154 @@
+"""The search for the way to make objects: what is tried, and how each is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+import numpy as np
+
+from unet_pipeline.calibrate.examples import Example
+from unet_pipeline.config.object_settings import ObjectSettings
+from unet_pipeline.config.sections import IGNORE
+from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.pixels import pixel_scores
+from unet_pipeline.evaluate.scores import average_precision, confusion, seg_score, v_rand
+from unet_pipeline.images.array_planes import ArrayPlanes
+from unet_pipeline.machine.progress import Progress, unheard
+from unet_pipeline.objects.decided import decided
+from unet_pipeline.records.calibrate_record import Trial
+from unet_pipeline.stitch.layers import InMemory, Layer, Volume
+from unet_pipeline.stitch.objects import make_objects, parts_of
+
+THRESHOLDS = (None, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
+SEEDS = (0.8, 0.7, 0.9)
+NECKS = (0.7, 0.5, 0.6, 0.8, 0.9)
+FIRST_GROWN_PX = (0, 2)
+GROWN_PX = (0, 1, 2, 3, 4, 5, 6, 8)
+AREA_SHARES = (0.1, 0.02, 0.05, 0.2, 0.3)
+"""Of the median area of the reference's objects: the least area of an object."""
+BETTER = 0.002
+"""A score must be this much better to be taken before what comes earlier, which is simpler."""
+
+PIXEL_SCORES = ("mean_iou", "dice")
+OBJECT_SCORES: dict[str, Callable[[OverlapTable], float | None]] = {
+    "seg": lambda table: seg_score(table).seg,
+    "ap50": lambda table: average_precision(table, (0.5,))[0.5].average_precision,
+    "mean_ap": lambda table: fmean(one.average_precision or 0.0 for one in average_precision(table).values()),
+    "v_rand": lambda table: v_rand(table).value,
+}
+
+
+@dataclass
+class Trials:
+    """Scores ways to make objects of some planes.
+
+    Attributes:
+        examples: the planes.
+        score: name of the score; several, joined by +, are averaged.
+        tried: what was tried so far.
+    """
+
+    examples: Sequence[Example]
+    score: str
+    tried: list[Trial] = field(default_factory=list)
+    _parts: tuple[ObjectSettings, list[tuple[Volume, Layer]]] | None = None
+
+    def best(self, candidates: Sequence[ObjectSettings], progress: Progress | None = None) -> Trial:
+        """Try settings, and return the best: of nearly equal ones the first."""
+        found: list[Trial] = []
+        for settings in candidates:
+            found.append(Trial(settings, self._scored(settings)))
+            if progress:
+                progress.advance(note=f"best {max(one.score for one in found):.3f}")
+        self.tried += found
+        best = found[0]
+        for one in found[1:]:
+            best = one if one.score > best.score + BETTER else best
+        return best
+
+    def _scored(self, settings: ObjectSettings) -> float:
+        if self.score in PIXEL_SCORES:
+            return self._pixel_score(settings.threshold)
+        table = OverlapTable.merge(
+            OverlapTable.of(example.instances[example.annotated], found[example.annotated], plane)
+            for plane, (example, found) in enumerate(zip(self.examples, self._objects(settings), strict=True))
+        )
+        return fmean(OBJECT_SCORES[name](table) or 0.0 for name in self.score.split("+"))
+
+    def _pixel_score(self, threshold: float | None) -> float:
+        size = len(self.examples[0].probabilities)
+        counts = sum(
+            confusion(example.classes, decided(example.probabilities, threshold), size, IGNORE)
+            for example in self.examples
+        )
+        scores = pixel_scores(np.asarray(counts))
+        return (scores.mean_iou if self.score == "mean_iou" else scores.mean_dice) or 0.0
+
+    def _objects(self, settings: ObjectSettings) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint32]]]:
+        """Yield the objects of each plane, (y, x) uint32."""
+        for volume, parts in self._divided(settings):
+            target = volume.scratch.layer("objects")
+            with unheard():
+                make_objects(volume, parts, settings, target)
+            yield target.read_label(0, *(slice(0, length) for length in target.shape[2:])).astype(np.uint32)
+
+    def _divided(self, settings: ObjectSettings) -> list[tuple[Volume, Layer]]:
+        """Return the parts of each plane; those of the last settings are kept, as growing does not change them."""
+        key = replace(settings, grow_px=0)
+        if self._parts is None or self._parts[0] != key:
+            made = []
+            for example in self.examples:
+                classes = decided(example.probabilities, settings.threshold)
+                volume = Volume(
+                    "calibrate",
+                    ArrayPlanes(example.probabilities[None]),
+                    ArrayPlanes(classes[None, None]),
+                    InMemory((1, *classes.shape)),
+                )
+                with unheard():
+                    made.append((volume, parts_of(volume, settings)))
+            self._parts = key, made
+        return self._parts[1]
+
+
+def ways(stated: ObjectSettings) -> list[ObjectSettings]:
+    """Return every method with every threshold, the simple ones first, of settings that are else as stated."""
+    found = []
+    for threshold in THRESHOLDS:
+        base = replace(stated, threshold=threshold)
+        methods = [replace(base, method="components")]
+        methods += [replace(base, method="watershed", seed=seed) for seed in SEEDS if seed > (threshold or 0.5)]
+        methods += [replace(base, method="distance", neck=neck) for neck in NECKS]
+        found += [replace(one, grow_px=grown) for one in methods for grown in FIRST_GROWN_PX]
+    return sorted(found, key=lambda one: ("components", "watershed", "distance").index(one.method))
+
+
+def search(
+    examples: Sequence[Example], score: str, stated: ObjectSettings, median_px: float
+) -> tuple[Trial, Trial, list[Trial]]:
+    """Choose how objects are made.
+
+    Args:
+        examples: the planes.
+        score: name of the score.
+        stated: the defaults that count without a calibration.
+        median_px: median area of the reference's objects.
+
+    Returns:
+        The choice, the trial of the stated defaults, and all trials in order.
+    """
+    trials = Trials(examples, score)
+    plain = trials.best([stated])
+    if score in PIXEL_SCORES:  # objects do not matter, so they stay as stated
+        return trials.best([replace(stated, threshold=threshold) for threshold in THRESHOLDS]), plain, trials.tried
+    areas = [max(1, round(share * median_px)) for share in AREA_SHARES]
+    candidates = ways(replace(stated, min_area_px=areas[0]))
+    with Progress(len(candidates), "calibrate: objects") as progress:
+        best = trials.best(candidates, progress)
+    # one key after the other: what is lost by a larger threshold is grown back, and what is small depends on both
+    best = trials.best([best.settings, *(replace(best.settings, grow_px=one) for one in GROWN_PX)])
+    best = trials.best([best.settings, *(replace(best.settings, min_area_px=one) for one in areas)])
+    best = trials.best([best.settings, *(replace(best.settings, fill_holes=one) for one in (True, False))])
+    return (best if best.score > plain.score else plain), plain, trials.tried

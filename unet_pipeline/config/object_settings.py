@@ -1,0 +1,74 @@
+"""How objects are made of probabilities: what the keys of section `stitch` come to, calibrated or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from unet_pipeline.config.keys import key
+from unet_pipeline.config.sections import Stitch
+
+Method = Literal["components", "watershed", "distance"]
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """The keys of section `stitch` by which objects are made, none of them open; the defaults are the stated ones.
+
+    Attributes:
+        threshold: None takes the likeliest class.
+        seed_min_area_px: None is a third of `min_area_px`.
+    """
+
+    method: Method = "components"
+    threshold: float | None = key(None, "", 0, 1)
+    seed: float = key(0.8, "", 0.01, 1)
+    seed_min_area_px: int | None = key(None, "", 0, 1_000_000_000)
+    neck: float = key(0.7, "", 0.01, 1)
+    min_area_px: int = key(30, "", 0, 1_000_000_000)
+    fill_holes: bool = True
+    grow_px: int = key(1, "", 0, 64)
+
+    @property
+    def least_seed_px(self) -> int:
+        """The least area of a seed, px."""
+        return self.min_area_px // 3 if self.seed_min_area_px is None else self.seed_min_area_px
+
+    def __str__(self) -> str:
+        """Name what counts with this method."""
+        own = {"components": "", "watershed": f", seeds from {self.seed:g}", "distance": f", necks below {self.neck:g}"}
+        threshold = "likeliest class" if self.threshold is None else f"threshold {self.threshold:g}"
+        holes = "holes filled" if self.fill_holes else "holes kept"
+        rest = f"at least {self.min_area_px} px, {holes}, grown by {self.grow_px} px"
+        return f"{self.method}{own[self.method]}, {threshold}, {rest}"
+
+
+def settled(stitch: Stitch, calibrated: ObjectSettings | None = None) -> ObjectSettings:
+    """Return the settings that the keys of section `stitch` come to.
+
+    Args:
+        stitch: the section; a key that says something goes before all else.
+        calibrated: what the calibration of the model chose; None where there is none. It counts with
+            `stitch.method: calibrated` only, and areas in px say nothing of voxels, with `stitch.connect: volume`.
+    """
+    base = ObjectSettings()
+    if stitch.method != "calibrated":
+        base = replace(base, method=stitch.method)
+    elif calibrated is not None:
+        area = base.min_area_px if stitch.connect == "volume" else calibrated.min_area_px
+        base = replace(calibrated, min_area_px=area)
+    if stitch.threshold != "auto":
+        base = replace(base, threshold=None if stitch.threshold == "likeliest" else stitch.threshold)
+    if stitch.seed_min_area_px != "auto":
+        base = replace(base, seed_min_area_px=stitch.seed_min_area_px)
+    if stitch.seed != "auto":
+        base = replace(base, seed=stitch.seed)
+    if stitch.neck != "auto":
+        base = replace(base, neck=stitch.neck)
+    if stitch.min_area_px != "auto":
+        base = replace(base, min_area_px=stitch.min_area_px)
+    if stitch.fill_holes != "auto":
+        base = replace(base, fill_holes=stitch.fill_holes)
+    if stitch.grow_px != "auto":
+        base = replace(base, grow_px=stitch.grow_px)
+    return base

@@ -1,0 +1,58 @@
+"""The record `calibrate.json`, in the folder of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unet_pipeline.config.object_settings import ObjectSettings
+from unet_pipeline.records.fields import ComputeUsed, Count, Number
+from unet_pipeline.records.provenance import Provenance
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that were tried, and their score, 0 to 1."""
+
+    settings: ObjectSettings
+    score: Number
+
+
+@dataclass(frozen=True)
+class PlanesUsed:
+    """Planes of a stack that validated, and the part of them that was looked at, (height, width) px."""
+
+    stack: str
+    id: str
+    planes: tuple[Count, ...]
+    crop: tuple[Count, Count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateRecord:
+    """`calibrate.json`.
+
+    Attributes:
+        model: identity of the model's card.
+        score: what was made as large as can be.
+        planes: what was looked at.
+        objects: in the reference of these planes.
+        pixel_um: (y, x) pixel size of the first stack, micrometres; None where unknown.
+        chosen: how objects are made.
+        chosen_score: the score of it.
+        stated_score: that of the stated defaults, which count without a calibration.
+        trials: all that was tried, in order.
+    """
+
+    step: Literal["calibrate"] = "calibrate"
+    model: str
+    score: str
+    planes: tuple[PlanesUsed, ...]
+    objects: Count
+    pixel_um: tuple[Number, Number] | None
+    chosen: ObjectSettings
+    chosen_score: Number
+    stated_score: Number
+    trials: tuple[Trial, ...]
+    compute: ComputeUsed
+    provenance: Provenance
