@@ -78,7 +78,7 @@ def test_the_remedy_is_the_record_of_the_step_that_made_the_file(results):
     cells = results / "cells"
     for file, record in (
         ("segmentation.ome.zarr/0/c/0/1/0/0", "regions/1.json"),
-        ("segmentation.ome.zarr/labels/classes/0/c/0/0/0", "regions/0.json"),
+        ("segmentation.ome.zarr/labels/classes/0/c/0/0/0", "stitch.json"),
         ("segmentation.ome.zarr/labels/instances/0/c/0/0/0", "stitch.json"),
         ("segmentation.ome.zarr/1/c/0/0/0/0", "stitch.json"),
         ("segmentation.ome.zarr/zarr.json", "tiles.json"),

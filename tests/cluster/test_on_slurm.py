@@ -37,10 +37,10 @@ def test_the_chain_gives_what_it_gives_without_slurm(cluster: Cluster, local: Wo
     run = finish(cluster, space)
     assert shards(space) == shards(local)
     assert arrays(space) == arrays(local)
-    assert {job.node for job in run.jobs("train", "predict")} == {"gpu1"}
+    assert {job.node for job in run.jobs("train", "calibrate", "predict")} == {"gpu1"}
     assert {job.node for job in run.jobs("prepare", "finish", "report")} <= CPU_NODES
     assert set(states(run.jobs())) == {"COMPLETED"}
-    assert len(run.jobs()) == 8, "4 stacks prepared in one job, 3 finished in one, train, 4 regions, report"
+    assert len(run.jobs()) == 9, "4 stacks prepared in one job, 3 finished in one, train, calibrate, 4 regions, report"
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from chain import make_stack, settings
 
 from unet_pipeline.audit.prove import prove
-from unet_pipeline.calibrate.calibrate import calibrate
 from unet_pipeline.config.dependencies import MACHINE, RESULT_SECTIONS, SECTIONS, sections_of
 from unet_pipeline.config.sections import Config
+from unet_pipeline.evaluate.calibrate import calibrate
 from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.predict import predict

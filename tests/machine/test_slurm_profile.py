@@ -16,7 +16,7 @@ from workspace import ROOT, Workspace
 PROFILE = ROOT / "profiles" / "slurm"
 SETTINGS = yaml.safe_load((PROFILE / "config.yaml").read_text(encoding="utf-8"))
 RULES = {path.stem for path in (ROOT / "workflow" / "rules").glob("*.smk")} - {"common"}
-WITH_NETWORK = {"train", "predict", "prove"}
+WITH_NETWORK = {"train", "calibrate", "predict", "prove"}
 
 
 def test_its_rules_exist_and_all_small_steps_are_counted() -> None:

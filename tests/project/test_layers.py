@@ -13,8 +13,7 @@ import pytest
 from places import ROOT
 
 ROOMS = (
-    "errors machine config records objects images stacks model train predict audit stitch evaluate calibrate "
-    "report face __main__"
+    "errors machine config records objects images stacks model train predict audit stitch evaluate report face __main__"
 )
 ORDER = ROOMS.split()
 WITHOUT_TORCH = (

@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 import torch
 from chain import make_model
-from faked_project import AFTER_PLAN, FIRST, TABLE, project
+from faked_project import AFTER_PLAN, FIRST, OBJECTS, TABLE, project
 from same_tree import tree
 from workspace import ROOT, Workspace, fake_checkout, snakemake
 
@@ -112,12 +112,13 @@ def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
         "weigh": {"labels", "store", "weigh"},
         "train": {"labels", "normalise", "model", "augment", "train"},
         "tile": {"labels", "store", "model", "tile", "predict"},
+        "calibrate": {"labels", "predict", "calibrate"},
         "predict": {"predict"},
         "stitch": {"labels", "predict", "stitch"},
         "evaluate": {"labels", "evaluate"},
         "report": {
             *("labels", "ingest", "store", "normalise", "weigh", "model", "augment", "train"),
-            *("tile", "predict", "stitch", "evaluate", "report"),
+            *("tile", "predict", "calibrate", "stitch", "evaluate", "report"),
         },
     }
 
@@ -132,6 +133,9 @@ def test_commands_carry_the_row_and_the_machine(finished: Workspace) -> None:
     assert option(train, "--validate") == "results/b/weigh.json"
     assert (option(train, "--threads"), option(train, "--device")) == ("2", "auto")
     assert option(train, "--output") == "results/model"
+    (calibrate,) = lines["calibrate"]
+    assert option(calibrate, "--stacks") == "results/b/ingest.json", "the planes that validate, and no others"
+    assert {option(words, "--calibration") for words in lines["stitch"]} == {"results/model/calibrate.json"}
     assert {(option(words, "--tiles"), option(words, "--region")) for words in lines["predict"]} == {
         *(("results/c.1/tiles.json", region) for region in "012"),
         *((f"results/{name}/tiles.json", "0") for name in "bd"),
@@ -208,7 +212,7 @@ def test_a_tab_in_the_configuration_is_one_message_with_its_line(fresh: Workspac
 def test_threads_of_the_network_do_not_shrink_with_cores(fresh: Workspace) -> None:
     ran = fresh.run("--dry-run", "--cores", "1", "--printshellcmds", compute={"threads": 4})
     verbs = re.findall(r"unet_pipeline (\w+) [^|]*--threads (\d+)", ran.text)
-    assert set(verbs) == {("train", "4"), ("predict", "4"), ("weigh", "1")}
+    assert set(verbs) == {("train", "4"), ("calibrate", "4"), ("predict", "4"), ("weigh", "1")}
 
 
 def test_every_job_leaves_a_log_and_a_benchmark(finished: Workspace) -> None:
@@ -240,9 +244,12 @@ def test_a_second_run_does_nothing(done: Workspace) -> None:
         ("watch", "samples", True, set()),
         ("report", "panel_px", 300, {"report"}),
         ("evaluate", "isbi", True, {"evaluate b", "evaluate c.1", "report"}),
-        ("stitch", "min_area_px", 9, {job for job in AFTER_PLAN if not job.startswith("predict")}),
+        ("stitch", "min_area_px", 9, OBJECTS),
+        ("stitch", "threshold", 0.6, OBJECTS),
+        ("stitch", "method", "distance", OBJECTS),
+        ("calibrate", "score", "seg", OBJECTS | {"calibrate"}),
         ("predict", "precision", "bfloat16", AFTER_PLAN | {"tile b", "tile c.1", "tile d"}),
-        ("tile", "tile_px", 256, AFTER_PLAN | {"tile b", "tile c.1", "tile d"}),
+        ("tile", "tile_px", 256, AFTER_PLAN - {"calibrate"} | {"tile b", "tile c.1", "tile d"}),
         ("train", "steps", 901, AFTER_PLAN | {"train"}),
         ("augment", "noise", 0.0, AFTER_PLAN | {"train"}),
         ("normalise", "low", 0.5, AFTER_PLAN | {"train"}),
@@ -403,6 +410,7 @@ def test_a_record_that_was_lost_between_two_others_is_made_again(done: Workspace
     """As by a kill after Snakemake had removed it, and before its job was done."""
     for record, job in (
         ("a/ingest", "ingest a"), ("b/weigh", "weigh b"), ("model/model", "train"), ("d/tiles", "tile d"),
+        ("model/calibrate", "calibrate"),
         ("c.1/regions/1", "predict c.1 1"), ("c.1/stitch", "stitch c.1"), ("c.1/metrics", "evaluate c.1"),
         ("report", "report"),
     ):  # fmt: skip
@@ -440,7 +448,7 @@ def test_a_finished_model_replaces_training(done: Workspace, tmp_path: Path, nam
         shutil.copytree(done.folder / folder, space.folder / folder)
     space.table(*TABLE)
     space.config = {"model": {"folder": name}}
-    not_needed = {"ingest a", "weigh a", "weigh b", "train"}
+    not_needed = {"ingest a", "weigh a", "weigh b", "train", "calibrate"}
     assert space.would_run() == FIRST - not_needed
     ran = space.run()
     assert ran.code == 0, ran.text
@@ -449,7 +457,7 @@ def test_a_finished_model_replaces_training(done: Workspace, tmp_path: Path, nam
         assert {option(words, "--model") for words in lines[verb]} == {name}
     (model_json := space.folder / name / "model.json").write_text("another model")
     assert model_json.exists()
-    assert space.would_run() == AFTER_PLAN | {"tile b", "tile c.1", "tile d"}
+    assert space.would_run() == AFTER_PLAN - {"calibrate"} | {"tile b", "tile c.1", "tile d"}
 
 
 def test_a_missing_image_is_named(fresh: Workspace, tmp_path: Path) -> None:

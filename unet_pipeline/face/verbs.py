@@ -63,7 +63,7 @@ def ensemble(options: argparse.Namespace) -> None:
 
 def calibrate(options: argparse.Namespace) -> None:
     """Choose how objects are made, by the score of planes that the model did not learn from."""
-    from unet_pipeline.calibrate.calibrate import calibrate
+    from unet_pipeline.evaluate.calibrate import calibrate
 
     calibrate(options.model, options.stacks, config_of(options), options.output)
 

@@ -13,8 +13,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.pictures import class_colour, css
+from unet_pipeline.records.calibrate_record import CalibrateRecord
 
 WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""
@@ -22,6 +24,8 @@ WIDTH_PX, HEIGHT_PX = 1000, 640
 DPI = 250
 
 TRAINING, VALIDATION = "#0072b2", "#d55e00"
+METHODS = {"components": "#0072b2", "watershed": "#d55e00", "distance": "#009e73"}
+"""Colours of the ways to make objects."""
 INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
 DICE = "dice_"
 
@@ -141,12 +145,36 @@ def dice_curve(history: History, keyed: bool = False) -> bytes:
     return _finished(figure, keyed)
 
 
-def _empty(title: str) -> tuple[Figure, Axes]:
+def calibration_curve(record: CalibrateRecord) -> bytes:
+    """Return the best score of each method over the threshold as PNG; the likeliest class stands at one half."""
+    figure, axes = _empty(f"{record.score} on validation planes", "threshold")
+    for method, stroke in METHODS.items():
+        best: dict[float, float] = {}
+        for trial in record.trials:
+            if trial.settings.method == method:
+                threshold = _threshold(trial.settings)
+                best[threshold] = max(best.get(threshold, 0.0), trial.score)
+        _line(axes, sorted(best.items()), stroke)
+    axes.axhline(record.stated_score, color=SOFT, linewidth=1, linestyle="--")
+    chosen = METHODS[record.chosen.method]
+    place = [_threshold(record.chosen)], [record.chosen_score]
+    axes.plot(*place, "o", color=chosen, markersize=8, markerfacecolor="none", markeredgewidth=2)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.1f}"))
+    return _finished(figure)
+
+
+def _threshold(settings: ObjectSettings) -> float:
+    return 0.5 if settings.threshold is None else settings.threshold
+
+
+def _empty(title: str, along: str = "step") -> tuple[Figure, Axes]:
     # 10 points at 250 px an inch are 12 px in a picture shown 350 px wide.
     figure = Figure(figsize=(WIDTH_PX / DPI, HEIGHT_PX / DPI), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.set_xlabel("step", fontsize=10, color=SOFT)
+    axes.set_xlabel(along, fontsize=10, color=SOFT)
     axes.tick_params(labelsize=10, labelcolor=SOFT, color=LINE)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -17,7 +17,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import sha256_file, write_text
-from unet_pipeline.records.layout import CARD_FILE, PICTURES, REPORT_RECORD, list_path
+from unet_pipeline.records.layout import CALIBRATE_FILE, CARD_FILE, PICTURES, REPORT_RECORD, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.score_records import ReportRecord
 from unet_pipeline.report.flow import size, stages
@@ -56,7 +56,8 @@ def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) ->
         pictures = write_pictures(found, results, config.report, output.with_name(PICTURES), mine.check)
         write_text(output, page, mine.check)
         files = write_list(record, [output, *pictures], check=mine.check)
-        inputs = [model / CARD_FILE, *(path for result in results for path in result.shown)]
+        calibration = [model / CALIBRATE_FILE] if found.calibration else []
+        inputs = [model / CARD_FILE, *calibration, *(path for result in results for path in result.shown)]
         mine.write(ReportRecord(files=files, provenance=provenance(sections_of(config, "report"), inputs)))
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     CARD_FILE,
@@ -25,6 +26,7 @@ from unet_pipeline.records.layout import (
     STITCH_FILE,
     WEIGH_FILE,
     WEIGHTS_FILE,
+    calibration_in,
     measured_path,
 )
 from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
@@ -51,17 +53,21 @@ class ModelResult:
         folder: where it lies.
         card: its `model.json`.
         history: its `history.tsv`; None where there is none, as of a model trained elsewhere.
+        calibration: its `calibrate.json`; None where there is none, or only that of a former model.
     """
 
     folder: Path
     card: ModelCard
     history: History | None
+    calibration: CalibrateRecord | None = None
 
     @classmethod
     def open(cls, folder: Path) -> ModelResult:
         """Read a model folder; the weights are not looked at."""
-        path = folder / HISTORY_FILE
-        return cls(folder, read_card(folder), read_history(path) if path.exists() else None)
+        path, card, file = folder / HISTORY_FILE, read_card(folder), calibration_in(folder)
+        record = open_record(file, CalibrateRecord) if file else None
+        own = record if record and record.model == card.identity else None
+        return cls(folder, card, read_history(path) if path.exists() else None, own)
 
     @cached_property
     def parameters(self) -> int | None:

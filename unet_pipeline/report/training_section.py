@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from unet_pipeline.model.card import Architecture
-from unet_pipeline.report.curves import TRAINING, VALIDATION, colour, dice_curve, loss_curve, rate_curve
+from unet_pipeline.records.calibrate_record import CalibrateRecord
+from unet_pipeline.report.curves import (
+    METHODS,
+    TRAINING,
+    VALIDATION,
+    calibration_curve,
+    colour,
+    dice_curve,
+    loss_curve,
+    rate_curve,
+)
 from unet_pipeline.report.panels import Panel
-from unet_pipeline.report.render import count, number
+from unet_pipeline.report.render import count, number, plural
 from unet_pipeline.report.results import ModelResult
 
 NETWORKS = {
@@ -26,6 +36,8 @@ class TrainingSection:
         network, training: names and values.
         members: of an ensemble, its table: name and cells of each row; empty of a single network.
         curves: of a training with a history.
+        calibration: how objects are made, names and values; empty without a calibration.
+        tried: what else was tried, as curves; none without a calibration.
         record: what the model's card says of its training, without what made it, which stands elsewhere on the page.
     """
 
@@ -33,13 +45,36 @@ class TrainingSection:
     training: list[tuple[str, object]]
     members: list[tuple[object, list[str]]]
     curves: list[Panel]
+    calibration: list[tuple[str, object]]
+    tried: list[Panel]
     record: dict[str, Any]
 
 
 def training_section(model: ModelResult) -> TrainingSection:
     """Return the facts of the model and its training, and the curves where there is a history."""
     record = {key: value for key, value in model.card.training.items() if key != "provenance"}
-    return TrainingSection(_network(model), _training(model), _members(model), _curves(model), record)
+    found = model.calibration
+    made, tried = (_calibration(found), [_tried(found)]) if found else ([], [])
+    return TrainingSection(_network(model), _training(model), _members(model), _curves(model), made, tried, record)
+
+
+def _calibration(record: CalibrateRecord) -> list[tuple[str, object]]:
+    planes = sum(len(used.planes) for used in record.planes)
+    stacks = ", ".join(used.stack for used in record.planes)
+    return [
+        ("Objects are made by", str(record.chosen)),
+        ("Score", f"{record.score} {number(record.chosen_score)}; as stated, without calibration, "
+                  f"{number(record.stated_score)}"),
+        ("On", f"{plural(planes, 'plane')} that the network did not learn from ({stacks}), "
+               f"{plural(record.objects, 'object')}; {plural(len(record.trials), 'way')} tried"),
+    ]  # fmt: skip
+
+
+def _tried(record: CalibrateRecord) -> Panel:
+    """Return the best score of each method over the threshold."""
+    keys = [(stroke, name) for name, stroke in METHODS.items()]
+    more = "The circle marks the choice; the dashed line is the score without calibration."
+    return Panel("", calibration_curve(record), f"{record.score} over the threshold", keys=keys, more=more)
 
 
 def kept_step(model: ModelResult) -> int | None:

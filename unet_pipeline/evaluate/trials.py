@@ -8,9 +8,9 @@ from statistics import fmean
 
 import numpy as np
 
-from unet_pipeline.calibrate.examples import Example
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import IGNORE
+from unet_pipeline.evaluate.examples import Example
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import pixel_scores
 from unet_pipeline.evaluate.scores import average_precision, confusion, seg_score, v_rand

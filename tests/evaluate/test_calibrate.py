@@ -11,12 +11,12 @@ import pytest
 from chain import draw, make_model, make_plan, make_stack, run, settings
 from scipy import ndimage
 
-from unet_pipeline.calibrate import examples as module
-from unet_pipeline.calibrate.calibrate import calibrate
-from unet_pipeline.calibrate.examples import Example, chosen_planes, look, unseen_planes
-from unet_pipeline.calibrate.trials import Trials, search
 from unet_pipeline.config.object_settings import ObjectSettings, settled
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.evaluate import examples as module
+from unet_pipeline.evaluate.calibrate import calibrate
+from unet_pipeline.evaluate.examples import Example, chosen_planes, look, unseen_planes
+from unet_pipeline.evaluate.trials import Trials, search
 from unet_pipeline.model.calibration import read_calibration
 from unet_pipeline.model.card import read_card, write_card
 from unet_pipeline.records.calibrate_record import CalibrateRecord

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unet_pipeline.calibrate.examples import look, unseen_planes
-from unet_pipeline.calibrate.trials import PIXEL_SCORES, search
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.evaluate.examples import look, unseen_planes
 from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.trials import PIXEL_SCORES, search
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.card import read_card
 from unet_pipeline.records.calibrate_record import CalibrateRecord

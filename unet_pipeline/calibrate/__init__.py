@@ -1,1 +1,0 @@
-"""Calibration: how objects are made, chosen by the score of the validation planes."""
