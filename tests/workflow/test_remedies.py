@@ -28,8 +28,8 @@ FILES = (
 
 RECORDS = (
     "unseen/ingest.json", "learn/weigh.json", "learn/weigh.sha256", "model/model.json", "model/calibrate.json",
-    "new/tiles.json", "unseen/regions/1.json", "unseen/stitch.json", "unseen/stitch.sha256", "unseen/metrics.json", "report.json",
-    "report.sha256",
+    "new/tiles.json", "unseen/regions/1.json", "unseen/stitch.json", "unseen/stitch.sha256", "unseen/metrics.json",
+    "report.json", "report.sha256",
 )  # fmt: skip
 
 
