@@ -148,7 +148,7 @@ class Augment:
 class Train:
     """Gradient descent on a loss; the paper's is the weighted pixel-wise cross-entropy, with momentum 0.99."""
 
-    steps: int = key(800, "number of weight updates", 1, 10_000_000)
+    steps: int = key(750, "number of weight updates", 1, 10_000_000)
     batch: int = key(2, "tiles per update; the paper takes one large tile", 1, 1024)
     tile_px: int = key(160, "output tile, px; a multiple of 2^depth", 2, 16384)
     loss: Loss = key("cross_entropy+dice", "what is minimised; sums of two are written with +")
