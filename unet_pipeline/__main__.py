@@ -100,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--author", action="append", default=[], help="bioimageio: who made it; may be repeated")
     one.add_argument("--license", default="CC-BY-4.0", help="bioimageio: SPDX identifier (default: CC-BY-4.0)")
 
+    one = _add(verbs, stage.import_, "--output")
+    one.add_argument("package", type=Path, help="the zip, or the folder it was unpacked into")
+
     one = _add(verbs, stage.summary)
     one.add_argument("--model", type=Path, required=True, help="model folder")
     one.add_argument("--tile-px", type=int, default=None, help="kept size whose work is counted (default: about 384)")
@@ -130,7 +133,7 @@ def _add(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], verb: Verb, *common: str
 ) -> argparse.ArgumentParser:
     summary = (verb.__doc__ or "").strip()
-    one = verbs.add_parser(verb.__name__, help=summary, description=summary)
+    one = verbs.add_parser(verb.__name__.rstrip("_"), help=summary, description=summary)
     one.set_defaults(verb=verb)
     if "--config" in common:
         one.add_argument("--config", default="{}", help="YAML file, or JSON text; absent keys take their defaults")

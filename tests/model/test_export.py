@@ -1,6 +1,7 @@
 """Exported networks, run by the programs they are for, against the network they come from."""
 
 import json
+import pickle
 import sys
 import zipfile
 from dataclasses import replace
@@ -188,9 +189,78 @@ def test_a_package_holds_no_more_than_it_says(package):
     with zipfile.ZipFile(package) as archive:
         names = sorted(archive.namelist())
     assert [name for name in names if not name.endswith(("yaml", ".md"))] == [
-        "input.npy", "output.npy", "weights.onnx", "weights.pt",
+        "input.npy", "model.json", "output.npy", "weights.onnx", "weights.pt", "weights.safetensors",
     ]  # fmt: skip
     assert [file.name for file in package.parent.iterdir()] == [package.name]
+
+
+@pytest.mark.slow
+def test_a_package_becomes_the_model_folder_again(package, model, tmp_path):
+    assert main(["import", str(package), "--output", str(tmp_path / "again")]) == 0
+    assert content(tmp_path / "again") == content(model)
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert main(["import", str(tmp_path / "unpacked"), "--output", str(tmp_path / "once more")]) == 0
+    assert content(tmp_path / "once more") == content(model)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def packed(path, files, folder=""):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(folder + name, data)
+    return path
+
+
+@pytest.mark.parametrize("around", ["", "cells/"])
+def test_a_zip_with_a_folder_around_all_is_read_too(model, tmp_path, around, capsys):
+    path = packed(tmp_path / "model.zip", {"rdf.yaml": "type: model", **content(model)}, around)
+    assert main(["import", str(path), "--output", str(tmp_path / "models" / "again")]) == 0
+    assert content(tmp_path / "models" / "again") == content(model)
+    assert "background, a, b; weights" in capsys.readouterr().out
+
+
+class Harmful:
+    """Of which a reader of pickles would make a call."""
+
+    def __reduce__(self):
+        return (print, ("code of the package was run",))
+
+
+def test_what_is_no_package_of_ours_makes_no_folder(model, tmp_path, capsys):
+    whole = content(model)
+    spoilt = bytearray(packed(tmp_path / "crc.zip", whole).read_bytes())
+    spoilt[500] ^= 1
+    (tmp_path / "crc.zip").write_bytes(spoilt)
+    (tmp_path / "text.zip").write_text("no zip")
+    packed(tmp_path / "foreign.zip", {"rdf.yaml": "type: model", "weights.pt": pickle.dumps(Harmful())})
+    packed(tmp_path / "pickle.zip", whole | {"weights.safetensors": pickle.dumps(Harmful())})
+    packed(tmp_path / "card.zip", whole | {"model.json": "{}"})
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("none.zip", "a bioimage.io package, got [Errno 2]"),
+        ("text.zip", "a bioimage.io package, got File is not a zip file"),
+        ("crc.zip", "a bioimage.io package, got Bad CRC-32"),
+        ("foreign.zip", "a package of unet_pipeline 0.2 or later, with model.json, got only rdf.yaml, weights.pt"),
+        ("empty", "with model.json, got only nothing"),
+        ("pickle.zip", "pickle.zip: weights.safetensors: expected SHA-256"),
+        ("card.zip", "card.zip: model.json: expected a record with its checksum"),
+    ):
+        assert main(["import", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 1, name
+        said = capsys.readouterr()
+        assert words in said.err, name
+        assert "code of the package" not in said.out + said.err
+        assert not [*tmp_path.glob("out*"), *tmp_path.glob(".out*")], name
+
+
+def test_import_replaces_no_model(model, tmp_path, capsys):
+    path, before = packed(tmp_path / "model.zip", content(model)), content(model)
+    assert main(["import", str(path), "--output", str(model)]) == 1
+    assert "a folder that does not exist yet" in capsys.readouterr().err
+    assert content(model) == before
 
 
 def test_the_same_size_is_the_whole_mirrored_image(model, network, tmp_path):

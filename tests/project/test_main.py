@@ -12,7 +12,7 @@ from unet_pipeline.__main__ import main, parser
 from unet_pipeline.face.verbs import config_of
 
 VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
-VERBS += ("record", "differs", "export", "summary", "segment")
+VERBS += ("record", "differs", "export", "import", "summary", "segment")
 
 
 def run(*arguments):

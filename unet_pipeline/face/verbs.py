@@ -139,6 +139,13 @@ def export(options: argparse.Namespace) -> None:
     _say(export(options.model, options.format, options.output, options.probabilities, options.same_size, credit))
 
 
+def import_(options: argparse.Namespace) -> None:
+    """Make a model folder of a bioimage.io package that was exported here."""
+    from unet_pipeline.model.export.import_package import import_package
+
+    _say(import_package(options.package, options.output))
+
+
 def summary(options: argparse.Namespace) -> None:
     """Show a network level by level: sizes, parameters, work; its halo and legal sizes."""
     from unet_pipeline.model.summary import describe, summarise

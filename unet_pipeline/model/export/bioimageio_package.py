@@ -25,6 +25,7 @@ from unet_pipeline.model.export.onnx_file import opset, write_onnx
 from unet_pipeline.model.export.sample import sample
 from unet_pipeline.model.export.torch_files import write_torchscript
 from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
 
 KIND = "bioimageio"
 INPUT, OUTPUT = "image", "segmentation"
@@ -52,15 +53,17 @@ class Credit:
     license: str = "CC-BY-4.0"
 
 
-def write_package(module: Exported, path: Path, credit: Credit) -> float:
+def write_package(module: Exported, path: Path, credit: Credit, model: Path) -> float:
     """Write a package with TorchScript and ONNX weights, and run bioimageio.core's own test on it.
 
-    The description says how much smaller the output of an unpadded network is, and a halo otherwise, see `halo`.
+    The description says how much smaller the output of an unpadded network is, and a halo otherwise, see `halo`. Card
+    and weights of the model are attached, from which `import` makes its folder again.
 
     Args:
         module: the network.
         path: the zip.
         credit: name, authors, license.
+        model: the model folder.
 
     Returns:
         The largest difference of the two kinds of weights, see `exported.compare`.
@@ -78,8 +81,8 @@ def write_package(module: Exported, path: Path, credit: Credit) -> float:
             write_torchscript(module, parts / "weights.pt"),
             write_onnx(module, parts / "weights.onnx"),
         )
-        model = _described(module, parts, credit)
-        save_bioimageio_package(model, output_path=parts / "package.zip")
+        described = _described(module, parts, credit, model)
+        save_bioimageio_package(described, output_path=parts / "package.zip")
         _test(parts / "package.zip", path)
         shutil.copyfile(parts / "package.zip", path)
     return difference
@@ -150,7 +153,7 @@ def _check(credit: Credit) -> None:
         raise PipelineError(where, "the SPDX identifier of a license", credit.license, "CC-BY-4.0", fix) from error
 
 
-def _described(module: Exported, parts: Path, credit: Credit) -> Any:
+def _described(module: Exported, parts: Path, credit: Credit, model: Path) -> Any:
     """Return the `ModelDescr`; writes the example and the documentation beside the weights."""
     from bioimageio.spec.model import v0_5 as spec
 
@@ -165,6 +168,7 @@ def _described(module: Exported, parts: Path, credit: Credit) -> Any:
             authors=[spec.Author(name=name) for name in credit.authors or ("not stated",)],
             cite=[spec.CiteEntry(text=text, doi=spec.Doi(doi)) for text, doi in PAPERS],
             license=credit.license,
+            attachments=[spec.FileDescr(source=model / name) for name in (CARD_FILE, WEIGHTS_FILE)],
             documentation=spec.FileDescr(source=parts / "README.md"),
             tags=["segmentation", "semantic-segmentation", "2d", "unet", "pytorch"],
             inputs=[_input(module, parts)],

@@ -56,7 +56,7 @@ def export(
     trim_px = symmetric_halo(card.geometry) if packaged and card.geometry.lost else 0
     module = Exported(network, card, packaged if probabilities is None else probabilities, same_size, trim_px)
     with atomic_path(output) as partial:
-        difference = write_package(module, partial, credit) if packaged else WRITERS[kind](module, partial)
+        difference = write_package(module, partial, credit, model) if packaged else WRITERS[kind](module, partial)
     return (
         f"{output}: {kind}, {module.output_name} of {', '.join(card.classes)}, {output.stat().st_size / 1e6:.1f} MB\n"
         f"largest difference from the network: {difference:.2g} of its largest value (allowed: {TOLERANCE:g})"
