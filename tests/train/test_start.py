@@ -26,6 +26,8 @@ from unet_pipeline.model.start import Start, check_start
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
 from unet_pipeline.records.provenance import provenance
+from unet_pipeline.report.results import ModelResult
+from unet_pipeline.report.training_section import training_section
 from unet_pipeline.train.ensemble import ensemble
 from unet_pipeline.train.learner import prepare
 from unet_pipeline.train.train import train_model
@@ -84,6 +86,8 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     said = read_card(tmp_path / "model").training["started_from"]
     assert (said["new"], said["classes"]) == (["head"], ["background", "cell"])
     assert "head" not in said["taken"]
+    shown = dict(training_section(ModelResult.open(tmp_path / "model")).training)["Started from"]
+    assert shown == f"{start} (weights {sha256_file(start / WEIGHTS_FILE)[:12]}), 12 layers taken, new: head"
 
 
 def test_the_running_statistics_of_batch_normalisation_are_taken(tmp_path: Path) -> None:
@@ -213,6 +217,33 @@ def test_doubtful_starts_are_told(record: Path, tmp_path: Path, capsys: pytest.C
     train_model([record], [], config, tmp_path / "another")
     assert "trained on a stack of the name cells" in capsys.readouterr().err, "planes that are held out validate too"
     assert read_card(tmp_path / "model").normalise.method == "zscore"
+
+
+def test_a_start_is_kept_where_nothing_better_follows(
+    record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Steps far too large make it worse; planes of a stack that it has seen may not judge it."""
+    other = weighed(tmp_path / "other", stack="other")
+    train_model([record], [], settings(model={"batch_norm": False}, train={"steps": 8}), tmp_path / "first")
+    config = settings(
+        model=started(tmp_path / "first"),
+        train={"learning_rate": 1.0, "steps": 2, "validate_every": 1, "schedule": "constant"},
+    )
+    train_model([record], [other], config, tmp_path / "second")
+    said = read_card(tmp_path / "second").training
+    assert (said["selected"], said["selected_step"], said["train_loss"]) == ("best", 0, None)
+    assert "no validation was better than that of the model it started from" in capsys.readouterr().err
+    first, second = (load_file(tmp_path / name / WEIGHTS_FILE) for name in ("first", "second"))
+    assert largest(first, second, set(first)) == 0
+    rows = (tmp_path / "second" / "history.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == ["0", "1", "2"]
+    assert rows[0].split("\t")[2] == ""
+    losses = [float(row.split("\t")[3]) for row in rows]
+    assert losses[0] == pytest.approx(said["validation_loss"])
+    assert losses[0] < min(losses[1:])
+    assert ModelResult.open(tmp_path / "second").history.column("train_loss")[0][0] == 1
+    train_model([record], [record], config, tmp_path / "third")
+    assert read_card(tmp_path / "third").training["selected_step"] > 0
 
 
 def test_the_way_back_leads_to_the_start_and_what_made_it(record: Path, tmp_path: Path) -> None:

@@ -35,12 +35,14 @@ class Start:
         card: its card.
         network: what is to be trained.
         new_head: whether the head is new, for other classes or another activation than the model's.
+        judged: whether the planes that validate may judge it: it has not learned from them, as far as names tell.
     """
 
     folder: Path
     card: ModelCard
     network: Architecture
     new_head: bool
+    judged: bool = True
 
     def layers(self) -> tuple[list[str], list[str]]:
         """Return the names of the layers with weights that are taken, and of those that are new."""
@@ -59,6 +61,11 @@ class Start:
             "new": new,
         }
 
+    def seen(self, stacks: Iterable[str]) -> list[str]:
+        """Return which of some stacks have the name of one that the model was trained on."""
+        trained = self.card.training.get("stacks")
+        return sorted(set(stacks) & set(map(str, trained if isinstance(trained, list) else [])))
+
     def doubts(self, normalise: Normalise, validation: Iterable[str]) -> list[str]:
         """Return what may be meant but seldom is, in sentences.
 
@@ -69,8 +76,7 @@ class Start:
         told, before, now = [], _scaling(self.card.normalise), _scaling(normalise)
         if before != now:
             told.append(f"{WHERE} learned from grey values scaled by {before}, this training scales them by {now}")
-        seen = self.card.training.get("stacks")
-        for name in sorted(set(validation) & set(map(str, seen if isinstance(seen, list) else []))):
+        for name in self.seen(validation):
             told.append(
                 f"{WHERE} was trained on a stack of the name {name}: if it has seen the planes that validate here, "
                 "their score says little of others"

@@ -13,7 +13,7 @@ class Row:
     Attributes:
         step: weight updates done.
         learning_rate: of the last update.
-        train_loss: mean of the loss over the updates since the row before.
+        train_loss: mean of the loss over the updates since the row before; None before the first.
         validation_loss: None where no validation was due.
         dice: Dice coefficient of each class on the validation tiles; None for a class that is absent both from
             prediction and target; empty where no validation was due.
@@ -21,7 +21,7 @@ class Row:
 
     step: int
     learning_rate: float
-    train_loss: float
+    train_loss: float | None
     validation_loss: float | None = None
     dice: tuple[float | None, ...] = ()
 

@@ -113,11 +113,14 @@ def train(
         resumed_step = state.step
         learner.observer.begin(state.history, check)
         with closing(learner.observer), joined(learner.group, learner.device):
+            _judge_start(learner, state)
             _loop(learner, state, progress, termination, check)
         _check_weights(state, learner)
         if not learner.group.first:
             return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)
         check()
+        if state.best and state.best_step == 0:
+            progress.say("no validation was better than that of the model it started from: its weights are kept")
         text = history_text(state.history, card.classes)
         record = {**_record(learner, state), "history_sha256": sha256_bytes(text.encode())}
         write_text(folder / HISTORY_FILE, text, check)
@@ -242,15 +245,26 @@ def _diverged(what: str, rate: float, options: Train) -> PipelineError:
     )  # fmt: skip
 
 
+def _judge_start(learner: Learner, state: State) -> None:
+    """Score the model that training starts from before the first step: what follows has to be better to be kept."""
+    start = learner.settings.start
+    if state.step == 0 and start is not None and start.judged and not start.new_head and learner.validation_tiles:
+        _append(learner, state, Row(0, 0.0, None), learner.validation.score(learner.network, learner.class_weights))
+
+
 def _add_row(learner: Learner, state: State, rate: float, score: Score | None) -> None:
+    """Add a row for the updates since the last one."""
+    mean = math.fsum(state.losses) / len(state.losses)
+    state.losses.clear()
+    _append(learner, state, Row(state.step, rate, mean), score)
+
+
+def _append(learner: Learner, state: State, row: Row, score: Score | None) -> None:
     """Add a row to the history, and keep the weights if they are the best so far."""
     options = learner.settings.train
-    mean = math.fsum(state.losses) / len(state.losses)
-    row = Row(state.step, rate, mean)
-    state.losses.clear()
     if score is not None:
         if not math.isfinite(score.loss):
-            raise _diverged(f"a validation loss of {score.loss} after step {state.step}", rate, options)
+            raise _diverged(f"a validation loss of {score.loss} after step {row.step}", row.learning_rate, options)
         row = replace(row, validation_loss=score.loss, dice=score.dice)
         if options.select == "best" and score.loss < state.best_loss:
             state.best_loss, state.best_step = score.loss, state.step
@@ -263,7 +277,9 @@ def _note(state: State) -> str:
     if not state.history:
         return ""
     checked = next((row.validation_loss for row in reversed(state.history) if row.validation_loss is not None), None)
-    return f"loss {state.history[-1].train_loss:.4f}" + ("" if checked is None else f", validation {checked:.4f}")
+    trained = next((row.train_loss for row in reversed(state.history) if row.train_loss is not None), None)
+    named = (("loss", trained), ("validation", checked))
+    return ", ".join(f"{name} {value:.4f}" for name, value in named if value is not None)
 
 
 def _terminated(step: int, steps: int) -> PipelineError:

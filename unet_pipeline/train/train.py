@@ -132,7 +132,7 @@ def train_model(
         [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
     )
     divided = divide(stacks, config.train, fold)
-    _tell_doubts(start, config, held_out, weighed, divided)
+    start = _doubted(start, config, held_out, weighed, divided)
     balance = _class_weights(weighed, config)
     sections = sections_of(config, "train")
     files = [*training, *validation, *start_files(config.model)]
@@ -215,16 +215,17 @@ def _start(config: Config, card: ModelCard, folder: Path) -> Start | None:
     return open_start(config, card)
 
 
-def _tell_doubts(
+def _doubted(
     start: Start | None, config: Config, held_out: Sequence[Weighed], weighed: Sequence[Weighed], divided: Division
-) -> None:
-    """Let the first process say what is doubtful about the model that training starts from."""
-    if start is None or not present_group().first:
-        return
+) -> Start | None:
+    """Say, in the first process, what is doubtful about the start; planes that it has seen do not judge it."""
+    if start is None:
+        return None
     judges = [one.stack.name for one in held_out]
     judges += [one.stack.name for one, planes in zip(weighed, divided.held_out, strict=False) if planes]
-    for doubt in start.doubts(config.normalise, judges):
+    for doubt in start.doubts(config.normalise, judges) if present_group().first else ():
         tell(f"warning: {doubt}")
+    return replace(start, judged=not start.seen(judges))
 
 
 def _channels(weighed: Sequence[Weighed]) -> int:
