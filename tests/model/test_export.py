@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 import zipfile
 from dataclasses import replace
@@ -10,18 +11,23 @@ import numpy as np
 import pytest
 import torch
 from chain import make_model
+from made_results import COMPUTE
 
 from unet_pipeline.__main__ import main
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import Model, Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import Architecture, ModelCard, architecture, read_card, write_card
 from unet_pipeline.model.export import bioimageio_package, exported
-from unet_pipeline.model.export.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo
+from unet_pipeline.model.export.bioimageio_package import halo, preprocessing, smallest_px, symmetric_halo, whole
 from unet_pipeline.model.export.export import export
 from unet_pipeline.model.export.exported import Exported, compare, facts, import_all
 from unet_pipeline.model.geometry import Geometry, unpadded
 from unet_pipeline.model.models import build, load_model, save_model
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.records.calibrate_record import CalibrateRecord
+from unet_pipeline.records.provenance import provenance
+from unet_pipeline.records.record import write_record
 from unet_pipeline.records.stack_records import Statistics
 
 DEPTH = 3
@@ -254,6 +260,31 @@ def test_what_is_no_package_of_ours_makes_no_folder(model, tmp_path, capsys):
         assert words in said.err, name
         assert "code of the package" not in said.out + said.err
         assert not [*tmp_path.glob("out*"), *tmp_path.glob(".out*")], name
+
+
+def calibrated(folder, model):
+    """A calibration of some model."""
+    record = CalibrateRecord(
+        model=read_card(model).identity, score="seg", planes=(), objects=1, pixel_um=None, chosen=ObjectSettings(),
+        chosen_score=0.5, stated_score=0.5, trials=(), compute=COMPUTE, provenance=provenance({}),
+    )  # fmt: skip
+    write_record(folder / "calibrate.json", record)
+
+
+def test_a_calibration_goes_with_its_model_and_with_no_other(model, tmp_path, capsys):
+    shutil.copytree(model, tmp_path / "model")
+    calibrated(tmp_path / "model", model)
+    assert [file.name for file in whole(tmp_path / "model")] == ["model.json", "weights.safetensors", "calibrate.json"]
+    path = packed(tmp_path / "model.zip", content(tmp_path / "model"))
+    assert main(["import", str(path), "--output", str(tmp_path / "again")]) == 0
+    assert content(tmp_path / "again") == content(tmp_path / "model")
+    calibrated(tmp_path / "model", make_model(tmp_path / "other"))
+    with pytest.raises(PipelineError, match="the calibration of this model, got that of another"):
+        whole(tmp_path / "model")
+    path = packed(tmp_path / "other.zip", content(tmp_path / "model"))
+    assert main(["import", str(path), "--output", str(tmp_path / "third")]) == 1
+    assert "other.zip: calibrate.json: expected the calibration of this model" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
 
 
 def test_import_replaces_no_model(model, tmp_path, capsys):

@@ -107,20 +107,18 @@ def train(
         Termination() as termination,
     ):
         learner = prepare(stacks, validation_stacks, card, class_weights, settings, folder, digest)
-        if settings.train.select == "best" and not learner.validation_tiles:
-            progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
         state = resume(learner, progress)
         resumed_step = state.step
         learner.observer.begin(state.history, check)
         with closing(learner.observer), joined(learner.group, learner.device):
-            _judge_start(learner, state)
+            _judge_start(learner, state, progress)
             _loop(learner, state, progress, termination, check)
+        if state.best and state.best_step == 0:
+            progress.say("no validation was better than that of the model it started from: its weights are kept")
         _check_weights(state, learner)
         if not learner.group.first:
             return TrainResult(card, tuple(state.history), resumed_step, time.monotonic() - started)
         check()
-        if state.best and state.best_step == 0:
-            progress.say("no validation was better than that of the model it started from: its weights are kept")
         text = history_text(state.history, card.classes)
         record = {**_record(learner, state), "history_sha256": sha256_bytes(text.encode())}
         write_text(folder / HISTORY_FILE, text, check)
@@ -245,8 +243,10 @@ def _diverged(what: str, rate: float, options: Train) -> PipelineError:
     )  # fmt: skip
 
 
-def _judge_start(learner: Learner, state: State) -> None:
+def _judge_start(learner: Learner, state: State, progress: Progress) -> None:
     """Score the model that training starts from before the first step: what follows has to be better to be kept."""
+    if learner.settings.train.select == "best" and not learner.validation_tiles:
+        progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
     start = learner.settings.start
     if state.step == 0 and start is not None and start.judged and not start.new_head and learner.validation_tiles:
         _append(learner, state, Row(0, 0.0, None), learner.validation.score(learner.network, learner.class_weights))

@@ -18,14 +18,15 @@ import torch
 
 from unet_pipeline import __version__
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.calibration import read_calibration
+from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.model.export import onnx_file
 from unet_pipeline.model.export.exported import Exported, facts, import_all
 from unet_pipeline.model.export.onnx_file import opset, write_onnx
 from unet_pipeline.model.export.sample import sample
 from unet_pipeline.model.export.torch_files import write_torchscript
 from unet_pipeline.model.geometry import Geometry
-from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
+from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE, calibration_in
 
 KIND = "bioimageio"
 INPUT, OUTPUT = "image", "segmentation"
@@ -56,8 +57,8 @@ class Credit:
 def write_package(module: Exported, path: Path, credit: Credit, model: Path) -> float:
     """Write a package with TorchScript and ONNX weights, and run bioimageio.core's own test on it.
 
-    The description says how much smaller the output of an unpadded network is, and a halo otherwise, see `halo`. Card
-    and weights of the model are attached, from which `import` makes its folder again.
+    The description says how much smaller the output of an unpadded network is, and a halo otherwise, see `halo`. Card,
+    weights and calibration of the model are attached, from which `import` makes its folder again.
 
     Args:
         module: the network.
@@ -168,7 +169,7 @@ def _described(module: Exported, parts: Path, credit: Credit, model: Path) -> An
             authors=[spec.Author(name=name) for name in credit.authors or ("not stated",)],
             cite=[spec.CiteEntry(text=text, doi=spec.Doi(doi)) for text, doi in PAPERS],
             license=credit.license,
-            attachments=[spec.FileDescr(source=model / name) for name in (CARD_FILE, WEIGHTS_FILE)],
+            attachments=[spec.FileDescr(source=file) for file in whole(model)],
             documentation=spec.FileDescr(source=parts / "README.md"),
             tags=["segmentation", "semantic-segmentation", "2d", "unet", "pytorch"],
             inputs=[_input(module, parts)],
@@ -178,6 +179,18 @@ def _described(module: Exported, parts: Path, credit: Credit, model: Path) -> An
         )
     except ValueError as error:  # of pydantic, too
         raise PipelineError("--format bioimageio", "a description that bioimageio.spec accepts", error) from error
+
+
+def whole(model: Path) -> list[Path]:
+    """Return the files that make a model folder again: card, weights and, where there is one, its calibration.
+
+    Raises:
+        PipelineError: if the calibration is that of another model.
+    """
+    calibration = calibration_in(model)
+    if calibration is not None:
+        read_calibration(calibration, read_card(model))
+    return [model / CARD_FILE, model / WEIGHTS_FILE, *([calibration] if calibration else [])]
 
 
 def _input(module: Exported, parts: Path) -> Any:

@@ -1,22 +1,23 @@
 """Import: a bioimage.io package that was exported here becomes a model folder again, of the same bytes.
 
-Only the card and the weights that lie in it beside those of the format are read: no pickle, and no code of a package.
+Only card, weights and calibration are read, which lie in it beside what the format has: no pickle and no code.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 import torch
 
 from unet_pipeline.errors import PipelineError, read_small
+from unet_pipeline.model.calibration import read_calibration
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.models import LARGEST, load_model
 from unet_pipeline.records.claim import replacing
 from unet_pipeline.records.files import unclaimed
-from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
+from unet_pipeline.records.layout import CALIBRATE_FILE, CARD_FILE, WEIGHTS_FILE, calibration_in
 
 FIX = "export it again with this version, from the model folder it was made of"
 
@@ -51,19 +52,17 @@ def import_package(package: Path, folder: Path) -> str:
 
 
 def _of_folder(package: Path) -> dict[str, bytes]:
-    """Read the card and the weights of an unpacked package."""
+    """Read the files of a model in an unpacked package."""
     names = [path.name for path in package.iterdir()]
-    _check_names(package, names)
-    return {name: read_small(package / name, LARGEST) for name in (CARD_FILE, WEIGHTS_FILE)}
+    return {name: read_small(package / name, LARGEST) for name in _wanted(package, names)}
 
 
 def _of_zip(package: Path) -> dict[str, bytes]:
-    """Read the card and the weights of a zip, wherever it keeps them: some programs put a folder around all."""
+    """Read the files of a model in a zip, wherever it keeps them: some programs put a folder around all."""
     try:
         with zipfile.ZipFile(package) as archive:
             places = {PurePosixPath(name).name: name for name in archive.namelist()}
-            _check_names(package, places)
-            return {name: _member(package, archive, places[name]) for name in (CARD_FILE, WEIGHTS_FILE)}
+            return {name: _member(package, archive, places[name]) for name in _wanted(package, places)}
     except PipelineError:
         raise
     except Exception as error:  # besides its own, zipfile raises those of zlib and lzma, and RuntimeError if encrypted
@@ -80,17 +79,22 @@ def _member(package: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     return content
 
 
-def _check_names(package: Path, names: Iterable[str]) -> None:
+def _wanted(package: Path, names: Collection[str]) -> list[str]:
+    """Return the names of the files of a model among those of a package."""
     lacking = [name for name in (CARD_FILE, WEIGHTS_FILE) if name not in names]
     if lacking:
         got = f"only {', '.join(sorted(names)[:8]) or 'nothing'}"
         raise PipelineError(package, f"a package of unet_pipeline 0.2 or later, with {lacking[0]}", got, fix=FIX)
+    return [CARD_FILE, WEIGHTS_FILE, *({CALIBRATE_FILE} & set(names))]
 
 
 def _checked(package: Path, folder: Path) -> ModelCard:
     """Open what was read as a model."""
     try:
-        return load_model(folder, torch.device("cpu"))[1]
+        card = load_model(folder, torch.device("cpu"))[1]
+        if (calibration := calibration_in(folder)) is not None:
+            read_calibration(calibration, card)
+        return card
     except PipelineError as error:
         where = error.where.replace(f"{folder}/", "")
         raise PipelineError(f"{package}: {where}", error.expected, error.got, fix=FIX) from error
