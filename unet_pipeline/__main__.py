@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
 
     _add(verbs, stage.demo, "--output")
 
+    one = _add(verbs, stage.plan, "--config", "--threads", "--device")
+    one.add_argument("stacks", type=Path, help="table of stacks")
+
     one = _add(verbs, stage.ingest, "--config", "--output")
     one.add_argument("--stack", required=True, help="name of the stack")
     one.add_argument("--image", required=True, help="file, folder, glob or Zarr store")

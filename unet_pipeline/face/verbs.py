@@ -25,6 +25,16 @@ def demo(options: argparse.Namespace) -> None:
     write_demo(options.output, _say)
 
 
+def plan(options: argparse.Namespace) -> None:
+    """Say, before anything runs, what is in a table of stacks, which settings suit it, and what a run takes."""
+    from unet_pipeline.config.dependencies import MACHINE, RESULT_SECTIONS
+    from unet_pipeline.face.plan import plan
+    from unet_pipeline.stacks.graph import Graph
+
+    values = config_of(options).section(*RESULT_SECTIONS, *MACHINE) | {"stacks": str(options.stacks)}
+    _say(plan(Graph.read(values, lambda name: name, present=True)))
+
+
 def ingest(options: argparse.Namespace) -> None:
     """Read a stack of any format into OME-Zarr, check it, measure its statistics."""
     from unet_pipeline.stacks.ingest import Source, ingest

@@ -91,7 +91,7 @@ def ingest(source: Source, config: Config, output: Path, table: str = "") -> Ing
     if table:
         check_channels(table, source.stack)
     image = open_image(source, config.ingest)
-    labels = _open_labels(source, config.ingest, image) if source.labels else None
+    labels = open_labels(source, config.ingest, image) if source.labels else None
     store = output.parent / IMAGE
     with claim(output, store, list_path(output)) as mine:
         with replacing(store, mine.check) as partial:
@@ -192,7 +192,12 @@ def open_image(source: Source, options: Ingest) -> Fitted:
     return Fitted(image, options)
 
 
-def _open_labels(source: Source, options: Ingest, image: Fitted) -> Fitted:
+def open_labels(source: Source, options: Ingest, image: Fitted) -> Fitted:
+    """Open the labels of a stack, each plane matched with one of its image; no pixel is read.
+
+    Raises:
+        PipelineError: naming the file, for anything in it that cannot be used, or that does not match the image.
+    """
     labels = open_planes(
         source.labels, source.label_axes or None, names=source.names or None, mixed=options.sizes != "same"
     )

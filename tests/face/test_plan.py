@@ -1,0 +1,173 @@
+"""Plan: what lies in a table, which settings suit it, what a run takes; what it advises is legal and enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from chain import draw, settings
+
+from unet_pipeline.__main__ import main
+from unet_pipeline.config.checks import from_dict
+from unet_pipeline.errors import PipelineError
+from unet_pipeline.face.advice import Advice, advise
+from unet_pipeline.face.cost import stored_bytes
+from unet_pipeline.face.plan import plan, with_advice
+from unet_pipeline.stacks.graph import Graph
+from unet_pipeline.stacks.object_sizes import ObjectSizes, measure
+
+
+def table(folder: Path, planes: int = 6, labels: np.ndarray | None = None, *rows: str) -> Graph:
+    """A table with a stack that trains, one to predict, and others."""
+    image, ids = draw(planes, (96, 96))
+    tifffile.imwrite(folder / "a.tif", image, photometric="minisblack")
+    tifffile.imwrite(folder / "a_.tif", ids if labels is None else labels, photometric="minisblack")
+    tifffile.imwrite(folder / "b.tif", image[:2], photometric="minisblack")
+    lines = [
+        "stack\timage\tlabels\trole",
+        f"a\t{folder}/a.tif\t{folder}/a_.tif\ttrain",
+        f"b\t{folder}/b.tif\t\tpredict",
+    ]
+    (folder / "stacks.tsv").write_text("\n".join([*lines, *rows]) + "\n")
+    return Graph.read(
+        {"compute": {"threads": 1, "device": "cpu"}, "model": {"base_channels": 4}},
+        lambda _: str(folder / "stacks.tsv"),
+        True,
+    )
+
+
+def squares(gap: int, side: int = 20) -> np.ndarray:
+    ids = np.zeros((60, 80), np.uint32)
+    ids[10 : 10 + side, 10 : 10 + side] = 1
+    ids[10 : 10 + side, 10 + side + gap : 10 + 2 * side + gap] = 2
+    return ids
+
+
+def sizes(median: float, spread: float = 0.0, contact: float = 0.0) -> ObjectSizes:
+    return ObjectSizes(np.linspace(median - spread, median + spread, 101), 1000, int(1000 * contact), 1, 0)
+
+
+@pytest.mark.parametrize(("gap", "contact"), [(0, 52), (2, 44), (3, 40), (4, 0), (9, 0)])
+def test_objects_are_measured(gap: int, contact: int) -> None:
+    found = measure(squares(gap))
+    np.testing.assert_allclose(found.diameters_px, 2 * np.sqrt(400 / np.pi))
+    assert (found.outline_px, found.planes, found.empty) == (2 * 76, 1, 0)
+    assert found.contact_px == contact, "two columns of 20 px, and what of the rows is as near"
+
+
+def test_a_plane_without_objects_is_counted() -> None:
+    both = ObjectSizes.merge([measure(np.zeros((9, 9), np.uint32)), measure(squares(3))])
+    assert (both.planes, both.empty, len(both.diameters_px)) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("found", "key", "value"),
+    [
+        (sizes(115, 30), "weigh.sigma", 9.6),
+        (sizes(15), "weigh.sigma", 3.0),
+        (sizes(60), "weigh.sigma", None),
+        (sizes(110, 10, 0.4), "weigh.gap_px", 4),
+        (sizes(110, 10, 0.02), "weigh.gap_px", None),
+        (sizes(26, 5, 0.4), "weigh.gap_px", None),
+        (sizes(60, 25), "model.depth", 4),
+        (sizes(200), "model.depth", 4),
+        (sizes(30, 5), "model.depth", None),
+    ],
+)
+def test_what_suits_objects_of_a_size(found: ObjectSizes, key: str, value: object) -> None:
+    advised = {one.key: one.advised for one in advise(from_dict({}), found, 20, True, (512, 512))}
+    assert advised.get(key) == value
+
+
+def test_planes_that_validate_are_asked_for() -> None:
+    def of(planes: int, validated: bool, **train: object) -> dict[str, object]:
+        config = from_dict({"train": train})
+        return {one.key: one.advised for one in advise(config, sizes(30), planes, validated, (512, 512))}
+
+    assert of(20, False)["train.hold_out"] == 0.15
+    assert of(3, False)["train.folds"] == 3
+    assert of(3, False)["stitch.min_area_px"] == 71, "a tenth of the median"
+    assert not {"train.hold_out", "train.folds", "stitch.min_area_px"} & set(of(20, True))
+    assert not {"train.hold_out", "train.folds"} & set(of(20, False, hold_out=0.3))
+    assert "train.folds" not in of(1, False)
+
+
+def test_a_network_deeper_than_the_plane_is_not_advised() -> None:
+    assert "model.depth" not in {one.key for one in advise(from_dict({}), sizes(200), 20, True, (64, 64))}
+
+
+@pytest.mark.parametrize("found", [sizes(115, 40, 0.5), sizes(9), sizes(60, 5)])
+@pytest.mark.parametrize("planes", [1, 3, 30])
+def test_what_was_advised_is_legal_and_enough(found: ObjectSizes, planes: int) -> None:
+    config = from_dict({"train": {"tile_px": 152}})
+    advised = advise(config, found, planes, False, (512, 512))
+    new = with_advice(config, advised)
+    assert from_dict({**new.section("weigh", "model", "train", "stitch", "labels", "tile", "store")})
+    assert advise(new, found, planes, False, (512, 512)) == []
+
+
+def test_a_table_is_told_with_what_it_takes(tmp_path: Path) -> None:
+    graph = table(tmp_path)
+    text = plan(graph)
+    assert "a                train         6          96 x 96        1 uint8" in text
+    assert "b                predict       2          96 x 96        1 uint8" in text
+    assert "in 6 planes" in text
+    assert "train.hold_out: 0.15    # now 0.0: no stack validates" in text
+    snippet = text.split("for --configfile:\n")[1].split("\n\n")[0]
+    assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["train"]["hold_out"] == 0.15
+    assert "train    " in text and "(750 steps)" in text
+    assert "(0.0184 Mpx in 1 stacks)" in text
+
+
+def test_a_run_of_folds_costs_as_many_trainings(tmp_path: Path) -> None:
+    assert "750 steps, 2 networks" in plan(table(tmp_path, planes=2))
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_labels_with_one_object_or_none(tmp_path: Path, count: int) -> None:
+    labels = np.zeros((6, 96, 96), np.uint16)
+    labels[3, 20:50, 30:60] = count
+    if count:
+        text = plan(table(tmp_path, labels=labels))
+        assert "1 in 6 planes" in text and "5 of the 6 planes looked at have no object" in text
+    else:
+        with pytest.raises(
+            PipelineError, match=r"a_\.tif: expected labelled objects, got none in the 6 planes looked at"
+        ):
+            plan(table(tmp_path, labels=labels))
+
+
+def test_class_labels_are_measured_by_their_pieces(tmp_path: Path) -> None:
+    graph = table(tmp_path, labels=(draw(6, (96, 96))[1] > 0).astype(np.uint8))
+    labels = from_dict({"labels": {"kind": "classes", "values": {0: "background", 1: "cell"}}}).labels
+    text = plan(replace(graph, config=replace(graph.config, labels=labels)))
+    assert "weigh.sigma" not in text, "classes have no boundary weights"
+
+
+def test_the_verb_prints_it_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert (
+        main(["plan", str(tmp_path / "stacks.tsv"), "--config", '{"model": {"base_channels": 2}}', "--threads", "1"])
+        == 0
+    )
+    assert "these keys would suit them better" in capsys.readouterr().out
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["plan", str(tmp_path / "none.tsv")]) == 1
+
+
+def test_bytes_are_those_of_the_stores() -> None:
+    config = settings()
+    assert stored_bytes(1000, 1, 1, config, False, False) == pytest.approx(4 / 3 * 1000)
+    assert stored_bytes(1000, 3, 2, config, True, True) == pytest.approx(
+        4 / 3 * 1000 * (6 + 5) + 5000 + 4 / 3 * 1000 * 7
+    )
+
+
+def test_an_advice_says_why() -> None:
+    for one in advise(from_dict({}), sizes(115, 40, 0.5), 30, False, (512, 512)):
+        assert isinstance(one, Advice) and len(one.why) > 20 and one.now != one.advised

@@ -1,0 +1,108 @@
+"""Settings that follow from the objects of the labels: rules of thumb, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from unet_pipeline.config.sections import ENCODER_DEPTH, Config
+from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.stacks.object_sizes import ObjectSizes
+
+DEEPEST = 4
+"""The paper's depth: of a deeper unpadded network the margin takes more than the tile."""
+LARGE = 90
+"""Percentile of the diameters that the network should see beyond a pixel."""
+SIGMA_SHARE, SIGMA_PX = 12, (3.0, 10.0)
+"""Median diameter over sigma, and the range of what is advised: the paper's 5 px is for cells of 60 px."""
+GAP_SHARE, GAP_PX = 25, (1, 5)
+"""The same of the gap, where objects touch along more than `TOUCHING` of their outlines."""
+TOUCHING = 0.1
+SMALL_SHARE = 0.1
+"""Least area over the median one."""
+FEW_PLANES = 5
+"""From as many labelled planes on a share of them can be held out."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A key that another value would suit, with the reason."""
+
+    key: str
+    now: object
+    advised: object
+    why: str
+
+
+def advise(
+    config: Config, sizes: ObjectSizes, labelled_planes: int, validated: bool, sides: tuple[int, int]
+) -> list[Advice]:
+    """Return what should be set otherwise, in the order of the configuration.
+
+    Args:
+        config: as it is.
+        sizes: objects of the stacks that train and validate; at least one.
+        labelled_planes: of the stacks that train.
+        validated: whether a stack has role val.
+        sides: (height, width) of the smallest plane that trains, px.
+    """
+    found = [*_weigh(config, sizes), *_depth(config, sizes, sides), *_validation(config, labelled_planes, validated)]
+    if not validated and not config.train.hold_out and config.train.folds == 1 and labelled_planes < FEW_PLANES:
+        found += _least_area(config, sizes)
+    return [one for one in found if one.now != one.advised]
+
+
+def _weigh(config: Config, sizes: ObjectSizes) -> Iterator[Advice]:
+    median = sizes.diameter_px(50)
+    if config.weigh.unit == "px" and config.weigh.w0 > 0 and config.labels.kind != "classes":
+        sigma = round(min(max(median / SIGMA_SHARE, SIGMA_PX[0]), SIGMA_PX[1]), 1)
+        why = f"a twelfth of the median diameter, {median:.0f} px, within {SIGMA_PX[0]:g} and {SIGMA_PX[1]:g}"
+        # within a third the weights hardly differ
+        yield Advice("weigh.sigma", now := config.weigh.sigma, sigma if abs(sigma - now) > now / 3 else now, why)
+    if config.labels.kind != "classes":
+        share, gap = sizes.contact_share, GAP_PX[0]
+        if share > TOUCHING:
+            gap = min(max(round(median / GAP_SHARE), GAP_PX[0]), GAP_PX[1])
+        why = f"{100 * share:.0f} % of the outlines lie along another object, at a median diameter of {median:.0f} px"
+        yield Advice("weigh.gap_px", config.weigh.gap_px, gap, why)
+
+
+def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterator[Advice]:
+    model = config.model
+    if model.network in ENCODER_DEPTH or model.start_from or model.resize_output:
+        return
+    large, reach = sizes.diameter_px(LARGE), {}
+    for depth in range(model.depth, DEEPEST + 1):
+        reach[depth] = geometry(architecture(replace(model, depth=depth), 1, len(config.labels.classes))).before
+    fits = [depth for depth in reach if depth == model.depth or reach[depth] <= min(sides)]
+    enough = [depth for depth in fits if reach[depth] >= large]
+    chosen = min(enough, default=max(fits))
+    why = (
+        f"nine of ten objects are up to {large:.0f} px across; depth {model.depth} sees {reach[model.depth]} px around "
+        f"a pixel, {chosen} sees {reach[chosen]} px; a step then costs more"
+    )
+    yield Advice("model.depth", model.depth, chosen, why)
+    stride = 2**chosen
+    tile_px = max(stride, round(config.train.tile_px / stride) * stride)
+    yield Advice(
+        "train.tile_px", config.train.tile_px, tile_px, f"a multiple of the stride of depth {chosen}, {stride} px"
+    )
+
+
+def _validation(config: Config, labelled_planes: int, validated: bool) -> Iterator[Advice]:
+    if validated or config.train.hold_out or config.train.folds > 1:
+        return
+    if labelled_planes >= FEW_PLANES:
+        why = f"no stack validates: 15 of 100 of the {labelled_planes} labelled planes then choose weights and objects"
+        yield Advice("train.hold_out", config.train.hold_out, 0.15, why)
+    elif labelled_planes > 1:
+        why = f"no stack validates, and {labelled_planes} planes are too few to give one away: train as many networks"
+        yield Advice("train.folds", config.train.folds, labelled_planes, why)
+
+
+def _least_area(config: Config, sizes: ObjectSizes) -> Iterator[Advice]:
+    if labelled := config.stitch.min_area_px == "auto":
+        median_px = 3.1416 / 4 * sizes.diameter_px(50) ** 2
+        area = max(1, round(SMALL_SHARE * median_px))
+        why = f"a tenth of the median area, {median_px:.0f} px, as nothing validates by which it could be calibrated"
+        yield Advice("stitch.min_area_px", "auto (30)" if labelled else None, area, why)

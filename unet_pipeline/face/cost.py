@@ -1,0 +1,102 @@
+"""What a run will take: measured on this machine for the network of the configuration, seconds after the question."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from unet_pipeline.config.sections import Config
+from unet_pipeline.model.card import Architecture, geometry
+from unet_pipeline.predict.tile_size import automatic_px
+
+LABELS_BYTES = 5
+"""Classes and instances of a pixel, bytes."""
+WEIGHTS_BYTES = 5
+"""Target and boundary term of a pixel."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a training and of a predicted megapixel, on how many threads of what."""
+
+    train_s: float
+    predict_s_per_mpx: float
+    where: str
+
+
+def measure_cost(network: Architecture, config: Config) -> Cost:
+    """Time one step of training and one tile of prediction, each after one that is not timed.
+
+    Args:
+        network: what is trained or used.
+        config: sections train, tile and compute are used.
+
+    Raises:
+        PipelineError: CUDA asked for and absent.
+    """
+    import torch
+
+    from unet_pipeline.model.device import choose_device
+    from unet_pipeline.model.models import build
+    from unet_pipeline.train.losses import Loss
+
+    torch.set_num_threads(config.compute.threads)
+    device = choose_device(config.compute)
+    sizes, channels = geometry(network), network.in_channels
+    module = build(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss, tile_px = Loss.of(config.train), config.train.tile_px
+
+    def step() -> None:
+        image = torch.rand(config.train.batch, channels, *(2 * (sizes.read_px(tile_px),)), device=device)
+        logits = module(image.contiguous(memory_format=torch.channels_last))
+        target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=device)
+        torch.autograd.backward(loss(logits, target, torch.ones(target.shape, device=device)))
+        module.zero_grad()
+
+    kept = config.tile.tile_px if isinstance(config.tile.tile_px, int) else automatic_px(network, sizes)
+
+    @torch.inference_mode()
+    def tile() -> None:
+        image = torch.rand(1, channels, *(2 * (sizes.read_px(kept),)), device=device)
+        module.eval()(image.contiguous(memory_format=torch.channels_last))
+
+    seconds = _second(step) * config.train.steps * max(1, config.train.folds)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{config.compute.threads} CPU threads"
+    return Cost(seconds, _second(tile) / (kept**2 / 1e6), where)
+
+
+def _second(work: object) -> float:
+    """Return the seconds of the second of two runs."""
+    assert callable(work)
+    work()
+    _synchronise()
+    began = time.monotonic()
+    work()
+    _synchronise()
+    return time.monotonic() - began
+
+
+def _synchronise() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def stored_bytes(pixels: int, channels: int, itemsize: int, config: Config, labelled: bool, predicted: bool) -> float:
+    """Return the bytes of a stack's stores before compression, pyramids included.
+
+    Args:
+        pixels: of all planes.
+        channels: of the image.
+        itemsize: of a grey value, bytes.
+        config: sections labels and predict are used.
+        labelled: whether it is weighed, too.
+        predicted: whether it is predicted.
+    """
+    image = channels * itemsize + (LABELS_BYTES if labelled else 0)
+    weights = WEIGHTS_BYTES if labelled else 0
+    stored = len(config.labels.classes) * np.dtype(config.predict.probabilities).itemsize + LABELS_BYTES
+    return pixels * (4 / 3 * image + weights + (4 / 3 * stored if predicted else 0))

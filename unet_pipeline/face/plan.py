@@ -1,0 +1,174 @@
+"""Plan: before anything runs, what is there, which settings would suit it better, and what a run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from unet_pipeline.config.keys import build, plain
+from unet_pipeline.config.sections import Config
+from unet_pipeline.face.advice import Advice, advise
+from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
+from unet_pipeline.model.card import architecture, read_card
+from unet_pipeline.stacks.graph import Graph
+from unet_pipeline.stacks.ingest import Source, open_image, open_labels
+from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_objects
+from unet_pipeline.stacks.table import StackRow
+
+LINE = "{:<16} {:<8} {:>6} {:>16} {:>8} {:<8} {}"
+"""A line of the table of stacks."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A stack as it lies on disk.
+
+    Attributes:
+        row: of the table.
+        shape: (planes, channels, height, width).
+        dtype: of the grey values.
+        sizes: of its labelled objects, where it trains or validates; else None.
+    """
+
+    row: StackRow
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[np.generic]
+    sizes: ObjectSizes | None
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all planes."""
+        planes, _, height, width = self.shape
+        return planes * height * width
+
+
+def plan(graph: Graph) -> str:
+    """Look at the stacks of a table, and return what was found, what is advised and what a run takes, for people.
+
+    Args:
+        graph: configuration and table, checked.
+
+    Raises:
+        PipelineError: for whatever the first steps of the workflow would refuse, as far as a few planes show it.
+    """
+    found = [_look(row, graph.config) for row in graph.used]
+    lines = [*_stacks(found)]
+    seen = [one.sizes for one in found if one.sizes is not None]
+    advised: list[Advice] = []
+    if seen:
+        sizes = ObjectSizes.merge(seen)
+        lines += ["", *_objects(sizes)]
+        training = [one for one in found if one.row.role == "train"]
+        sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
+        planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
+        advised = advise(graph.config, sizes, planes, validated, sides)
+        lines += ["", *_advice(advised)]
+    config = with_advice(graph.config, advised)
+    folder, channels = config.model.folder, found[0].shape[1]
+    network = (
+        architecture(config.model, channels, len(config.labels.classes))
+        if folder is None
+        else read_card(Path(folder)).architecture
+    )
+    lines += ["", *_costs(found, graph, config, measure_cost(network, config))]
+    return "\n".join(lines)
+
+
+def _look(row: StackRow, config: Config) -> Found:
+    """Open a stack as ingest would, and look at a few planes of its labels if it is learned from."""
+    source = Source(
+        row.stack,
+        row.image,
+        row.labels,
+        row.axes,
+        row.label_axes,
+        planes=row.planes,
+        label_planes=row.label_planes,
+        names=row.names,
+        series=int(row.series) if row.series else None,
+    )
+    image = open_image(source, config.ingest)
+    sizes = None
+    if row.labels and row.role in ("train", "val"):
+        sizes = look_at_objects(open_labels(source, config.ingest, image), config.labels, row.labels)
+    return Found(row, image.shape, image.dtype, sizes)
+
+
+def _stacks(found: Sequence[Found]) -> Iterator[str]:
+    head = ("stack", "role", "planes", "height x width", "channels", "type", "objects looked at")
+    yield LINE.format(*head).rstrip()
+    for one in found:
+        planes, channels, height, width = one.shape
+        seen = f"{len(one.sizes.diameters_px):,} in {one.sizes.planes} planes" if one.sizes else ""
+        size = f"{height:,} x {width:,}"
+        yield LINE.format(one.row.stack, one.row.role, planes, size, channels, one.dtype.name, seen).rstrip()
+
+
+def _objects(sizes: ObjectSizes) -> Iterator[str]:
+    low, median, high = (sizes.diameter_px(percent) for percent in (10, 50, 90))
+    yield (
+        f"objects: {median:.0f} px across in the median, {low:.0f} to {high:.0f} px without the smallest and largest "
+        f"tenth; {100 * sizes.contact_share:.0f} % of their outlines lie along another"
+    )
+    if sizes.empty:
+        yield f"{sizes.empty} of the {sizes.planes} planes looked at have no object"
+
+
+def _advice(advised: Sequence[Advice]) -> Iterator[str]:
+    if not advised:
+        yield "the configuration suits these objects"
+        return
+    yield "these keys would suit them better:"
+    for one in advised:
+        yield f"  {one.key}: {one.advised}    # now {one.now}: {one.why}"
+    sections: dict[str, list[str]] = {}
+    for one in advised:
+        section, _, name = one.key.partition(".")
+        sections.setdefault(section, []).append(f"{name}: {one.advised}")
+    yield "in config.yaml, or in a file for --configfile:"
+    for section, keys in sections.items():
+        yield f"  {section}: {{{', '.join(keys)}}}"
+
+
+def with_advice(config: Config, advised: Sequence[Advice]) -> Config:
+    """Return the configuration with what is advised."""
+    for one in advised:
+        section, _, name = one.key.partition(".")
+        old = getattr(config, section)
+        config = replace(config, **{section: build(type(old), plain(old) | {name: one.advised}, section)})
+    return config
+
+
+def _costs(found: Sequence[Found], graph: Graph, config: Config, cost: Cost) -> Iterator[str]:
+    predicted = [one for one in found if one.row.stack in graph.predicted]
+    mpx = sum(one.pixels for one in predicted) / 1e6
+    yield f"with that, on {cost.where} of this machine, as one step and one tile of each took just now:"
+    if config.model.folder is None:
+        steps = f"{config.train.steps:,} steps{_folds(config)}"
+        yield f"  train    {_minutes(cost.train_s)} ({steps}), and the reading and validating between"
+    if predicted:
+        yield f"  predict  {_minutes(cost.predict_s_per_mpx * mpx)} ({mpx:,.3g} Mpx in {len(predicted)} stacks)"
+    total = sum(
+        stored_bytes(
+            one.pixels, one.shape[1], one.dtype.itemsize, config, one.row.role in ("train", "val"), one in predicted
+        )
+        for one in found
+    )
+    yield f"  disk     {total / 1e9:,.3g} GB at most, before compression"
+
+
+def _folds(config: Config) -> str:
+    return f", {config.train.folds} networks" if config.train.folds > 1 else ""
+
+
+def _minutes(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds > 7200
+        else f"{seconds / 60:.0f} min"
+        if seconds > 90
+        else f"{seconds:.0f} s"
+    )
