@@ -62,7 +62,7 @@ def _timeless(path: Path) -> bytes:
 
 def _undivided(path: Path) -> bytes:
     """Return the content of a file without the plan's digest, the number of regions and checksums of such records."""
-    if path.name not in ("stitch.json", "metrics.json", "zarr.json"):
+    if path.name not in ("calibrate.json", "stitch.json", "metrics.json", "zarr.json"):
         return path.read_bytes()
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for name in ("provenance", "record_sha256", "files"):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.object_settings import settled
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
@@ -46,7 +47,7 @@ def metrics_of(probabilities: npt.NDArray[np.uint8], stack: Stack, config: Confi
 
 
 def objects(classes: npt.NDArray[np.uint8], config: Config) -> npt.NDArray[np.uint32]:
-    """Return the objects, (planes, y, x) uint32, of classes (planes, y, x) uint8, as `stitch` makes them."""
+    """Return the objects, (planes, y, x) uint32, of classes (planes, y, x) uint8, as `stitch` makes them uncalibrated."""
     found = np.zeros(classes.shape, np.uint32)
 
     def read(plane: int, rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
@@ -55,7 +56,8 @@ def objects(classes: npt.NDArray[np.uint8], config: Config) -> npt.NDArray[np.ui
     def write(plane: int, rows: slice, columns: slice, ids: npt.NDArray[np.uint32]) -> None:
         found[plane, rows, columns] = ids
 
-    options = ComponentOptions(min_area_px=config.stitch.min_area_px, fill_holes=config.stitch.fill_holes)
+    chosen = settled(config.stitch)
+    options = ComponentOptions(min_area_px=chosen.min_area_px, fill_holes=chosen.fill_holes)
     planes, height, width = classes.shape
     label_components(read, write, (planes, height, width), (height, width), options)
-    return np.stack([grow(ids, config.stitch.grow_px) for ids in found]) if config.stitch.grow_px else found
+    return np.stack([grow(ids, chosen.grow_px) for ids in found]) if chosen.grow_px else found

@@ -65,10 +65,10 @@ def test_nothing_differs_right_after_a_run(place: Path, capsys: pytest.CaptureFi
         ("train", "seed", 1, RUNS, True, {"train"}),
         ("weigh", "w0", 5.0, RUNS, True, {"weigh"}),
         ("stitch", "min_area_px", 9, RUNS, True, {"stitch"}),
-        ("predict", "batch", 2, RUNS, False, {"tile", "predict", "stitch"}),
+        ("predict", "batch", 2, RUNS, False, {"tile", "calibrate", "predict", "stitch"}),
         ("tile", "tile_px", 32, RUNS, True, {"tile"}),
-        ("labels", "ignore", 9, RUNS, True, {"ingest", "weigh", "train", "tile", "stitch", "evaluate"}),
-        ("compute", "threads", 2, UNSEEN, True, {"train", "predict"}),
+        ("labels", "ignore", 9, RUNS, True, {"ingest", "weigh", "train", "calibrate", "tile", "stitch", "evaluate"}),
+        ("compute", "threads", 2, UNSEEN, True, {"train", "calibrate", "predict"}),
     ],
 )
 def test_a_changed_key_is_found_in_the_steps_that_are_told_it(
@@ -93,7 +93,7 @@ def test_snakemake_agrees_about_every_key_it_is_said_to_see(
         (one,) = found(capsys)
         jobs = space.would_run(**{section: {key: value}})
         assert set(one["records"]) <= {*jobs, *(f"{job} model" for job in jobs if job == "train")}
-        configure(**{section: {key: {"w0": 10.0, "grow_px": 1, "isbi": False}[key]}})
+        configure(**{section: {key: {"w0": 10.0, "grow_px": "auto", "isbi": False}[key]}})
         assert found(capsys) == []
 
 
@@ -208,8 +208,8 @@ def test_people_read_first_what_snakemake_does_not_see(place: Path, capsys: Any)
     configure(compute={"threads": 2}, stitch={"min_area_px": 9})
     assert main(["differs", RESULT]) == 1
     text = capsys.readouterr().out
-    assert text.startswith("11 records compared: 2 differences\n\ncompute.threads: 1 -> 2\n  Snakemake does not see it")
-    assert "config stitch.min_area_px: 30 -> 9\n  Snakemake runs it again by itself; the result may differ" in text
+    assert text.startswith("12 records compared: 2 differences\n\ncompute.threads: 1 -> 2\n  Snakemake does not see it")
+    assert "config stitch.min_area_px: auto -> 9\n  Snakemake runs it again by itself; the result may differ" in text
     assert "--forcerun" in text
 
 

@@ -73,7 +73,7 @@ def test_the_chain_goes_back_to_the_source_files(place: Path) -> None:
     steps = [f"{one.verb} {one.name}" for one in chain]
     assert set(steps) == {
         *("evaluate unseen", "stitch unseen", "predict unseen 0", "predict unseen 1", "tile unseen", "ingest unseen"),
-        *("train model", "weigh learn", "weigh val", "ingest learn", "ingest val"),
+        *("train model", "calibrate model", "weigh learn", "weigh val", "ingest learn", "ingest val"),
     }
     assert len(steps) == len(set(steps))
     by = {f"{one.verb} {one.name}": one for one in chain}
@@ -114,7 +114,7 @@ def test_changed_and_missing_records_are_named_as_such(place: Path) -> None:
 
 def test_people_read_what_all_records_share_once(place: Path) -> None:
     text = describe(trace(place / "unseen" / "metrics.json"))
-    assert text.startswith("11 records; the same in all of them:\n")
+    assert text.startswith("12 records; the same in all of them:\n")
     assert text.count("numpy ") == 1
     for words in (
         *("results/unseen/metrics.json: evaluate unseen", "my images/unseen.tif, fingerprint ", "seed         0"),

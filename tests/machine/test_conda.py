@@ -21,7 +21,7 @@ from unet_pipeline.machine import conda
 pytestmark = pytest.mark.slow
 
 HOSTILE = ("numpy", "zarr", "unet_pipeline", "json", "yaml", "torch")
-WITH_NETWORK = {"train", "predict", "prove"}
+WITH_NETWORK = {"train", "calibrate", "predict", "prove"}
 
 
 def hostile(folder: Path) -> Path:
@@ -88,7 +88,7 @@ def test_the_whole_workflow_runs_in_environments_that_hold_what_their_files_say(
         made[json.loads(folder.read_text())["file"]] = verbs
     files = {name: (ROOT / "envs" / name).read_text() for name in ("torch.yaml", "pipeline.yaml")}
     assert made == {
-        files["torch.yaml"]: {"train", "predict"},
+        files["torch.yaml"]: {"train", "calibrate", "predict"},
         files["pipeline.yaml"]: {"ingest", "weigh", "tile", "stitch", "evaluate", "report"},
     }
 

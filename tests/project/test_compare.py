@@ -226,7 +226,7 @@ def test_the_comparison_is_a_workflow_of_modules(drawn, tmp_path):
     found = json.loads((tmp_path / "mine/dsb2018_256/fold0/default/0.01_min/run.json").read_text())
     (measured,) = (tmp_path / "mine" / "pace").glob("*.json")
     assert found["steps"] == max(1, round(0.6 / json.loads(measured.read_text())["step_seconds"]))
-    assert (found["seen_px"], found["test_px"]) == (found["steps"] * 32**2, 2 * 64 * 72)
+    assert (found["seen_px"], found["test_px"]) == (found["steps"] * 2 * 32**2, 2 * 64 * 72)
     assert not list((tmp_path / "mine").rglob("*.zarr"))
     lines = (tmp_path / "mine" / "compare.md").read_text().splitlines()
     assert "## dsb2018_256, 0.01 min" in lines

@@ -68,7 +68,7 @@ def test_every_verb_from_files_to_scores(place, capsys):
     assert run("prove", "--model", model, "--ingest", ingest, *common) == 0
     assert "seamless: with one tile size every split stores the same bytes" in capsys.readouterr().out
     assert run("record", out / "stitch.json", "--json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["provenance"]["config"]["stitch"]["min_area_px"] == 30
+    assert json.loads(capsys.readouterr().out)[0]["provenance"]["config"]["stitch"]["min_area_px"] == "auto"
     report = place / "results" / "report.html"
     assert (
         run("report", "--model", model, "--stacks", out / "stitch.json", "--config", options, "--output", report) == 0

@@ -32,7 +32,7 @@ ABSENT = "not there"
 SAME_RESULT = {("tile", "regions"), ("predict", "batch")}
 """Keys that divide the work otherwise and change no pixel (`batch` on a GPU: nearly none)."""
 
-NETWORK = ("train", "predict", "prove")
+NETWORK = ("train", "calibrate", "predict", "prove")
 """Steps that run the network."""
 
 ROW = ("image", "labels", "axes", "label_axes", "pixel_um", "step", "planes", "label_planes", "names", "series")

@@ -20,6 +20,7 @@ from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     BENCHMARKS,
+    CALIBRATE_FILE,
     CARD_FILE,
     IMAGE,
     LAST,
@@ -196,7 +197,7 @@ def _of_folder(folder: Path) -> list[Path]:
     if regions:
         return sorted(regions, key=lambda path: int(path.stem))
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in (LOGS, BENCHMARKS))
-    names = [folder / REPORT_RECORD, *(one / name for one in inner for name in (CARD_FILE, *LAST))]
+    names = [folder / REPORT_RECORD, *(one / name for one in inner for name in (CARD_FILE, CALIBRATE_FILE, *LAST))]
     return _existing(names)
 
 
