@@ -47,7 +47,7 @@ def metrics_of(probabilities: npt.NDArray[np.uint8], stack: Stack, config: Confi
 
 
 def objects(classes: npt.NDArray[np.uint8], config: Config) -> npt.NDArray[np.uint32]:
-    """Return the objects, (planes, y, x) uint32, of classes (planes, y, x) uint8, as `stitch` makes them uncalibrated."""
+    """Return the objects, (planes, y, x) uint32, of classes (planes, y, x) uint8, as `stitch` does uncalibrated."""
     found = np.zeros(classes.shape, np.uint32)
 
     def read(plane: int, rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
