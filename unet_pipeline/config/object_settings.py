@@ -9,6 +9,8 @@ from unet_pipeline.config.keys import key
 from unet_pipeline.config.sections import Stitch
 
 Method = Literal["components", "watershed", "distance"]
+BY_HAND = ("seed", "seed_min_area_px", "neck", "min_area_px", "fill_holes", "grow_px")
+"""Keys of section `stitch` that are settings as they stand, unless they are auto."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,5 @@ def settled(stitch: Stitch, calibrated: ObjectSettings | None = None) -> ObjectS
         base = replace(calibrated, min_area_px=area)
     if stitch.threshold != "auto":
         base = replace(base, threshold=None if stitch.threshold == "likeliest" else stitch.threshold)
-    if stitch.seed_min_area_px != "auto":
-        base = replace(base, seed_min_area_px=stitch.seed_min_area_px)
-    if stitch.seed != "auto":
-        base = replace(base, seed=stitch.seed)
-    if stitch.neck != "auto":
-        base = replace(base, neck=stitch.neck)
-    if stitch.min_area_px != "auto":
-        base = replace(base, min_area_px=stitch.min_area_px)
-    if stitch.fill_holes != "auto":
-        base = replace(base, fill_holes=stitch.fill_holes)
-    if stitch.grow_px != "auto":
-        base = replace(base, grow_px=stitch.grow_px)
-    return base
+    by_hand = {name: value for name in BY_HAND if (value := getattr(stitch, name)) != "auto"}
+    return replace(base, **by_hand)

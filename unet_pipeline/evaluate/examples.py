@@ -13,6 +13,7 @@ import numpy.typing as npt
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
+from unet_pipeline.objects.box import middle
 from unet_pipeline.predict.crop import Crop, predict_crop
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.predict.plan import plan
@@ -77,12 +78,6 @@ def _of_members(card: ModelCard) -> Iterator[dict[str, Any]]:
         yield from member.get("held_out", ())
 
 
-def window(length: int) -> slice:
-    """Return the middle of a side, at most `CROP_PX` long."""
-    size = min(length, CROP_PX)
-    return slice((length - size) // 2, (length - size) // 2 + size)
-
-
 def chosen_planes(places: Sequence[tuple[int, int]], pixels: Sequence[int], most_px: float) -> list[tuple[int, int]]:
     """Return (stack, plane) places, at least one, evenly from all, that together have at most about `most_px` px."""
     count = min(len(places), max(1, int(most_px * len(places) // max(1, sum(pixels)))))
@@ -99,7 +94,7 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
         config: sections predict, calibrate and compute are used.
     """
     places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
-    windows = [(window(stack.grid.height), window(stack.grid.width)) for stack in stacks]
+    windows = [(middle(stack.grid.height, CROP_PX), middle(stack.grid.width, CROP_PX)) for stack in stacks]
     sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in windows]
     pixels = [sizes[index][0] * sizes[index][1] for index, _ in places]
     chosen = chosen_planes(places, pixels, config.calibrate.mpx * 1e6)

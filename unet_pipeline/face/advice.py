@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -101,8 +102,8 @@ def _validation(config: Config, labelled_planes: int, validated: bool) -> Iterat
 
 
 def _least_area(config: Config, sizes: ObjectSizes) -> Iterator[Advice]:
-    if labelled := config.stitch.min_area_px == "auto":
-        median_px = 3.1416 / 4 * sizes.diameter_px(50) ** 2
+    if config.stitch.min_area_px == "auto":
+        median_px = math.pi / 4 * sizes.diameter_px(50) ** 2
         area = max(1, round(SMALL_SHARE * median_px))
         why = f"a tenth of the median area, {median_px:.0f} px, as nothing validates by which it could be calibrated"
-        yield Advice("stitch.min_area_px", "auto (30)" if labelled else None, area, why)
+        yield Advice("stitch.min_area_px", "auto (30)", area, why)

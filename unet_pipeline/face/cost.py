@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,9 +68,8 @@ def measure_cost(network: Architecture, config: Config) -> Cost:
     return Cost(seconds, _second(tile) / (kept**2 / 1e6), where)
 
 
-def _second(work: object) -> float:
+def _second(work: Callable[[], None]) -> float:
     """Return the seconds of the second of two runs."""
-    assert callable(work)
     work()
     _synchronise()
     began = time.monotonic()

@@ -86,6 +86,13 @@ class Box:
         return self.planes, self.rows, self.columns
 
 
+def middle(length: int, most: int) -> slice:
+    """Return the middle of a side, at most so long, px."""
+    size = min(length, most)
+    start = (length - size) // 2
+    return slice(start, start + size)
+
+
 def plane_boxes(shape: tuple[int, int, int]) -> Iterator[Box]:
     """Yield the box of each plane of a volume (planes, height, width)."""
     planes, height, width = shape

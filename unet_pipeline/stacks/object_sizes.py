@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects.box import middle
 from unet_pipeline.objects.distances import near_another
 from unet_pipeline.stacks.labels import LabelReader
 from unet_pipeline.stacks.sizes import Fitted
@@ -76,7 +77,7 @@ def look_at_objects(labels: Fitted, options: Labels, where: str) -> ObjectSizes:
     """
     count, _, height, width = labels.shape
     chosen = sorted({number * count // min(count, PLANES) for number in range(min(count, PLANES))})
-    rows, columns = _middle(height), _middle(width)
+    rows, columns = middle(height, WINDOW_PX), middle(width, WINDOW_PX)
     reader, parts = LabelReader(options, where), []
     for plane in chosen:
         values, place = labels.read(plane, rows, columns)[0], labels.planes.name(plane)
@@ -117,8 +118,3 @@ def _pieces(values: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
         ids[pieces > 0] = pieces[pieces > 0] + last
         last += count
     return ids
-
-
-def _middle(length: int) -> slice:
-    size = min(length, WINDOW_PX)
-    return slice((length - size) // 2, (length - size) // 2 + size)
