@@ -81,8 +81,12 @@ class Cluster:
         os.kill(int((self.folder / "run" / f"{daemon}.pid").read_text()), signal.SIGKILL)
 
     def remember(self) -> None:
-        """Wait until the controller has the running jobs on disk: up to 5 s late; if killed it forgets the rest."""
+        """Wait until accounting and the disk have the running jobs, which a controller killed before forgets.
+
+        Both are up to 5 s late.
+        """
         for job in self.running():
+            until(lambda job=job: self.ask("sacct", "-nPXj", job, SINCE, "--format=jobname").strip(), "an account")
             self.ask("scontrol", "update", f"jobid={job}", f"admincomment=job {job} is remembered")
             wanted = f"job {job} is remembered".encode()
             until(lambda wanted=wanted: wanted in (self.folder / "state/job_state").read_bytes(), wanted.decode())
