@@ -179,19 +179,39 @@ def test_the_record_says_what_was_tried_and_what_it_gained(tmp_path: Path) -> No
     assert calibrate(model, [stack.record], config, model / "calibrate.json").trials == record.trials, "the same again"
 
 
-def test_bad_input_is_named(tmp_path: Path) -> None:
+def test_without_a_plane_or_an_object_the_stated_defaults_stay_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, model = settings(), make_model(tmp_path / "model")
-    stack = make_stack(tmp_path)
-    with pytest.raises(PipelineError, match="expected planes that validated this model, got none in cells"):
-        calibrate(model, [stack.record], config, model / "calibrate.json")
-    empty = np.zeros((2, 100, 130), np.uint16)
-    empty[1, 40:60, 40:60] = 1
-    stack = make_stack(tmp_path / "empty", labels=empty)
+    record = calibrate(model, [make_stack(tmp_path).record], config, model / "calibrate.json")
+    assert (record.chosen, record.chosen_score, record.planes, record.trials) == (STATED, None, (), ())
+    assert open_record(model / "calibrate.json", CalibrateRecord) == record
+    assert "warning: objects are not calibrated, no plane validated this model" in capsys.readouterr().err
+    stack = make_stack(tmp_path / "half", labels=in_one_plane())
     own = {"stack": "cells", "id": stack.ingested.id, "planes": [0]}
-    validated(model, "none", held_out=[own])
+    write_card(model, replace(read_card(model), training={"held_out": [own]}))
+    record = calibrate(model, [stack.record], config, model / "calibrate.json")
+    assert (record.chosen, record.chosen_score, record.trials) == (STATED, None, ())
+    assert [used.planes for used in record.planes] == [(0,)]
+    assert "no object in planes cells [0], which the seed held out" in capsys.readouterr().err
+    own["planes"] = [0, 1]
+    write_card(model, replace(read_card(model), training={"held_out": [own]}))
+    assert calibrate(model, [stack.record], config, model / "calibrate.json").objects == 1
+
+
+def test_stacks_named_for_validation_must_have_objects(tmp_path: Path) -> None:
+    config, model = settings(calibrate={"mpx": 0.02}), validated(make_model(tmp_path / "model"))
+    stack = make_stack(tmp_path, labels=in_one_plane())
     with pytest.raises(PipelineError, match=r"planes cells \[0\]: expected objects to calibrate by, got none"):
         calibrate(model, [stack.record], config, model / "calibrate.json")
     assert not (model / "calibrate.json").exists()
+
+
+def in_one_plane() -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
+    """Labels with an object in the second of two planes."""
+    labels = np.zeros((2, 100, 130), np.uint16)
+    labels[1, 40:60, 40:60] = 1
+    return labels
 
 
 def test_keys_by_hand_go_before_what_was_calibrated() -> None:

@@ -88,7 +88,8 @@ def test_planes_that_validate_are_asked_for() -> None:
         config = from_dict({"train": train})
         return {one.key: one.advised for one in advise(config, sizes(30), planes, validated, (512, 512))}
 
-    assert of(20, False)["train.hold_out"] == 0.15
+    assert "train.hold_out" not in of(20, False), "auto holds planes out"
+    assert of(20, False, hold_out=0.0)["train.hold_out"] == "auto"
     assert of(3, False)["train.folds"] == 3
     assert of(3, False)["stitch.min_area_px"] == 71, "a tenth of the median"
     assert not {"train.hold_out", "train.folds", "stitch.min_area_px"} & set(of(20, True))
@@ -116,9 +117,10 @@ def test_a_table_is_told_with_what_it_takes(tmp_path: Path) -> None:
     assert "a                train         6          96 x 96        1 uint8" in text
     assert "b                predict       2          96 x 96        1 uint8" in text
     assert "in 6 planes" in text
-    assert "train.hold_out: 0.15    # now 0.0: no stack validates" in text
+    assert "chosen by 15 % of the 6 planes of the stacks that train, which the network does not learn from" in text
+    assert "weigh.sigma: 3.0    # now 5.0: a twelfth of the median diameter" in text
     snippet = text.split("for --configfile:\n")[1].split("\n\n")[0]
-    assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["train"]["hold_out"] == 0.15
+    assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["weigh"]["sigma"] == 3.0
     assert "train    " in text and "(750 steps)" in text
     assert "(0.0184 Mpx in 1 stacks)" in text
 

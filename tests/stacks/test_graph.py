@@ -41,6 +41,20 @@ def test_in_a_cross_validation_what_trains_is_predicted_out_of_fold(tmp_path: Pa
     assert [found.out_of_fold_options(name) for name in "ab"] == [["--out-of-fold"], []]
 
 
+def test_objects_are_calibrated_by_what_validates_or_may_be_held_out(tmp_path: Path) -> None:
+    assert graph(tmp_path).calibrated == ["b"]
+    assert graph(tmp_path, train={"hold_out": 0.1}).calibrated == ["a", "b"]
+    assert graph(tmp_path, stitch={"method": "distance"}).calibrated == []
+    alone = [row for row in TABLE if "\tval\t" not in row]
+    (tmp_path / "alone.tsv").write_text("\n".join(alone) + "\n", encoding="utf-8")
+
+    def of(**train: Any) -> list[str]:
+        return Graph.read({"train": train}, lambda _: str(tmp_path / "alone.tsv")).calibrated
+
+    assert of() == of(hold_out=0.1) == of(folds=2) == ["a"]
+    assert of(hold_out=0.0) == []
+
+
 def test_with_a_finished_model_nothing_is_learned(tmp_path: Path) -> None:
     for name in ("model.json", "weights.safetensors"):
         (tmp_path / name).write_text("")

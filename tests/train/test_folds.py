@@ -96,6 +96,20 @@ def test_what_cannot_be_divided_is_refused(options, fold, planes, message):
         divide([discs(shape=(planes, 20, 20))], options, fold)
 
 
+def test_auto_holds_planes_out_where_nothing_else_validates_and_there_are_enough():
+    def held_out(planes, validated=False, **options):
+        return divide([discs(shape=(planes, 20, 20))], Train(**options), validated=validated).held_out
+
+    assert [len(held_out(planes)[0]) for planes in (5, 10, 20)] == [1, 2, 3]
+    assert held_out(20) == held_out(20, hold_out=0.15)
+    assert held_out(4) == held_out(20, validated=True) == held_out(20, hold_out=0.0) == ()
+    assert len(held_out(20, validated=True, hold_out=0.1)[0]) == 2, "a share is what it says"
+    stack = discs(shape=(5, 20, 20))
+    stack.target.planes[2][:] = IGNORE
+    assert divide([stack], Train()).held_out == (), "a plane nobody annotated does not count"
+    assert from_dict({"train": {"folds": 2, "hold_out": "auto"}}).train.held_out_share(20, False) == 0
+
+
 def test_both_ways_at_once_are_refused():
     with pytest.raises(PipelineError, match=r"train\.hold_out"):
         from_dict({"train": {"folds": 2, "hold_out": 0.1}})

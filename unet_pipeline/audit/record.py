@@ -17,6 +17,7 @@ from typing import Any, Literal
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, is_card, parse_card
 from unet_pipeline.records.calibrate_record import CalibrateRecord
+from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     BENCHMARKS,
@@ -34,7 +35,7 @@ from unet_pipeline.records.layout import (
 )
 from unet_pipeline.records.provenance import Provenance, portable_path, possible_paths
 from unet_pipeline.records.record import how_to_remake, read_json
-from unet_pipeline.records.score_records import ProveRecord, ReportRecord
+from unet_pipeline.records.score_records import ReportRecord
 from unet_pipeline.records.stack_records import IngestRecord
 from unet_pipeline.records.steps import Record, any_record
 from unet_pipeline.records.volume_records import PredictRecord
@@ -109,11 +110,8 @@ class Link:
         if isinstance(self.content, ModelCard):
             training = self.content.training
             return {key: training[key] for key in ("device", "threads") if key in training}
-        return (
-            asdict(self.content.compute)
-            if isinstance(self.content, PredictRecord | CalibrateRecord | ProveRecord)
-            else {}
-        )
+        used = getattr(self.content, "compute", None)
+        return asdict(used) if isinstance(used, ComputeUsed) else {}
 
     @property
     def sources(self) -> dict[str, str]:

@@ -30,6 +30,9 @@ ObjectScore = Literal["auto", "seg+ap50", "seg", "ap50", "mean_ap", "v_rand", "m
 ENCODER_DEPTH = {"vgg16": 4, "resnet50": 5}
 """Halvings of the resolution in the networks whose encoder is torchvision's."""
 
+AUTO_SHARE, AUTO_PLANES = 0.15, 5
+"""What `train.hold_out: auto` holds out, of as many labelled planes or more."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -176,8 +179,21 @@ class Train:
     checkpoint_every: int = key(100, "steps between checkpoints an interrupted training resumes from", 1, 10_000_000)
     select: Literal["best", "last"] = key("best", "which weights are kept: lowest validation loss, or the last")
     seed: int = key(0, "seed of everything random", 0, 2**31 - 1)
-    hold_out: float = key(0.0, "share of the labelled training planes that validate instead of training", 0, 0.9)
+    hold_out: float | Literal["auto"] = key(
+        "auto", "share of the labelled training planes that validate instead of training; auto: 0.15 or 0", 0, 0.9
+    )
     folds: int = key(1, "cross-validation: models trained, each without its share of the planes; 1 trains one", 1, 20)
+
+    def held_out_share(self, labelled_planes: int, validated: bool) -> float:
+        """Return the share of the planes that `hold_out` comes to, 0 to 0.9.
+
+        Args:
+            labelled_planes: of the stacks with role train.
+            validated: whether a stack has role val.
+        """
+        if self.hold_out != "auto":
+            return self.hold_out
+        return 0.0 if validated or self.folds > 1 or labelled_planes < AUTO_PLANES else AUTO_SHARE
 
 
 @dataclass(frozen=True)

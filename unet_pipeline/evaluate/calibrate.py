@@ -8,6 +8,7 @@ are tried, and what scores best is written beside the model. `stitch` makes obje
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.evaluate.examples import look, unseen_planes
+from unet_pipeline.evaluate.examples import Examples, look, unseen_planes
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.trials import PIXEL_SCORES, search
 from unet_pipeline.machine.progress import tell
@@ -33,6 +34,9 @@ BY_HAND = "set stitch.method by hand (components, watershed or distance), or let
 def calibrate(model: Path, ingested: Sequence[Path], config: Config, output: Path) -> CalibrateRecord:
     """Choose how objects are made, and write `calibrate.json`.
 
+    Where no plane validated, or those that were drawn by the seed have no object, nothing can be chosen: the stated
+    defaults are written, and that is said aloud.
+
     Args:
         model: model folder.
         ingested: `ingest.json` of the stacks of which planes validated: those with role val and, with `train.hold_out`
@@ -44,39 +48,61 @@ def calibrate(model: Path, ingested: Sequence[Path], config: Config, output: Pat
         The record as it was written.
 
     Raises:
-        PipelineError: no plane validated, or there is no object in them.
+        PipelineError: there is no object in the stacks that were named for validation.
     """
     card, stacks = read_card(model), [Stack.open(path) for path in ingested]
-    if not any(unseen_planes(card, stack) for stack in stacks):
-        got = f"none in {', '.join(stack.name for stack in stacks) or 'no stack'}"
-        raise PipelineError(model / CARD_FILE, "planes that validated this model", got, fix=BY_HAND)
+    stated = CalibrateRecord(
+        model=card.identity,
+        score=_score(config),
+        planes=(),
+        objects=0,
+        pixel_um=None,
+        chosen=ObjectSettings(),
+        chosen_score=None,
+        stated_score=None,
+        trials=(),
+        compute=None,
+        provenance=provenance(sections_of(config, "calibrate"), [model / CARD_FILE, *ingested]),
+    )
     with claim(output) as mine:
-        examples = look(model, card, stacks, config)
-        score = _score(config)
-        areas = OverlapTable.merge(
-            OverlapTable.of(one.instances[one.annotated], one.instances[one.annotated], plane)
-            for plane, one in enumerate(examples.each)
-        ).reference_areas()[1]
-        if not len(areas) and score not in PIXEL_SCORES:
-            names = ", ".join(f"{used.stack} {list(used.planes)}" for used in examples.used)
-            raise PipelineError(f"planes {names}", "objects to calibrate by", "none", fix=BY_HAND)
-        median_px = float(np.median(areas)) if len(areas) else 1.0
-        best, stated, tried = search(examples.each, score, ObjectSettings(), median_px)
-        record = CalibrateRecord(
-            model=card.identity,
-            score=score,
-            planes=examples.used,
-            objects=len(areas),
-            pixel_um=examples.pixel_um,
-            chosen=best.settings,
-            chosen_score=best.score,
-            stated_score=stated.score,
-            trials=tuple(tried),
-            compute=examples.compute,
-            provenance=provenance(sections_of(config, "calibrate"), [model / CARD_FILE, *ingested]),
-        )
+        if any(unseen_planes(card, stack) for stack in stacks):
+            record = _chosen(stated, look(model, card, stacks, config), bool(card.training.get("validation_stacks")))
+        else:
+            record = _uncalibrated(stated, "no plane validated this model")
         mine.write(record)
-    tell(f"calibrated: {best.settings}; {score} {best.score:.3f}, as stated without calibration {stated.score:.3f}")
+    return record
+
+
+def _chosen(stated: CalibrateRecord, examples: Examples, named: bool) -> CalibrateRecord:
+    """Return the record with what makes the best objects of these planes; `named` by their role, or else drawn."""
+    areas = OverlapTable.merge(
+        OverlapTable.of(one.instances[one.annotated], one.instances[one.annotated], plane)
+        for plane, one in enumerate(examples.each)
+    ).reference_areas()[1]
+    seen = replace(stated, planes=examples.used, pixel_um=examples.pixel_um, compute=examples.compute)
+    if not len(areas) and stated.score not in PIXEL_SCORES:
+        where = "planes " + ", ".join(f"{used.stack} {list(used.planes)}" for used in examples.used)
+        if named:
+            raise PipelineError(where, "objects to calibrate by", "none", fix=f"{BY_HAND}; calibrate.mpx looks at more")
+        return _uncalibrated(seen, f"no object in {where}, which the seed held out")
+    median_px = float(np.median(areas)) if len(areas) else 1.0
+    best, plain, tried = search(examples.each, stated.score, ObjectSettings(), median_px)
+    tell(
+        f"calibrated: {best.settings}; {stated.score} {best.score:.3f}, as stated without calibration {plain.score:.3f}"
+    )
+    return replace(
+        seen,
+        objects=len(areas),
+        chosen=best.settings,
+        chosen_score=best.score,
+        stated_score=plain.score,
+        trials=tuple(tried),
+    )
+
+
+def _uncalibrated(record: CalibrateRecord, why: str) -> CalibrateRecord:
+    """Say that the stated defaults stay."""
+    tell(f"warning: objects are not calibrated, {why}: {record.chosen}; {BY_HAND}")
     return record
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from unet_pipeline.config.sections import ENCODER_DEPTH, Config
+from unet_pipeline.config.sections import AUTO_PLANES, ENCODER_DEPTH, Config
 from unet_pipeline.model.card import architecture, geometry
 from unet_pipeline.stacks.object_sizes import ObjectSizes
 
@@ -21,8 +21,6 @@ GAP_SHARE, GAP_PX = 25, (1, 5)
 TOUCHING = 0.1
 SMALL_SHARE = 0.1
 """Least area over the median one."""
-FEW_PLANES = 5
-"""From as many labelled planes on a share of them can be held out."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def advise(
         sides: (height, width) of the smallest plane that trains, px.
     """
     found = [*_weigh(config, sizes), *_depth(config, sizes, sides), *_validation(config, labelled_planes, validated)]
-    if not validated and not config.train.hold_out and config.train.folds == 1 and labelled_planes < FEW_PLANES:
+    if not _validates(config, labelled_planes, validated):
         found += _least_area(config, sizes)
     return [one for one in found if one.now != one.advised]
 
@@ -90,12 +88,16 @@ def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterat
     )
 
 
+def _validates(config: Config, labelled_planes: int, validated: bool) -> bool:
+    return validated or config.train.folds > 1 or config.train.held_out_share(labelled_planes, validated) > 0
+
+
 def _validation(config: Config, labelled_planes: int, validated: bool) -> Iterator[Advice]:
-    if validated or config.train.hold_out or config.train.folds > 1:
+    if _validates(config, labelled_planes, validated):
         return
-    if labelled_planes >= FEW_PLANES:
+    if labelled_planes >= AUTO_PLANES:
         why = f"no stack validates: 15 of 100 of the {labelled_planes} labelled planes then choose weights and objects"
-        yield Advice("train.hold_out", config.train.hold_out, 0.15, why)
+        yield Advice("train.hold_out", config.train.hold_out, "auto", why)
     elif labelled_planes > 1:
         why = f"no stack validates, and {labelled_planes} planes are too few to give one away: train as many networks"
         yield Advice("train.folds", config.train.folds, labelled_planes, why)

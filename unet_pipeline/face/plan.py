@@ -64,6 +64,7 @@ def plan(graph: Graph) -> str:
         training = [one for one in found if one.row.role == "train"]
         sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
+        lines += _validation(graph, planes)
         advised = advise(graph.config, sizes, planes, validated, sides)
         lines += ["", *_advice(advised)]
     config = with_advice(graph.config, advised)
@@ -115,6 +116,18 @@ def _objects(sizes: ObjectSizes) -> Iterator[str]:
     )
     if sizes.empty:
         yield f"{sizes.empty} of the {sizes.planes} planes looked at have no object"
+
+
+def _validation(graph: Graph, planes: int) -> Iterator[str]:
+    """Say what chooses weights and objects."""
+    train, stacks = graph.config.train, graph.with_role("val")
+    share = train.held_out_share(planes, bool(stacks))
+    drawn = [f"{100 * share:.3g} % of the {planes} planes of the stacks that train"] if share else []
+    named = [", ".join(stacks)] if stacks else []
+    if train.folds > 1:
+        yield f"weights and objects are chosen by each of {train.folds} folds in turn"
+    elif drawn or named:
+        yield f"weights and objects are chosen by {' and '.join(drawn + named)}, which the network does not learn from"
 
 
 def _advice(advised: Sequence[Advice]) -> Iterator[str]:

@@ -35,13 +35,14 @@ class CalibrateRecord:
     Attributes:
         model: identity of the model's card.
         score: what was made as large as can be.
-        planes: what was looked at.
+        planes: what was looked at; empty where nothing validated, so that the stated defaults count.
         objects: in the reference of these planes.
         pixel_um: (y, x) pixel size of the first stack, micrometres; None where unknown.
         chosen: how objects are made.
-        chosen_score: the score of it.
+        chosen_score: the score of it; None where nothing was looked at or there was no object.
         stated_score: that of the stated defaults, which count without a calibration.
         trials: all that was tried, in order.
+        compute: what the network ran on; None where it did not.
     """
 
     step: Literal["calibrate"] = "calibrate"
@@ -51,8 +52,8 @@ class CalibrateRecord:
     objects: Count
     pixel_um: tuple[Number, Number] | None
     chosen: ObjectSettings
-    chosen_score: Number
-    stated_score: Number
+    chosen_score: Number | None
+    stated_score: Number | None
     trials: tuple[Trial, ...]
-    compute: ComputeUsed
+    compute: ComputeUsed | None
     provenance: Provenance

@@ -146,7 +146,12 @@ def dice_curve(history: History, keyed: bool = False) -> bytes:
 
 
 def calibration_curve(record: CalibrateRecord) -> bytes:
-    """Return the best score of each method over the threshold as PNG; the likeliest class stands at one half."""
+    """Return the best score of each method over the threshold as PNG; the likeliest class stands at one half.
+
+    Args:
+        record: with trials.
+    """
+    assert record.stated_score is not None and record.chosen_score is not None  # as there are trials
     figure, axes = _empty(f"{record.score} on validation planes", "threshold")
     for method, stroke in METHODS.items():
         best: dict[float, float] = {}

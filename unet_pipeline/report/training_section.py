@@ -54,11 +54,15 @@ def training_section(model: ModelResult) -> TrainingSection:
     """Return the facts of the model and its training, and the curves where there is a history."""
     record = {key: value for key, value in model.card.training.items() if key != "provenance"}
     found = model.calibration
-    made, tried = (_calibration(found), [_tried(found)]) if found else ([], [])
+    made = _calibration(found) if found else []
+    tried = [_tried(found)] if found and found.trials else []
     return TrainingSection(_network(model), _training(model), _members(model), _curves(model), made, tried, record)
 
 
 def _calibration(record: CalibrateRecord) -> list[tuple[str, object]]:
+    if not record.trials:
+        why = "no plane validated" if not record.planes else "no object in the planes held out"
+        return [("Objects are made by", f"{record.chosen}: the stated defaults, as {why}")]
     planes = sum(len(used.planes) for used in record.planes)
     stacks = ", ".join(used.stack for used in record.planes)
     return [

@@ -99,11 +99,15 @@ class Graph:
 
     @property
     def calibrated(self) -> list[str]:
-        """Names of the stacks with planes by which objects are calibrated; none where that is not asked for."""
+        """Names of the stacks that may have planes by which objects are calibrated; none where that is not asked for.
+
+        With `train.hold_out: auto` training decides whether it holds planes out: `calibrate` looks, and may find none.
+        """
         train = self.config.train
         if self.config.model.folder or self.config.stitch.method != "calibrated":
             return []
-        return self.with_role("val", *(["train"] if train.folds > 1 or train.hold_out > 0 else []))
+        held_out = not self.with_role("val") if train.hold_out == "auto" else train.hold_out > 0
+        return self.with_role("val", *(["train"] if train.folds > 1 or held_out else []))
 
     @property
     def calibration(self) -> list[str]:

@@ -68,27 +68,33 @@ def check_fold(options: Train, fold: int | None) -> None:
         )
 
 
-def divide(stacks: Sequence[TrainingStack], options: Train, fold: int | None = None) -> Division:
+def divide(
+    stacks: Sequence[TrainingStack], options: Train, fold: int | None = None, validated: bool = False
+) -> Division:
     """Divide the labelled planes of training stacks as `train.folds` or `train.hold_out` says.
 
     Args:
         stacks: with role train; all their planes may be used.
         options: section `train`.
         fold: which fold is held out, from 0; None without cross-validation.
+        validated: whether other stacks validate, so that `train.hold_out: auto` holds nothing out.
 
     Returns:
-        The division; without either option the stacks as they are.
+        The division; where nothing is held out the stacks as they are.
 
     Raises:
         PipelineError: more folds than labelled planes, or a share that leaves no plane for training.
     """
     check_fold(options, fold)
-    if fold is None and options.hold_out == 0:
+    if fold is None and not options.held_out_share(sum(len(stack.used) for stack in stacks), validated):
         return Division(tuple(stacks))
     planes = [labelled(stack) for stack in stacks]
     places = shuffled(planes, options.seed)
+    share = options.held_out_share(len(places), validated)
+    if fold is None and not share:  # of some planes nothing is annotated
+        return Division(tuple(stacks))
     _check_number(len(places), options)
-    chosen = set(drawn(places, options.hold_out) if fold is None else dealt(places, options.folds)[fold])
+    chosen = set(drawn(places, share) if fold is None else dealt(places, options.folds)[fold])
     held_out = [tuple(p for p in each if (index, p) in chosen) for index, each in enumerate(planes)]
     kept = [tuple(p for p in each if (index, p) not in chosen) for index, each in enumerate(planes)]
     return Division(_with_planes(stacks, kept), _with_planes(stacks, held_out), tuple(held_out))

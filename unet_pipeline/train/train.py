@@ -131,7 +131,7 @@ def train_model(
     stacks, checks = (
         [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
     )
-    divided = divide(stacks, config.train, fold)
+    divided = divide(stacks, config.train, fold, validated=bool(checks))
     start = _doubted(start, config, held_out, weighed, divided)
     balance = _class_weights(weighed, config)
     sections = sections_of(config, "train")
@@ -160,6 +160,7 @@ def train_model(
         kept_aside(folder, progress.say) if fold is None else nullcontext(),
     ):
         _list_planes(folder, divided, mine.check)
+        progress.say(_validation_words(divided, checks))
         return train(divided.train, validate, card, balance, settings, folder, key, progress, mine.check)
 
 
@@ -197,6 +198,17 @@ def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | 
     ]
     record = {"held_out": places, "planes_sha256": sha256_bytes(divided.text().encode())}
     return record if fold is None else {"fold": fold, **record}
+
+
+def _validation_words(divided: Division, checks: Sequence[TrainingStack]) -> str:
+    """Say what the kept weights are chosen by."""
+    drawn = ", ".join(f"{len(stack.used)} of {stack.name}" for stack in divided.validate)
+    named = ", ".join(stack.name for stack in checks)
+    if not drawn and not named:
+        return "no plane validates, so the last weights are kept"
+    return "validated by " + " and ".join(
+        [*([f"the planes that planes.tsv lists ({drawn})"] if drawn else []), *([named] if named else [])]
+    )
 
 
 def _list_planes(folder: Path, divided: Division, check: Check) -> None:
