@@ -9,7 +9,7 @@ TENSORS = {
     "momentum.a": torch.randn(7).bfloat16(),
     "best.count": torch.tensor(5),
 }
-STATE = {"step": 3, "digest": "x", "losses": [0.1, 1 / 3], "best_loss": None}
+STATE = {"step": 3, "digest": "x", "losses": [0.1, 1 / 3], "best_value": [0.5, -0.1]}
 
 
 @pytest.fixture

@@ -214,21 +214,35 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path):
     card = dataclasses.replace(CARD, architecture=dataclasses.replace(ARCHITECTURE, base_channels=4))
     result, _ = run(tmp_path, options, card=card)
     losses = [row.validation_loss for row in result.history if row.validation_loss is not None]
-    assert result.card.training["validation_loss"] == min(losses)
+    scores = [row.validation_score for row in result.history if row.validation_score is not None]
+    assert result.card.training["validation_score"] == max(scores) > 0.5
     assert result.card.training["selected"] == "best"
     best = next(row for row in result.history if row.step == result.card.training["selected_step"])
     assert best.dice[1] > 0.8
     assert best.validation_loss < 0.6 * losses[0] or best.validation_loss < 0.25
 
 
-def test_the_kept_weights_are_those_of_the_best_validation(tmp_path, monkeypatch):
-    """Validation losses are made up, so that step 14 is the best; its weights are those of a training of 14 steps."""
+@pytest.mark.parametrize(
+    ("select", "losses", "scores"),
+    [
+        ("loss", (0.9, 0.2, 0.8, 0.7), (0.9, 0.1, 0.5, None)),
+        ("score", (0.1, 0.9, 0.8, 0.7), (0.2, 0.9, 0.8, None)),
+        ("score", (0.9, 0.2, 0.8, 0.7), (0.5, 0.5, 0.5, 0.5)),
+        ("score", (0.9, 0.2, 0.8, 0.7), (None, None, None, None)),
+    ],
+)
+def test_the_kept_weights_are_those_of_the_best_validation(tmp_path, monkeypatch, select, losses, scores):
+    """Validations are made up, so that step 14 is the best; its weights are those of a training of 14 steps."""
     from unet_pipeline.train.validation import Score, Validation
 
-    made_up = iter([0.9, 0.2, 0.8, 0.7])
-    monkeypatch.setattr(Validation, "score", lambda *_: Score(next(made_up), (0.5, 0.5)))
-    flat = settings(schedule="constant")
-    result, _ = run(tmp_path / "best", flat)
+    made_up = iter(zip(losses, scores, strict=True))
+
+    def score(*_):
+        loss, value = next(made_up)
+        return Score(loss, (0.5, 0.5), value)
+
+    monkeypatch.setattr(Validation, "score", score)
+    result, _ = run(tmp_path / "best", settings(schedule="constant", select=select))
     assert (result.card.training["selected"], result.card.training["selected_step"]) == ("best", 14)
     run(tmp_path / "short", settings(schedule="constant", steps=14, select="last"), validation=[])
     assert (tmp_path / "best" / FILES[0]).read_bytes() == (tmp_path / "short" / FILES[0]).read_bytes()

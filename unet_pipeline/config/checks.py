@@ -30,7 +30,11 @@ def from_dict(value: Mapping[str, Any], whole: bool = True) -> Config:
 
 
 def _check_moved(value: Mapping[str, Any]) -> None:
-    """Name the new place of a key that had another."""
+    """Name the new place of a key, or the new word of a value, that had another."""
+    section = value.get("train")
+    if isinstance(section, Mapping) and section.get("select") == "best":
+        fix = "best was the lowest validation loss, which is called loss now; score counts objects"
+        raise PipelineError("train.select", "score, loss or last", "its former word", "loss", fix)
     section = value.get("predict")
     if isinstance(section, Mapping) and "threshold" in section:
         fix = "move the key to section stitch (null is now likeliest): it no longer runs the network again"

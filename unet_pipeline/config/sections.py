@@ -177,7 +177,9 @@ class Train:
     validate_every: int = key(150, "steps between validations", 1, 10_000_000)
     validate_tiles: int = key(8, "tiles a validation takes, evenly over the validation planes", 1, 100_000)
     checkpoint_every: int = key(100, "steps between checkpoints an interrupted training resumes from", 1, 10_000_000)
-    select: Literal["best", "last"] = key("best", "which weights are kept: lowest validation loss, or the last")
+    select: Literal["score", "loss", "last"] = key(
+        "score", "which weights are kept: best score of the validation tiles, their lowest loss, or the last"
+    )
     seed: int = key(0, "seed of everything random", 0, 2**31 - 1)
     hold_out: float | Literal["auto"] = key(
         "auto", "share of the labelled training planes that validate instead of training; auto: 0.15 or 0", 0, 0.9

@@ -23,7 +23,7 @@ WIDTH_PX, HEIGHT_PX = 1000, 640
 
 DPI = 250
 
-TRAINING, VALIDATION = "#0072b2", "#d55e00"
+TRAINING, VALIDATION, SCORE = "#0072b2", "#d55e00", "#cc79a7"
 METHODS = {"components": "#0072b2", "watershed": "#d55e00", "distance": "#009e73"}
 """Colours of the ways to make objects."""
 INK, SOFT, LINE = "#1b2430", "#5a6675", "#dde3ea"
@@ -136,11 +136,13 @@ def rate_curve(history: History) -> bytes:
 
 
 def dice_curve(history: History, keyed: bool = False) -> bytes:
-    """Return the Dice coefficient of each class on the validation tiles over the steps as PNG; `keyed` as above."""
-    figure, axes = _empty("Dice on validation tiles")
+    """Return Dice of each class and score on the validation tiles over the steps as PNG; `keyed` as above."""
+    figure, axes = _empty("Dice and score on validation tiles")
     for index, (name, points) in enumerate(history.dice.items()):
         _line(axes, points, colour(index), name)
-    lowest = min((value for points in history.dice.values() for _, value in points), default=0.0)
+    score = history.column("validation_score")
+    _line(axes, score, SCORE, "score")
+    lowest = min((value for points in (*history.dice.values(), score) for _, value in points), default=0.0)
     axes.set_ylim(math.floor(max(0.0, lowest - 0.02) * 10) / 10, 1.0)
     return _finished(figure, keyed)
 

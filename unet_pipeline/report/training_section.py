@@ -9,6 +9,7 @@ from unet_pipeline.model.card import Architecture
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.report.curves import (
     METHODS,
+    SCORE,
     TRAINING,
     VALIDATION,
     calibration_curve,
@@ -163,6 +164,8 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
     for key, name in (("train_loss", "Training loss"), ("validation_loss", "Validation loss")):
         if isinstance(record.get(key), float):
             rows.append((name, number(record[key], 4)))
+    if isinstance(record.get("validation_score"), float):
+        rows.append(("Validation score", number(record["validation_score"])))
     if isinstance(dice := record.get("validation_dice"), list) and len(dice) == len(model.card.classes):
         words = [f"{name} {number(value)}" for name, value in zip(model.card.classes, dice, strict=True)]
         rows.append(("Validation Dice", ", ".join(words)))
@@ -187,7 +190,9 @@ def _curves(model: ModelResult) -> list[Panel]:
     shown = [Panel("", loss_curve(history, kept), "Loss over the steps of training", keys=keys, more=circle)]
     if history.dice:
         names = [(colour(index), name) for index, name in enumerate(history.dice)]
-        alt = "Dice on validation tiles over the steps of training"
+        if history.column("validation_score"):
+            names.append((SCORE, "score, by which weights are kept unless train.select says otherwise"))
+        alt = "Dice and score on validation tiles over the steps of training"
         shown.append(Panel("", dice_curve(history), alt, keys=names))
     if history.column("learning_rate"):
         shown.append(Panel("", rate_curve(history), "Learning rate over the steps of training"))

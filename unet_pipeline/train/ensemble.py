@@ -31,7 +31,10 @@ MOST = 64
 OWN = ("step", "weights_sha256", "training")
 """Keys in which the cards of members may differ, besides the number of their own members."""
 
-REPEATED = ("fold", "selected", "selected_step", "train_loss", "validation_loss", "validation_dice", "held_out")
+SCORES = ("validation_loss", "validation_score")
+"""Numbers of a training record of which the card of an ensemble gives mean and spread, as of the Dice of each class."""
+
+REPEATED = ("fold", "selected", "selected_step", "train_loss", *SCORES, "validation_dice", "held_out")
 """Keys that the card of an ensemble repeats of the training record of each member that has them."""
 
 APART = (*REPEATED, "digest", "history_sha256", "planes_sha256", "provenance")
@@ -115,15 +118,17 @@ def _record(models: Sequence[Path], cards: Sequence[ModelCard]) -> dict[str, Any
         | {key: record[key] for key in REPEATED if key in record}
         for model, card, record in zip(models, cards, records, strict=True)
     ]
-    losses = [record.get("validation_loss") for record in records]
+    scores = {name: [record.get(name) for record in records] for name in SCORES}
     dice = [record.get("validation_dice") or [] for record in records]
     classes = range(max(map(len, dice)))
     by_class = [[one[index] for one in dice if index < len(one)] for index in classes]
     return {
         **shared,
         "members": each,
-        "mean": {"validation_loss": mean(losses), "validation_dice": [mean(values) for values in by_class]},
-        "spread": {"validation_loss": spread(losses), "validation_dice": [spread(values) for values in by_class]},
+        "mean": {name: mean(values) for name, values in scores.items()}
+        | {"validation_dice": [mean(values) for values in by_class]},
+        "spread": {name: spread(values) for name, values in scores.items()}
+        | {"validation_dice": [spread(values) for values in by_class]},
         "provenance": asdict(provenance({}, [model / CARD_FILE for model in models])),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -45,6 +44,7 @@ class Settings:
     """The sections of the configuration that training uses, and what it starts from.
 
     Attributes:
+        objects: whether labels are objects, whose score then chooses the weights.
         encoder_weights: file of an encoder's weights; None: random ones.
         start: finished model whose layers are taken; None: random weights.
     """
@@ -53,6 +53,7 @@ class Settings:
     augment: Augment = Augment()
     compute: Compute = Compute()
     watch: Watch = Watch()
+    objects: bool = True
     encoder_weights: Path | None = None
     start: Start | None = None
 
@@ -66,7 +67,7 @@ class State:
         history: rows so far.
         losses: of the updates since the last row.
         unread: losses still on the device, after those of `losses`.
-        best_loss, best_step: lowest validation loss and its step.
+        best_value, best_step: what `Train.select` makes as large as can be, and its step.
         best: weights of that step, by name; empty if the last weights are to be kept.
     """
 
@@ -74,7 +75,7 @@ class State:
     history: list[Row] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     unread: list[torch.Tensor] = field(default_factory=list)
-    best_loss: float = math.inf
+    best_value: tuple[float, ...] = ()
     best_step: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -230,8 +231,17 @@ def _validation(
     """Return this process's share of the validation."""
     options, share = settings.train, tiles[group.rank :: group.size]
     workers = readers(settings.compute, device)
-    loss = Loss.of(options)
-    return Validation(share, card.geometry, options.tile_px, options.batch, options.precision, workers, group, loss)
+    return Validation(
+        share,
+        card.geometry,
+        options.tile_px,
+        options.batch,
+        options.precision,
+        workers,
+        group,
+        Loss.of(options),
+        settings.objects,
+    )
 
 
 def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCard) -> torch.Tensor:
@@ -254,7 +264,7 @@ def save(learner: Learner, state: State, check: Check) -> None:
         "step": state.step,
         "history": [asdict(row) for row in state.history],
         "losses": state.losses,
-        "best_loss": state.best_loss if state.best else None,
+        "best_value": state.best_value,
         "best_step": state.best_step,
         "scaler": learner.scaler.state_dict(),
     }
@@ -292,8 +302,8 @@ def _restore(learner: Learner, checkpoint: Checkpoint) -> State:
     learner.scaler.load_state_dict(values["scaler"])
     best = {name: tensor.to(learner.device, copy=True) for name, tensor in _named(checkpoint, "best").items()}
     history = [Row(**{**row, "dice": tuple(row["dice"])}) for row in values["history"]]
-    best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
-    return State(values["step"], history, values["losses"], [], best_loss, values["best_step"], best)
+    best_value = tuple(values.get("best_value", ()))
+    return State(values["step"], history, values["losses"], [], best_value, values["best_step"], best)
 
 
 def _named(checkpoint: Checkpoint, part: str) -> dict[str, torch.Tensor]:

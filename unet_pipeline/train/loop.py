@@ -245,8 +245,8 @@ def _diverged(what: str, rate: float, options: Train) -> PipelineError:
 
 def _judge_start(learner: Learner, state: State, progress: Progress) -> None:
     """Score the model that training starts from before the first step: what follows has to be better to be kept."""
-    if learner.settings.train.select == "best" and not learner.validation_tiles:
-        progress.say("no validation stack with annotated pixels: the last weights are kept, not the best")
+    if learner.settings.train.select != "last" and not learner.validation_tiles:
+        progress.say("no plane with annotated pixels validates: the last weights are kept, not the best")
     start = learner.settings.start
     if state.step == 0 and start is not None and start.judged and not start.new_head and learner.validation_tiles:
         _append(learner, state, Row(0, 0.0, None), learner.validation.score(learner.network, learner.class_weights))
@@ -265,12 +265,18 @@ def _append(learner: Learner, state: State, row: Row, score: Score | None) -> No
     if score is not None:
         if not math.isfinite(score.loss):
             raise _diverged(f"a validation loss of {score.loss} after step {row.step}", row.learning_rate, options)
-        row = replace(row, validation_loss=score.loss, dice=score.dice)
-        if options.select == "best" and score.loss < state.best_loss:
-            state.best_loss, state.best_step = score.loss, state.step
+        row = replace(row, validation_loss=score.loss, dice=score.dice, validation_score=score.value)
+        value = _value(score, options)
+        if options.select != "last" and value > state.best_value:
+            state.best_value, state.best_step = value, state.step
             state.best = {name: tensor.detach().clone() for name, tensor in learner.network.state_dict().items()}
     state.history.append(row)
     learner.observer.add(row, lambda: learner.validation.sample(learner.network, learner.device))
+
+
+def _value(score: Score, options: Train) -> tuple[float, ...]:
+    """Return what is to be large; of equal scores the lower loss is better, as it is where there is no score."""
+    return (score.value or 0.0, -score.loss) if options.select == "score" else (-score.loss,)
 
 
 def _note(state: State) -> str:
@@ -297,6 +303,7 @@ def _record(learner: Learner, state: State) -> dict[str, Any]:
         "selected_step": chosen.step,
         "train_loss": chosen.train_loss,
         "validation_loss": chosen.validation_loss,
+        "validation_score": chosen.validation_score,
         "validation_dice": list(chosen.dice),
         "validation_tiles": learner.validation_tiles,
         "class_weights": learner.class_weights.tolist(),

@@ -160,7 +160,8 @@ def train_model(
         kept_aside(folder, progress.say) if fold is None else nullcontext(),
     ):
         _list_planes(folder, divided, mine.check)
-        progress.say(_validation_words(divided, checks))
+        if validate:
+            progress.say(f"validated by {_validation_words(divided, checks)}")
         return train(divided.train, validate, card, balance, settings, folder, key, progress, mine.check)
 
 
@@ -173,7 +174,8 @@ def _card(config: Config, channels: int, common: Normaliser | None) -> ModelCard
 
 def _settings(config: Config, start: Start | None) -> Settings:
     encoder = Path(config.model.encoder_weights) if config.model.encoder_weights else None
-    return Settings(config.train, config.augment, config.compute, config.watch, encoder, start)
+    objects = config.labels.kind != "classes"
+    return Settings(config.train, config.augment, config.compute, config.watch, objects, encoder, start)
 
 
 def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[Any]:
@@ -201,14 +203,11 @@ def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | 
 
 
 def _validation_words(divided: Division, checks: Sequence[TrainingStack]) -> str:
-    """Say what the kept weights are chosen by."""
+    """Name what the kept weights are chosen by."""
     drawn = ", ".join(f"{len(stack.used)} of {stack.name}" for stack in divided.validate)
     named = ", ".join(stack.name for stack in checks)
-    if not drawn and not named:
-        return "no plane validates, so the last weights are kept"
-    return "validated by " + " and ".join(
-        [*([f"the planes that planes.tsv lists ({drawn})"] if drawn else []), *([named] if named else [])]
-    )
+    parts = [f"planes held out, listed in planes.tsv ({drawn})" if drawn else "", named]
+    return " and ".join(part for part in parts if part)
 
 
 def _list_planes(folder: Path, divided: Division, check: Check) -> None:

@@ -16,7 +16,8 @@ from unet_pipeline.model.device import autocast
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.train.dataset import ValidationTile, stack_tiles
 from unet_pipeline.train.feed import prefetch
-from unet_pipeline.train.losses import Loss, pixel_weight, total
+from unet_pipeline.train.losses import Loss, pixel_weight, probabilities, total
+from unet_pipeline.train.object_score import THRESHOLDS, object_counts, object_score
 from unet_pipeline.train.processes import Group
 
 
@@ -27,10 +28,12 @@ class Score:
     Attributes:
         loss: the training loss, sums of all tiles divided once, so that pixels count alike whatever their tile.
         dice: per class 2 |P and T| / (|P| + |T|) over annotated pixels; None if the class is in neither.
+        value: what weights are chosen by, 0 to 1: `object_score`, or the mean Dice; None without objects or classes.
     """
 
     loss: float
     dice: tuple[float | None, ...]
+    value: float | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Validation:
         workers: threads that read ahead.
         group: the processes that share the tiles.
         loss: what is minimised.
+        objects: whether the labels are objects.
     """
 
     tiles: Sequence[ValidationTile]
@@ -71,6 +75,7 @@ class Validation:
     workers: int
     group: Group = Group()
     loss: Loss = Loss()
+    objects: bool = True
 
     @torch.inference_mode()
     def score(self, network: nn.Module, class_weights: torch.Tensor) -> Score:
@@ -84,6 +89,7 @@ class Validation:
         device, classes = class_weights.device, len(class_weights)
         loss = torch.zeros((2, len(self.loss.terms)), dtype=torch.float64, device=device)
         overlap = torch.zeros((3, classes), dtype=torch.float64, device=device)
+        objects = torch.zeros((len(THRESHOLDS), 4), dtype=torch.float64, device=device)
         for image, target, boundary in self._batches(device):
             with autocast(device, self.precision):
                 logits = network(image)
@@ -92,8 +98,15 @@ class Validation:
             weight = pixel_weight(target, boundary, class_weights)
             loss += torch.stack(self.loss.sums(logits, target, weight)).double()
             overlap += _overlap(logits.argmax(dim=1), target, classes)
+            if self.objects:
+                inside = probabilities(logits.float(), self.loss.activation)[:, 1]
+                objects += torch.from_numpy(object_counts(inside.cpu().numpy(), target.cpu().numpy())).to(device)
         network.train()
-        return Score(float(total(*self.group.sum(loss))), _dice(self.group.sum(overlap)))
+        dice, found = _dice(self.group.sum(overlap)), self.group.sum(objects)
+        known = [one for one in dice if one is not None]
+        mean_dice = sum(known) / len(known) if known else None
+        value = object_score(found.cpu().numpy()) if self.objects else mean_dice
+        return Score(float(total(*self.group.sum(loss))), dice, value)
 
     @torch.inference_mode()
     def sample(self, network: nn.Module, device: torch.device) -> Sample | None:
