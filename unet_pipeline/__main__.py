@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
 
     one = _add(verbs, stage.plan, "--config", "--threads", "--device")
     one.add_argument("stacks", type=Path, help="table of stacks")
+    one.add_argument(
+        "--minutes", type=_positive, default=None, help="advise the steps that so long a training here has"
+    )
 
     one = _add(verbs, stage.ingest, "--config", "--output")
     one.add_argument("--stack", required=True, help="name of the stack")

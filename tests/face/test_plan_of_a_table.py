@@ -15,7 +15,7 @@ from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.face.advice import Advice, advise
-from unet_pipeline.face.cost import stored_bytes
+from unet_pipeline.face.cost import Cost, stored_bytes
 from unet_pipeline.face.plan import plan, with_advice
 from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.object_sizes import ObjectSizes, measure
@@ -127,6 +127,15 @@ def test_a_table_is_told_with_what_it_takes(tmp_path: Path) -> None:
 
 def test_a_run_of_folds_costs_as_many_trainings(tmp_path: Path) -> None:
     assert "750 steps, 2 networks" in plan(table(tmp_path, planes=2))
+
+
+def test_minutes_become_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unet_pipeline.face.plan.measure_cost", lambda *_: Cost(0.5, 1.0, "2 CPU threads"))
+    text = plan(table(tmp_path), minutes=10)
+    assert "train.steps: 960    # now 750: what 10 minutes buy at 0.5 s a step" in text
+    assert "train    8 min (960 steps)" in text
+    assert "train.steps" not in plan(table(tmp_path))
+    assert "train.steps: 480" in plan(table(tmp_path, planes=2), minutes=10), "two networks"
 
 
 @pytest.mark.parametrize("count", [1, 0])

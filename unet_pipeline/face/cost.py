@@ -20,9 +20,9 @@ WEIGHTS_BYTES = 5
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a training and of a predicted megapixel, on how many threads of what."""
+    """Seconds of a step of training and of a predicted megapixel, on how many threads of what."""
 
-    train_s: float
+    step_s: float
     predict_s_per_mpx: float
     where: str
 
@@ -63,9 +63,8 @@ def measure_cost(network: Architecture, config: Config) -> Cost:
         image = torch.rand(1, channels, *(2 * (sizes.read_px(kept),)), device=device)
         module.eval()(image.contiguous(memory_format=torch.channels_last))
 
-    seconds = _second(step) * config.train.steps * max(1, config.train.folds)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{config.compute.threads} CPU threads"
-    return Cost(seconds, _second(tile) / (kept**2 / 1e6), where)
+    return Cost(_second(step), _second(tile) / (kept**2 / 1e6), where)
 
 
 def _second(work: Callable[[], None]) -> float:

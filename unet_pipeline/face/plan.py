@@ -21,6 +21,9 @@ from unet_pipeline.stacks.table import StackRow
 LINE = "{:<16} {:<8} {:>6} {:>16} {:>8} {:<8} {}"
 """A line of the table of stacks."""
 
+BETWEEN = 0.8
+"""Share of a training's time that its steps take; the rest reads, validates and writes checkpoints."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -45,11 +48,12 @@ class Found:
         return planes * height * width
 
 
-def plan(graph: Graph) -> str:
+def plan(graph: Graph, minutes: float | None = None) -> str:
     """Look at the stacks of a table, and return what was found, what is advised and what a run takes, for people.
 
     Args:
         graph: configuration and table, checked.
+        minutes: that training may take on this machine, from which the number of steps follows; None: as configured.
 
     Raises:
         PipelineError: for whatever the first steps of the workflow would refuse, as far as a few planes show it.
@@ -66,7 +70,6 @@ def plan(graph: Graph) -> str:
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
         lines += _validation(graph, planes)
         advised = advise(graph.config, sizes, planes, validated, sides)
-        lines += ["", *_advice(advised)]
     config = with_advice(graph.config, advised)
     folder, channels = config.model.folder, found[0].shape[1]
     network = (
@@ -74,7 +77,13 @@ def plan(graph: Graph) -> str:
         if folder is None
         else read_card(Path(folder)).architecture
     )
-    lines += ["", *_costs(found, graph, config, measure_cost(network, config))]
+    cost = measure_cost(network, config)
+    if minutes is not None and folder is None:
+        advised += _steps(config, cost, minutes)
+        config = with_advice(graph.config, advised)
+    if seen:
+        lines += ["", *_advice(advised)]
+    lines += ["", *_costs(found, graph, config, cost)]
     return "\n".join(lines)
 
 
@@ -130,6 +139,13 @@ def _validation(graph: Graph, planes: int) -> Iterator[str]:
         yield f"weights and objects are chosen by {' and '.join(drawn + named)}, which the network does not learn from"
 
 
+def _steps(config: Config, cost: Cost, minutes: float) -> list[Advice]:
+    """Return how many steps a training of some minutes has: a number to keep, as another machine would find another."""
+    steps = max(1, int(60 * minutes * BETWEEN / (cost.step_s * max(1, config.train.folds))))
+    why = f"what {minutes:g} minutes buy at {cost.step_s:.2g} s a step{_folds(config)}, reading and validating too"
+    return [Advice("train.steps", config.train.steps, steps, why)]
+
+
 def _advice(advised: Sequence[Advice]) -> Iterator[str]:
     if not advised:
         yield "the configuration suits these objects"
@@ -161,7 +177,8 @@ def _costs(found: Sequence[Found], graph: Graph, config: Config, cost: Cost) -> 
     yield f"with that, on {cost.where} of this machine, as one step and one tile of each took just now:"
     if config.model.folder is None:
         steps = f"{config.train.steps:,} steps{_folds(config)}"
-        yield f"  train    {_minutes(cost.train_s)} ({steps}), and the reading and validating between"
+        train_s = cost.step_s * config.train.steps * max(1, config.train.folds)
+        yield f"  train    {_minutes(train_s)} ({steps}), and the reading and validating between"
     if predicted:
         yield f"  predict  {_minutes(cost.predict_s_per_mpx * mpx)} ({mpx:,.3g} Mpx in {len(predicted)} stacks)"
     total = sum(

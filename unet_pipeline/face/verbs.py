@@ -32,7 +32,7 @@ def plan(options: argparse.Namespace) -> None:
     from unet_pipeline.stacks.graph import Graph
 
     values = config_of(options).section(*RESULT_SECTIONS, *MACHINE) | {"stacks": str(options.stacks)}
-    _say(plan(Graph.read(values, lambda name: name, present=True)))
+    _say(plan(Graph.read(values, lambda name: name, present=True), options.minutes))
 
 
 def ingest(options: argparse.Namespace) -> None:
