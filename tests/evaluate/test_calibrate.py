@@ -194,6 +194,10 @@ def test_without_a_plane_or_an_object_the_stated_defaults_stay_and_it_is_said(
     assert (record.chosen, record.chosen_score, record.trials) == (STATED, None, ())
     assert [used.planes for used in record.planes] == [(0,)]
     assert "no object in planes cells [0], which the seed held out" in capsys.readouterr().err
+    write_card(model, replace(read_card(model), training={"gap_px": 4}))
+    chosen = calibrate(model, [stack.record], config, model / "calibrate.json").chosen
+    assert chosen == replace(STATED, grow_px=4), "the gap of the training is given back"
+    assert settled(settings(stitch={"method": "distance"}).stitch, None, chosen).grow_px == 4
     own["planes"] = [0, 1]
     write_card(model, replace(read_card(model), training={"held_out": [own]}))
     assert calibrate(model, [stack.record], config, model / "calibrate.json").objects == 1

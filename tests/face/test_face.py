@@ -138,7 +138,8 @@ def test_the_network_of_a_model_is_ready_to_use(made):
 
 def test_weights_are_those_that_training_adds_up(made, tmp_path):
     stack = make_stack(tmp_path)
-    record = weigh(stack, settings(), tmp_path / "results" / "cells" / "weigh.json")
+    config = settings(weigh={"sigma": 5.0, "gap_px": 1})
+    record = weigh(stack, config, tmp_path / "results" / "cells" / "weigh.json")
     group = zarr.open_group(tmp_path / "results" / "cells" / "weights.zarr", mode="r")
     counts = np.array(list(record.class_counts.values()))
     balance = (counts.sum() / (2 * counts)).astype(np.float32)

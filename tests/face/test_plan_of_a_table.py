@@ -13,10 +13,12 @@ from chain import draw, settings
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.sections import Labels, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, stored_bytes
 from unet_pipeline.face.plan import plan, with_advice
+from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.object_sizes import ObjectSizes, measure
 
@@ -67,10 +69,10 @@ def test_a_plane_without_objects_is_counted() -> None:
 @pytest.mark.parametrize(
     ("found", "key", "value"),
     [
-        (sizes(115, 30), "weigh.sigma", 9.6),
-        (sizes(15), "weigh.sigma", 3.0),
+        (sizes(115, 30), "weigh.sigma", "auto"),
+        (sizes(15), "weigh.sigma", "auto"),
         (sizes(60), "weigh.sigma", None),
-        (sizes(110, 10, 0.4), "weigh.gap_px", 4),
+        (sizes(110, 10, 0.4), "weigh.gap_px", "auto"),
         (sizes(110, 10, 0.02), "weigh.gap_px", None),
         (sizes(26, 5, 0.4), "weigh.gap_px", None),
         (sizes(60, 25), "model.depth", 4),
@@ -79,8 +81,20 @@ def test_a_plane_without_objects_is_counted() -> None:
     ],
 )
 def test_what_suits_objects_of_a_size(found: ObjectSizes, key: str, value: object) -> None:
-    advised = {one.key: one.advised for one in advise(from_dict({}), found, 20, True, (512, 512))}
+    config = from_dict({"weigh": {"sigma": 5.0, "gap_px": 1}})
+    advised = {one.key: one.advised for one in advise(config, found, 20, True, (512, 512))}
     assert advised.get(key) == value
+
+
+@pytest.mark.parametrize(
+    ("found", "sigma_px", "gap_px"),
+    [
+        (sizes(115, 30), 9.6, 1), (sizes(15), 3.0, 1), (sizes(400), 10.0, 1),
+        (sizes(110, 10, 0.4), 9.2, 4), (sizes(26, 5, 0.4), 3.0, 1), (sizes(300, 5, 0.4), 10.0, 5),
+    ],
+)  # fmt: skip
+def test_what_auto_comes_to(found: ObjectSizes, sigma_px: float, gap_px: int) -> None:
+    assert (sigma_of(found), gap_of(found, Labels())) == (sigma_px, gap_px)
 
 
 def test_planes_that_validate_are_asked_for() -> None:
@@ -118,9 +132,12 @@ def test_a_table_is_told_with_what_it_takes(tmp_path: Path) -> None:
     assert "b                predict       2          96 x 96        1 uint8" in text
     assert "in 6 planes" in text
     assert "chosen by 15 % of the 6 planes of the stacks that train, which the network does not learn from" in text
-    assert "weigh.sigma: 3.0    # now 5.0: a twelfth of the median diameter" in text
+    assert "so section weigh comes to sigma 3 px and gap_px 1 px, for each stack by its own objects" in text
+    assert "the configuration suits these objects" in text
+    text = plan(replace(graph, config=replace(graph.config, weigh=Weigh(sigma=20.0))))
+    assert "weigh.sigma: auto    # now 20.0: it is 3 px here" in text
     snippet = text.split("for --configfile:\n")[1].split("\n\n")[0]
-    assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["weigh"]["sigma"] == 3.0
+    assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["weigh"]["sigma"] == "auto"
     assert "train    " in text and "(750 steps)" in text
     assert "(0.0184 Mpx in 1 stacks)" in text
 
@@ -166,7 +183,7 @@ def test_the_verb_prints_it_and_writes_nothing(tmp_path: Path, capsys: pytest.Ca
         main(["plan", str(tmp_path / "stacks.tsv"), "--config", '{"model": {"base_channels": 2}}', "--threads", "1"])
         == 0
     )
-    assert "these keys would suit them better" in capsys.readouterr().out
+    assert "the configuration suits these objects" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before
     assert main(["plan", str(tmp_path / "none.tsv")]) == 1
 

@@ -113,7 +113,7 @@ def test_the_flow_has_the_real_counts(page, run):
     said = " ".join(page.one("ol").text.split())
     assert "stacks 4 stacks 6 planes" in said
     assert "ingest 0.128 Mpx 3 labelled" in said
-    assert "weigh 1 stack w0 10, σ 5 px" in said
+    assert "weigh 1 stack w0 10, σ 3 px" in said
     assert "train 900 steps" in said
     assert (
         f"tile {sum(plan['tiles'] for plan in plans)} tiles {sum(s['coverage']['shards'] for s in stitched)} shards"

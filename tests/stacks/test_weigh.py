@@ -34,7 +34,9 @@ def stack(tmp_path_factory):
     return make_stack(tmp_path_factory.mktemp("stack"))
 
 
-@pytest.mark.parametrize("options", [{}, {"sigma": 3.0, "gap_px": 2, "w0": 4.0}, {"gap_px": 0}])
+@pytest.mark.parametrize(
+    "options", [{"sigma": 5.0, "gap_px": 1}, {"sigma": 3.0, "gap_px": 2, "w0": 4.0}, {"sigma": 5.0, "gap_px": 0}]
+)
 def test_equals_the_definition(stack, options):
     config = settings(weigh=options)
     target, boundary = arrays(stack, config)
@@ -52,6 +54,26 @@ def test_bit_equal_for_any_block_shard_and_number_of_threads(stack, block_px, th
         np.testing.assert_array_equal(found, expected)
 
 
+def test_auto_follows_the_objects_and_says_so(tmp_path, capsys):
+    """Cells that touch, 90 px across, and the same drawn with a gap."""
+    ids = np.zeros((2, 200, 330), np.uint16)
+    for index, left in enumerate((20, 110, 200)):
+        ids[:, 60:150, left : left + 90] = index + 1
+    apart = ids.copy()
+    apart[:, :, [110, 111, 112, 113, 114, 200, 201, 202, 203, 204]] = 0
+    image = np.random.default_rng(0).integers(0, 255, ids.shape, np.uint8)
+    touching, parted = (make_stack(tmp_path / str(n), image=image, labels=one) for n, one in enumerate((ids, apart)))
+    for stack, sigma_px, gap_px in ((touching, 8.5, 4), (parted, 8.2, 1)):
+        record = weigh(stack, settings(), stack.record.with_name("weigh.json"))
+        assert (record.sigma_px, record.gap_px) == (sigma_px, gap_px)
+        assert record.why.startswith("6 objects in 2 planes, ") and record.why in capsys.readouterr().err
+    by_hand = weigh(touching, settings(weigh={"sigma": 4.0, "gap_px": 2}), touching.record.with_name("weigh.json"))
+    assert (by_hand.sigma_px, by_hand.gap_px, by_hand.why) == (4.0, 2, "")
+    classes = settings(labels={"kind": "classes", "values": {0: "background", 1: "cell"}}, weigh={"sigma": 4.0})
+    masks = make_stack(tmp_path / "classes", classes, image=image, labels=(apart > 0).astype(np.uint8))
+    assert weigh(masks, classes, masks.record.with_name("weigh.json")).gap_px == 0, "classes part themselves"
+
+
 def test_pixels_nobody_annotated_stay_unknown(tmp_path):
     labels = draw()[1].astype(np.uint16)
     labels[:, 20:40, 30:60] = 999
@@ -66,7 +88,7 @@ def test_sigma_in_micrometres_needs_and_uses_the_pixel_size(tmp_path):
     with pytest.raises(PipelineError, match="pixel size"):
         arrays(make_stack(tmp_path / "unknown"), config)
     known = make_stack(tmp_path / "known", pixel_um=0.5)
-    found, expected = arrays(known, config), arrays(known, settings(weigh={"sigma": 5.0}))
+    found, expected = arrays(known, config), arrays(known, settings(weigh={"sigma": 5.0, "gap_px": "auto"}))
     np.testing.assert_array_equal(found[1], expected[1])
 
 
@@ -74,7 +96,7 @@ def test_objects_that_vanish_in_the_gap_are_counted(tmp_path):
     labels = np.zeros((2, 100, 130), np.uint8)
     labels[:, 10:30, 10:20], labels[:, 10:30, 20], labels[:, 10:30, 21:60] = 1, 2, 3
     stack = make_stack(tmp_path, labels=labels)
-    record = weigh(stack, settings(), stack.record.with_name("weigh.json"), block_px=16)
+    record = weigh(stack, settings(weigh={"gap_px": 1}), stack.record.with_name("weigh.json"), block_px=16)
     assert record.vanished_objects == 2, "object 2 is one pixel wide, in both planes"
     record = weigh(stack, settings(weigh={"gap_px": 0}), stack.record.with_name("weigh.json"))
     assert record.vanished_objects == 0

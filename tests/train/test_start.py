@@ -227,7 +227,7 @@ def test_a_start_is_kept_where_nothing_better_follows(
     train_model([record], [], settings(model={"batch_norm": False}, train={"steps": 8}), tmp_path / "first")
     config = settings(
         model=started(tmp_path / "first"),
-        train={"learning_rate": 1.0, "steps": 2, "validate_every": 1, "schedule": "constant"},
+        train={"learning_rate": 1.0, "steps": 2, "validate_every": 1, "schedule": "constant", "select": "loss"},
     )
     train_model([record], [other], config, tmp_path / "second")
     said = read_card(tmp_path / "second").training

@@ -45,15 +45,18 @@ class ObjectSettings:
         return f"{self.method}{own[self.method]}, {threshold}, {rest}"
 
 
-def settled(stitch: Stitch, calibrated: ObjectSettings | None = None) -> ObjectSettings:
+def settled(
+    stitch: Stitch, calibrated: ObjectSettings | None = None, stated: ObjectSettings | None = None
+) -> ObjectSettings:
     """Return the settings that the keys of section `stitch` come to.
 
     Args:
         stitch: the section; a key that says something goes before all else.
         calibrated: what the calibration of the model chose; None where there is none. It counts with
             `stitch.method: calibrated` only, and areas in px say nothing of voxels, with `stitch.connect: volume`.
+        stated: what counts where neither says anything; None takes the defaults.
     """
-    base = ObjectSettings()
+    base = stated or ObjectSettings()
     if stitch.method != "calibrated":
         base = replace(base, method=stitch.method)
     elif calibrated is not None:

@@ -93,9 +93,13 @@ class Weigh:
     """The paper's boundary weight map, Ronneberger 2015 eq. 2."""
 
     w0: float = key(10.0, "height of the boundary term; 0 turns it off", 0, 1000)
-    sigma: float = key(5.0, "width of the boundary term, in `unit`", 0.01, 1000)
+    sigma: float | Literal["auto"] = key(
+        "auto", "width of the boundary term, in `unit`; auto: by the objects of the stack", 0.01, 1000
+    )
     unit: Literal["px", "um"] = key("px", "unit of sigma; um needs the stack's pixel size")
-    gap_px: int = key(1, "pixels this near to another object become background, so touching objects part", 0, 32)
+    gap_px: int | Literal["auto"] = key(
+        "auto", "pixels this near to another object become background, so touching ones part; auto: as sigma", 0, 32
+    )
     formula: Literal["paper", "release"] = key(
         "paper", "paper: exp(-(d1+d2)^2/(2 sigma^2)); release: without the 2, as the authors' later code"
     )

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from unet_pipeline.config.dependencies import sections_of
-from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.examples import Examples, look, unseen_planes
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.trials import PIXEL_SCORES, search
 from unet_pipeline.machine.progress import tell
+from unet_pipeline.model.calibration import stated_settings
 from unet_pipeline.model.card import read_card
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.claim import claim
@@ -57,7 +57,7 @@ def calibrate(model: Path, ingested: Sequence[Path], config: Config, output: Pat
         planes=(),
         objects=0,
         pixel_um=None,
-        chosen=ObjectSettings(),
+        chosen=stated_settings(card),
         chosen_score=None,
         stated_score=None,
         trials=(),
@@ -86,7 +86,7 @@ def _chosen(stated: CalibrateRecord, examples: Examples, named: bool) -> Calibra
             raise PipelineError(where, "objects to calibrate by", "none", fix=f"{BY_HAND}; calibrate.mpx looks at more")
         return _uncalibrated(seen, f"no object in {where}, which the seed held out")
     median_px = float(np.median(areas)) if len(areas) else 1.0
-    best, plain, tried = search(examples.each, stated.score, ObjectSettings(), median_px)
+    best, plain, tried = search(examples.each, stated.score, stated.chosen, median_px)
     tell(
         f"calibrated: {best.settings}; {stated.score} {best.score:.3f}, as stated without calibration {plain.score:.3f}"
     )

@@ -8,17 +8,13 @@ from dataclasses import dataclass, replace
 
 from unet_pipeline.config.sections import AUTO_PLANES, ENCODER_DEPTH, Config
 from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.object_sizes import ObjectSizes
 
 DEEPEST = 4
 """The paper's depth: of a deeper unpadded network the margin takes more than the tile."""
 LARGE = 90
 """Percentile of the diameters that the network should see beyond a pixel."""
-SIGMA_SHARE, SIGMA_PX = 12, (3.0, 10.0)
-"""Median diameter over sigma, and the range of what is advised: the paper's 5 px is for cells of 60 px."""
-GAP_SHARE, GAP_PX = 25, (1, 5)
-"""The same of the gap, where objects touch along more than `TOUCHING` of their outlines."""
-TOUCHING = 0.1
 SMALL_SHARE = 0.1
 """Least area over the median one."""
 
@@ -52,18 +48,19 @@ def advise(
 
 
 def _weigh(config: Config, sizes: ObjectSizes) -> Iterator[Advice]:
-    median = sizes.diameter_px(50)
-    if config.weigh.unit == "px" and config.weigh.w0 > 0 and config.labels.kind != "classes":
-        sigma = round(min(max(median / SIGMA_SHARE, SIGMA_PX[0]), SIGMA_PX[1]), 1)
-        why = f"a twelfth of the median diameter, {median:.0f} px, within {SIGMA_PX[0]:g} and {SIGMA_PX[1]:g}"
+    """Advise `auto` where what was set by hand is far from it."""
+    options, labels = config.weigh, config.labels
+    if labels.kind == "classes":
+        return
+    if options.sigma != "auto" and options.unit == "px" and options.w0 > 0:
+        sigma_px = sigma_of(sizes)
         # within a third the weights hardly differ
-        yield Advice("weigh.sigma", now := config.weigh.sigma, sigma if abs(sigma - now) > now / 3 else now, why)
-    if config.labels.kind != "classes":
-        share, gap = sizes.contact_share, GAP_PX[0]
-        if share > TOUCHING:
-            gap = min(max(round(median / GAP_SHARE), GAP_PX[0]), GAP_PX[1])
-        why = f"{100 * share:.0f} % of the outlines lie along another object, at a median diameter of {median:.0f} px"
-        yield Advice("weigh.gap_px", config.weigh.gap_px, gap, why)
+        far = abs(sigma_px - options.sigma) > options.sigma / 3
+        yield Advice("weigh.sigma", options.sigma, "auto" if far else options.sigma, f"it is {sigma_px:g} px here")
+    if options.gap_px != "auto":
+        gap_px = gap_of(sizes, labels)
+        advised = options.gap_px if gap_px == options.gap_px else "auto"
+        yield Advice("weigh.gap_px", options.gap_px, advised, f"it is {gap_px} px here")
 
 
 def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterator[Advice]:

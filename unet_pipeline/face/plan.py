@@ -13,6 +13,7 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.model.card import architecture, read_card
+from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.ingest import Source, open_image, open_labels
 from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_objects
@@ -64,7 +65,7 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
     advised: list[Advice] = []
     if seen:
         sizes = ObjectSizes.merge(seen)
-        lines += ["", *_objects(sizes)]
+        lines += ["", *_objects(sizes, graph.config)]
         training = [one for one in found if one.row.role == "train"]
         sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
@@ -117,12 +118,18 @@ def _stacks(found: Sequence[Found]) -> Iterator[str]:
         yield LINE.format(one.row.stack, one.row.role, planes, size, channels, one.dtype.name, seen).rstrip()
 
 
-def _objects(sizes: ObjectSizes) -> Iterator[str]:
+def _objects(sizes: ObjectSizes, config: Config) -> Iterator[str]:
     low, median, high = (sizes.diameter_px(percent) for percent in (10, 50, 90))
     yield (
         f"objects: {median:.0f} px across in the median, {low:.0f} to {high:.0f} px without the smallest and largest "
         f"tenth; {100 * sizes.contact_share:.0f} % of their outlines lie along another"
     )
+    auto = [
+        ("sigma", sigma_of(sizes), config.weigh.sigma),
+        ("gap_px", gap_of(sizes, config.labels), config.weigh.gap_px),
+    ]
+    if found := [f"{name} {value:g} px" for name, value, now in auto if now == "auto"]:
+        yield f"so section weigh comes to {' and '.join(found)}, for each stack by its own objects"
     if sizes.empty:
         yield f"{sizes.empty} of the {sizes.planes} planes looked at have no object"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unet_pipeline.config.keys import build
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import tell
@@ -30,6 +31,16 @@ def read_calibration(file: Path, card: ModelCard | None) -> CalibrateRecord:
     if card is not None and record.model != card.identity:
         raise PipelineError(file, "the calibration of this model", "that of another", fix=how_to_remake(file))
     return record
+
+
+def stated_settings(card: ModelCard | None) -> ObjectSettings:
+    """Return how objects are made without a calibration: as thick again as they were before the gaps of the training.
+
+    Args:
+        card: of the model; None, and a card that does not say, count as one that was trained with the least gap.
+    """
+    gap_px = None if card is None else card.training.get("gap_px")
+    return ObjectSettings() if gap_px is None else build(ObjectSettings, {"grow_px": gap_px}, "training.gap_px")
 
 
 def settings_of(record: CalibrateRecord, stack: str, pixel_um: tuple[float, float] | None) -> ObjectSettings:

@@ -157,6 +157,8 @@ class WeighRecord:
         largest_boundary_term: of the weight map.
         vanished_objects: objects so thin that the gaps leave nothing of them.
         sigma_px: of the formula, px.
+        gap_px: pixels this near to another object became background.
+        why: what those two follow from where they are `auto`; empty where both are set by hand.
         id: names the weights; their store repeats it.
     """
 
@@ -169,6 +171,8 @@ class WeighRecord:
     largest_boundary_term: Number
     vanished_objects: Count
     sigma_px: Number
+    gap_px: Count
+    why: str
     id: str
     files: Files
     provenance: Provenance

@@ -62,7 +62,13 @@ def _weigh_lines(weighed: Sequence[WeighRecord]) -> tuple[str, ...]:
     if not weighed:
         return ("not used here",)
     options = build(Weigh, weighed[0].provenance.config.get("weigh", {}), "weigh")
-    return plural(len(weighed), "stack"), f"w0 {options.w0:g}, σ {options.sigma:g} {options.unit}"
+    widths = sorted({one.sigma_px for one in weighed})
+    sigma = f"{options.sigma:g} {options.unit}" if options.sigma != "auto" else f"{_between(widths)} px"
+    return plural(len(weighed), "stack"), f"w0 {options.w0:g}, σ {sigma}"
+
+
+def _between(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g}"
 
 
 def _train_lines(model: ModelResult) -> tuple[str, ...]:

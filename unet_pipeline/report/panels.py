@@ -188,7 +188,9 @@ class Panels:
         height = weigh.largest_boundary_term or 1.0
         scale = Scale(pictures.scale_colours(WEIGHT), "0", number(height, 1))
         rgb = pictures.as_scale(term / height, WEIGHT)
-        return self._panel("Boundary weight", rgb, "added where objects nearly touch.", scale=scale)
+        words = f"added where objects nearly touch; sigma {weigh.sigma_px:g} px, gap {weigh.gap_px} px."
+        more = f"Of {weigh.why}." if weigh.why else ""
+        return self._panel("Boundary weight", rgb, words, scale=scale, more=more)
 
     def _probability(self, plan: StackPlan) -> Panel:
         array = plan.probabilities()

@@ -1,4 +1,4 @@
-"""How large the labelled objects of a stack are and how much they touch, from a few planes as they lie on disk."""
+"""How large the labelled objects of a stack are and how much they touch, from a few planes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.box import middle
 from unet_pipeline.objects.distances import near_another
+from unet_pipeline.records.layout import INSTANCES
 from unet_pipeline.stacks.labels import LabelReader
 from unet_pipeline.stacks.sizes import Fitted
+from unet_pipeline.stacks.stack import Stack
 
 PLANES = 8
 """Planes of a stack that are looked at, evenly."""
@@ -76,8 +78,7 @@ def look_at_objects(labels: Fitted, options: Labels, where: str) -> ObjectSizes:
         PipelineError: for the reasons of ingest, as far as these planes show them.
     """
     count, _, height, width = labels.shape
-    chosen = sorted({number * count // min(count, PLANES) for number in range(min(count, PLANES))})
-    rows, columns = middle(height, WINDOW_PX), middle(width, WINDOW_PX)
+    chosen, rows, columns = _window(count, height, width)
     reader, parts = LabelReader(options, where), []
     for plane in chosen:
         values, place = labels.read(plane, rows, columns)[0], labels.planes.name(plane)
@@ -91,6 +92,19 @@ def look_at_objects(labels: Fitted, options: Labels, where: str) -> ObjectSizes:
         fix = "check that this is the label file, and what labels.kind and labels.values say"
         raise PipelineError(where, "labelled objects", f"none in the {len(chosen)} planes looked at", fix=fix)
     return ObjectSizes.merge(parts)
+
+
+def look_at_stack(stack: Stack) -> ObjectSizes:
+    """Measure the objects of the same planes of an ingested stack; there may be none."""
+    chosen, rows, columns = _window(*stack.grid.shape)
+    reference = stack.reference(INSTANCES)
+    return ObjectSizes.merge(measure(reference.read_label(plane, rows, columns)) for plane in chosen)
+
+
+def _window(count: int, height: int, width: int) -> tuple[list[int], slice, slice]:
+    """Return the planes that are looked at, and the rows and columns of them."""
+    chosen = sorted({number * count // min(count, PLANES) for number in range(min(count, PLANES))})
+    return chosen, middle(height, WINDOW_PX), middle(width, WINDOW_PX)
 
 
 def measure(ids: npt.NDArray[np.uint32]) -> ObjectSizes:

@@ -19,12 +19,11 @@ import zarr
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import IGNORE, Config, Weigh
-from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.halo_blocks import HaloBlock, halo_blocks
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.machine.parallel import ahead, behind
-from unet_pipeline.machine.progress import Progress
+from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.objects.box import Box, Window
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, replacing
@@ -32,6 +31,7 @@ from unet_pipeline.records.files import Check, digest
 from unet_pipeline.records.layout import CLASSES, INSTANCES, WEIGHTS, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.stack_records import WeighRecord
+from unet_pipeline.stacks.boundary_settings import BoundarySettings, boundary_settings
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weight_map import boundary_term, halo_px, open_gaps, vanished_ids
 
@@ -55,18 +55,20 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
     Returns:
         The record as it was written.
     """
-    sigma_px = sigma_in_px(config.weigh, stack)
-    halo = halo_px(config.weigh.w0, sigma_px, config.weigh.formula, config.weigh.gap_px)
+    options, settings = config.weigh, boundary_settings(stack, config.weigh, config.labels)
+    if settings.why:
+        tell(f"weigh {stack.name}: {settings.why}")
+    halo = halo_px(options.w0, settings.sigma_px, options.formula, settings.gap_px)
     store = output.parent / WEIGHTS
     with claim(output, store, list_path(output)) as mine:
         with replacing(store, mine.check) as half_made:
-            tally = _fill(half_made, stack, config, sigma_px, Blocks(block_px, halo, threads), mine.check)
+            tally = _fill(half_made, stack, config, settings, Blocks(block_px, halo, threads), mine.check)
             found = {
                 "stack": stack.name,
                 "ingest": stack.record.name,
                 "ingest_id": stack.ingested.id,
                 **tally.as_record(config.labels.classes),
-                "sigma_px": sigma_px,
+                **asdict(settings),
             }
             ngff.mark(half_made, digest(found))
         made_by = provenance(sections_of(config, "weigh"), [stack.record])
@@ -86,11 +88,11 @@ class Blocks:
     threads: int
 
 
-def _fill(store: Path, stack: Stack, config: Config, sigma_px: float, blocks: Blocks, check: Check) -> Tally:
+def _fill(store: Path, stack: Stack, config: Config, settings: BoundarySettings, blocks: Blocks, check: Check) -> Tally:
     """Write targets and boundary terms shard by shard, and count."""
     targets, boundaries = _create(store, stack.grid, config, check)
     reference_classes, reference_instances = stack.reference(CLASSES), stack.reference(INSTANCES)
-    tally, gap_px = Tally(), config.weigh.gap_px
+    tally, gap_px, sigma_px = Tally(), settings.gap_px, settings.sigma_px
     shards = list(targets.shards())
 
     def work(block: HaloBlock) -> BlockResult:
@@ -198,23 +200,6 @@ class Tally:
     def _close(self, plane: int) -> None:
         self._gone += len(vanished_ids(self._before.all(), self._after.all()))
         self._plane, self._before, self._after = plane, Gathered(), Gathered()
-
-
-def sigma_in_px(options: Weigh, stack: Stack) -> float:
-    """Return sigma in px of the stack.
-
-    Raises:
-        PipelineError: if sigma is given in micrometres and the pixel size is unknown or differs between y and x.
-    """
-    if options.unit == "px":
-        return options.sigma
-    pixel = stack.grid.pixel_um
-    if pixel is None or abs(pixel[0] / pixel[1] - 1) > 0.01:
-        fix = "fill column pixel_um of the stack, or give sigma in px (weigh.unit: px)"
-        raise PipelineError(
-            f"stack {stack.name}", "a pixel size, the same in y and x, for weigh.unit: um", pixel, fix=fix
-        )
-    return options.sigma / pixel[0]
 
 
 def _create(store: Path, grid: ngff.Grid, config: Config, check: Check) -> tuple[PlaneArray, PlaneArray]:

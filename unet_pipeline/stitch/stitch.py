@@ -24,7 +24,7 @@ from unet_pipeline.images.halo_blocks import row_bands
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.images.pyramid import Reduction, build_pyramid, count_pyramid_blocks
 from unet_pipeline.machine.progress import Progress, tell
-from unet_pipeline.model.calibration import read_calibration, settings_of
+from unet_pipeline.model.calibration import read_calibration, settings_of, stated_settings
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentTable
 from unet_pipeline.objects.decided import decided
@@ -106,7 +106,7 @@ def _settings(
         chosen = settings_of(read_calibration(calibration, card), name, stack_plan.stack.grid.pixel_um)
     elif options.method == "calibrated":
         tell(f"stitch {name}: no calibration beside the model, so objects are made by the stated defaults")
-    settings = settled(options, chosen)
+    settings = settled(options, chosen, stated_settings(card))
     tell(f"stitch {name}: {settings}")
     return settings
 

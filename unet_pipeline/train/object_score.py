@@ -56,7 +56,7 @@ def object_score(counts: npt.NDArray[np.float64]) -> float | None:
     """Return the mean of SEG and AP50 at the best threshold, 0 to 1; None where the target has no object.
 
     Args:
-        counts: (thresholds, 4) as `object_counts` returns them.
+        counts: the array of `object_counts`, of the same shape.
     """
     seg, references, results, matches = counts.T
     if not references[0]:

@@ -137,8 +137,7 @@ def train_model(
     sections = sections_of(config, "train")
     files = [*training, *validation, *start_files(config.model)]
     made_by = {
-        "stacks": [one.stack.name for one in weighed],
-        "validation_stacks": [one.stack.name for one in held_out],
+        **_stacks_record(weighed, held_out),
         "class_weights": dict(zip(card.classes, balance.tolist(), strict=True)),
         **_division_record(divided, weighed, fold),
         **({} if start is None else {"started_from": start.record()}),
@@ -147,10 +146,10 @@ def train_model(
     key = digest([sections, fold, [sha256_file(path) for path in files]])
     card, settings = replace(card, training=made_by), _settings(config, start)
     validate = [*divided.validate, *checks]
-    products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CHECKPOINT)]
     if not present_group().first:  # the first process writes and speaks for all
         with Progress(config.train.steps, "train", io.StringIO()) as unheard:
             return train(divided.train, validate, card, balance, settings, folder, key, unheard)
+    products = [folder / name for name in (WEIGHTS_FILE, HISTORY_FILE, PLANES_FILE, CHECKPOINT)]
     refuse_link((folder / CHECKPOINT).parent)
     name = "train" if fold is None else f"train fold {fold}"
     with (
@@ -160,8 +159,7 @@ def train_model(
         kept_aside(folder, progress.say) if fold is None else nullcontext(),
     ):
         _list_planes(folder, divided, mine.check)
-        if validate:
-            progress.say(f"validated by {_validation_words(divided, checks)}")
+        progress.say(_validated_by(divided, checks))
         return train(divided.train, validate, card, balance, settings, folder, key, progress, mine.check)
 
 
@@ -189,6 +187,15 @@ def _class_weights(weighed: Sequence[Weighed], config: Config) -> npt.NDArray[An
     return np.ones(len(classes))
 
 
+def _stacks_record(weighed: Sequence[Weighed], held_out: Sequence[Weighed]) -> dict[str, Any]:
+    """Return what `model.json` says of the stacks: their names, and the widest gap, which objects are to grow back."""
+    return {
+        "stacks": [one.stack.name for one in weighed],
+        "validation_stacks": [one.stack.name for one in held_out],
+        "gap_px": max(one.weighed.gap_px for one in weighed),
+    }
+
+
 def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | None) -> dict[str, Any]:
     """Return what `model.json` says of the planes that were held out; nothing where none were."""
     if not divided.held_out:
@@ -202,12 +209,12 @@ def _division_record(divided: Division, weighed: Sequence[Weighed], fold: int | 
     return record if fold is None else {"fold": fold, **record}
 
 
-def _validation_words(divided: Division, checks: Sequence[TrainingStack]) -> str:
-    """Name what the kept weights are chosen by."""
+def _validated_by(divided: Division, checks: Sequence[TrainingStack]) -> str:
+    """Say what the kept weights are chosen by."""
     drawn = ", ".join(f"{len(stack.used)} of {stack.name}" for stack in divided.validate)
     named = ", ".join(stack.name for stack in checks)
     parts = [f"planes held out, listed in planes.tsv ({drawn})" if drawn else "", named]
-    return " and ".join(part for part in parts if part)
+    return f"validated by {' and '.join(part for part in parts if part) or 'nothing'}"
 
 
 def _list_planes(folder: Path, divided: Division, check: Check) -> None:
