@@ -107,6 +107,7 @@ def test_objects_in_memory_are_those_of_the_volume(tmp_path: Path, method: str, 
         "min_area_px": 12,
         "grow_px": 2,
         "neck": 0.8,
+        "smooth_px": 1.5,
         "seed": 0.6,
     }
     config, model = settings(stitch=stitch), make_model(tmp_path / "model")
@@ -219,9 +220,9 @@ def in_one_plane() -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
 
 
 def test_keys_by_hand_go_before_what_was_calibrated() -> None:
-    chosen = ObjectSettings("distance", 0.7, 0.9, None, 0.5, 200, False, 4)
+    chosen = ObjectSettings("distance", 0.7, 0.9, None, 0.5, 1.5, 200, False, 4)
     assert settled(settings().stitch, chosen) == chosen
-    by_hand = {"threshold": 0.2, "seed": 0.6, "seed_min_area_px": 3, "neck": 0.9}
+    by_hand = {"threshold": 0.2, "seed": 0.6, "seed_min_area_px": 3, "neck": 0.9, "smooth_px": 3.0}
     by_hand |= {"min_area_px": 7, "fill_holes": True, "grow_px": 0}
     for name, value in by_hand.items():
         assert settled(settings(stitch={name: value}).stitch, chosen) == replace(chosen, **{name: value})

@@ -239,9 +239,16 @@ def test_the_whole_stage_takes_it(tmp_path):
 
 
 @trials(max_examples=12, deadline=None)
-@given(fields(), st.sampled_from(["planes", "volume"]), st.sampled_from([0, 20]), st.booleans())
-def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_area_px, fill_holes):
+@given(
+    fields(),
+    st.sampled_from(["planes", "volume"]),
+    st.sampled_from([0, 20]),
+    st.booleans(),
+    st.sampled_from([0.0, 0.6, 2.5]),
+)
+def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_area_px, fill_holes, smooth_px):
     options = dict(method="distance", neck=0.8, connect=connect, min_area_px=min_area_px, fill_holes=fill_holes)
+    options |= {"smooth_px": smooth_px}
     whole = divided(probabilities, 64, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(watershed, "IN_MEMORY_PX", 100)
@@ -250,6 +257,16 @@ def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_are
     joined = divided(probabilities, 64, **options | {"method": "components"})
     assert whole.max() >= joined.max() or min_area_px
     assert not ((whole > 0) & (joined == 0)).any() or min_area_px
+
+
+def test_notches_of_a_rough_outline_are_no_necks_of_averaged_distances():
+    y, x = np.indices((40, 130))
+    bar = (abs(y - 20) <= 10) & (abs(x - 65) <= 55)
+    bar &= ~((x % 20 == 5) & (abs(y - 20) > 7))  # notches of one pixel
+    probabilities = stored(np.where(bar, 0.9, 0.05)[None])
+    options = dict(method="distance", neck=0.9)
+    assert divided(probabilities, **options).max() > 2
+    assert divided(probabilities, **options, smooth_px=6.0).max() == 1
 
 
 def test_pieces_part_at_their_necks_whatever_the_network_is_sure_of():

@@ -9,7 +9,7 @@ from unet_pipeline.config.keys import key
 from unet_pipeline.config.sections import Stitch
 
 Method = Literal["components", "watershed", "distance"]
-BY_HAND = ("seed", "seed_min_area_px", "neck", "min_area_px", "fill_holes", "grow_px")
+BY_HAND = ("seed", "seed_min_area_px", "neck", "smooth_px", "min_area_px", "fill_holes", "grow_px")
 """Keys of section `stitch` that are settings as they stand, unless they are auto."""
 
 
@@ -27,6 +27,7 @@ class ObjectSettings:
     seed: float = key(0.8, "", 0.01, 1)
     seed_min_area_px: int | None = key(None, "", 0, 1_000_000_000)
     neck: float = key(0.7, "", 0.01, 1)
+    smooth_px: float = key(0.0, "", 0, 64)
     min_area_px: int = key(30, "", 0, 1_000_000_000)
     fill_holes: bool = True
     grow_px: int = key(1, "", 0, 64)
@@ -38,7 +39,9 @@ class ObjectSettings:
 
     def __str__(self) -> str:
         """Name what counts with this method."""
-        own = {"components": "", "watershed": f", seeds from {self.seed:g}", "distance": f", necks below {self.neck:g}"}
+        smoothed = f" smoothed over {self.smooth_px:g} px" if self.smooth_px else ""
+        necks = f", necks below {self.neck:g}{smoothed}"
+        own = {"components": "", "watershed": f", seeds from {self.seed:g}", "distance": necks}
         threshold = "likeliest class" if self.threshold is None else f"threshold {self.threshold:g}"
         holes = "holes filled" if self.fill_holes else "holes kept"
         rest = f"at least {self.min_area_px} px, {holes}, grown by {self.grow_px} px"

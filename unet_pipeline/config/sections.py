@@ -248,6 +248,9 @@ class Stitch:
     neck: float | Literal["auto"] = key(
         "auto", "for distance: parts are two where their neck is narrower than this share of the smaller one", 0.01, 1
     )
+    smooth_px: float | Literal["auto"] = key(
+        "auto", "for distance: distances are averaged by a Gaussian of this standard deviation, px", 0, 64
+    )
     min_area_px: int | Literal["auto"] = key(
         "auto", "smaller objects are removed, px (voxels with connect: volume)", 0, 1_000_000_000
     )

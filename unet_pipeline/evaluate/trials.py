@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -23,7 +24,9 @@ from unet_pipeline.stitch.objects import make_objects, parts_of
 
 THRESHOLDS = (None, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
 SEEDS = (0.8, 0.7, 0.9)
-NECKS = (0.7, 0.5, 0.6, 0.8, 0.9)
+NECKS, ALL_NECKS = (0.7, 0.8, 0.9), (0.7, 0.5, 0.6, 0.8, 0.9, 0.97)
+SMOOTH_SHARES = (0, 0.1, 0.2)
+"""Of the radius of the median object: how far distances are averaged; the last with the best way alone."""
 FIRST_GROWN_PX = (0, 2)
 GROWN_PX = (0, 1, 2, 3, 4, 5, 6, 8)
 AREA_SHARES = (0.1, 0.02, 0.05, 0.2, 0.3)
@@ -113,14 +116,20 @@ class Trials:
         return self._parts[1]
 
 
-def ways(stated: ObjectSettings) -> list[ObjectSettings]:
-    """Return every method with every threshold, the simple ones first, of settings that are else as stated."""
+def ways(stated: ObjectSettings, smooth_px: Sequence[float]) -> list[ObjectSettings]:
+    """Return every method with every threshold, the simple ones first, of settings that are else as stated.
+
+    Args:
+        stated: the settings.
+        smooth_px: how far distances are averaged, px.
+    """
     found = []
     for threshold in THRESHOLDS:
         base = replace(stated, threshold=threshold)
         methods = [replace(base, method="components")]
         methods += [replace(base, method="watershed", seed=seed) for seed in SEEDS if seed > (threshold or 0.5)]
-        methods += [replace(base, method="distance", neck=neck) for neck in NECKS]
+        divided = replace(base, method="distance")
+        methods += [replace(divided, neck=neck, smooth_px=smooth) for smooth in smooth_px for neck in NECKS]
         found += [replace(one, grow_px=grown) for one in methods for grown in FIRST_GROWN_PX]
     return sorted(found, key=lambda one: ("components", "watershed", "distance").index(one.method))
 
@@ -144,10 +153,15 @@ def search(
     if score in PIXEL_SCORES:  # objects do not matter, so they stay as stated
         return trials.best([replace(stated, threshold=threshold) for threshold in THRESHOLDS]), plain, trials.tried
     areas = [max(1, round(share * median_px)) for share in AREA_SHARES]
-    candidates = ways(replace(stated, min_area_px=areas[0]))
+    smooth_px = [round(share * math.sqrt(median_px / math.pi), 1) for share in SMOOTH_SHARES]
+    candidates = ways(replace(stated, min_area_px=areas[0]), smooth_px[:-1])
     with Progress(len(candidates), "calibrate: objects") as progress:
         best = trials.best(candidates, progress)
     # one key after the other: what is lost by a larger threshold is grown back, and what is small depends on both
+    if best.settings.method == "distance":
+        pairs = [(one, neck) for one in smooth_px for neck in ALL_NECKS]
+        again = [replace(best.settings, smooth_px=one, neck=neck) for one, neck in pairs]
+        best = trials.best([best.settings, *again])
     best = trials.best([best.settings, *(replace(best.settings, grow_px=one) for one in GROWN_PX)])
     best = trials.best([best.settings, *(replace(best.settings, min_area_px=one) for one in areas)])
     best = trials.best([best.settings, *(replace(best.settings, fill_holes=one) for one in (True, False))])

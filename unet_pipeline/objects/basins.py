@@ -6,8 +6,8 @@ the neck is narrower than a share of the shallower basin, and by more than a pix
 watershed of the inverted distance whose basins are merged by their dynamics, Grimaud 1992; here relative to the depth,
 so that one number serves small and large objects.)
 
-A piece is divided by its own pixels alone. Of equally deep pixels the first in raster order goes first, so there is one
-outcome.
+A piece is divided by its own pixels, and by those near it where distances are averaged. Of equally deep pixels the first
+in raster order goes first, so there is one outcome.
 """
 
 from __future__ import annotations
@@ -26,14 +26,23 @@ STEPS_A_PX = 16
 REACH_PX = 255
 """Distances beyond are this: a plateau, which nothing divides."""
 DEEPEST = STEPS_A_PX * REACH_PX
+TRUNCATE = 4.0
+"""Standard deviations after which a Gaussian ends."""
 
 
-def basin_heights(pieces: NDArray[np.uint32]) -> NDArray[np.uint16]:
+def reach_px(smooth_px: float) -> int:
+    """Return how far from a pixel lies what `basin_heights` of it depends on, px."""
+    return REACH_PX + 1 + int(TRUNCATE * smooth_px + 0.5)
+
+
+def basin_heights(pieces: NDArray[np.uint32], smooth_px: float = 0.0) -> NDArray[np.uint16]:
     """Return how far below the deepest possible pixel each pixel of a piece is, (y, x) uint16; 0 beside pieces.
 
     Args:
-        pieces: (y, x), 0 beside them. The result at a pixel depends on what lies within `REACH_PX` of it; beyond the
+        pieces: (y, x), 0 beside them. The result at a pixel depends on what lies within `reach_px` of it; beyond the
             edge of the array lies nothing, so a piece cut there is not shallow.
+        smooth_px: standard deviation of a Gaussian that the distances are averaged by, px; 0 leaves them as they are.
+            An outline that is rough gives every object several deepest points; averaged, they are one.
 
     The distance is that to the nearest pixel of no piece or of another, from centre to centre.
     """
@@ -46,8 +55,13 @@ def basin_heights(pieces: NDArray[np.uint32]) -> NDArray[np.uint16]:
         moved[:-1] |= touch
         moved[1:] |= touch
     squares = two_distances(beside.astype(np.uint8), REACH_PX)[0]
-    steps = np.rint(np.sqrt(np.minimum(squares, REACH_PX**2)) * STEPS_A_PX).astype(np.uint16)
-    return np.where(pieces > 0, DEEPEST - steps, np.uint16(0))
+    steps = np.sqrt(np.minimum(squares, REACH_PX**2)) * STEPS_A_PX
+    if smooth_px:
+        from scipy import ndimage
+
+        # each value is a sum in one order of what is near, so the blocks that a plane is cut into do not show
+        steps = ndimage.gaussian_filter(steps, smooth_px, mode="nearest", truncate=TRUNCATE)
+    return np.where(pieces > 0, DEEPEST - np.rint(steps).astype(np.uint16), np.uint16(0))
 
 
 def basins(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64], neck: float) -> int:

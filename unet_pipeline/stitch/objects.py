@@ -28,7 +28,7 @@ def make_objects(
 
     Args:
         volume: what they are made of.
-        parts: from `parts_of`, with the same threshold, method, seed, neck and holes.
+        parts: from `parts_of`, with the same threshold, method, seed, neck, smoothing and holes.
         settings: how they are made.
         target: uint32 labels to write.
         block_px: edge of a block of work; the result does not depend on it.

@@ -27,7 +27,7 @@ from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.halo_blocks import halo_blocks
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.objects.basins import REACH_PX, basin_heights, basins
+from unet_pipeline.objects.basins import basin_heights, basins, reach_px
 from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.components import ComponentOptions, ComponentTable, Read, label_components
@@ -112,8 +112,8 @@ def _by_distance(volume: Volume, settings: ObjectSettings) -> Layer:
     whole = label_blocks(volume.classes.read_label, pieces, chosen, f"pieces {volume.name}")
     for shard in depths.shards():
         heights = np.empty(shard.size, np.uint32)
-        for block in halo_blocks(shard, BLOCK_PX, REACH_PX + 1, pieces.shape[2:]):
-            heights[block.place] = basin_heights(pieces.read_label(*block.outer.at))[block.local]
+        for block in halo_blocks(shard, BLOCK_PX, reach_px(settings.smooth_px), pieces.shape[2:]):
+            heights[block.place] = basin_heights(pieces.read_label(*block.outer.at), settings.smooth_px)[block.local]
         volume.check()
         depths.write(*shard.at, heights)
     boxes, several = _survey(pieces, pieces, len(whole.id))
