@@ -6,8 +6,8 @@ the neck is narrower than a share of the shallower basin, and by more than a pix
 watershed of the inverted distance whose basins are merged by their dynamics, Grimaud 1992; here relative to the depth,
 so that one number serves small and large objects.)
 
-A piece is divided by its own pixels, and by those near it where distances are averaged. Of equally deep pixels the first
-in raster order goes first, so there is one outcome.
+A piece is divided by its own pixels, and by those near it where distances are averaged. Of equally deep pixels the
+first in raster order goes first, so there is one outcome.
 """
 
 from __future__ import annotations
