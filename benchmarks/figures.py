@@ -17,6 +17,9 @@ from pathlib import Path
 
 TABLES = Path(__file__).parent / "tables"
 
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Instruction sets that decide how fast a network is on a CPU, as Linux names them."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -30,6 +33,7 @@ class Figure:
         goal: the bound of ours / other (or of ours where there is no other); None for a number without a goal.
         at_most: whether the bound is an upper one.
         larger: whether larger values are better; the ratio is turned so that above 1 means that we are ahead.
+        cpu_s: CPU seconds of both, of all threads; None where they were not taken.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Figure:
     goal: float | None = None
     at_most: bool = False
     larger: bool = True
+    cpu_s: tuple[float, float] | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -54,28 +59,37 @@ class Figure:
         return self.goal is None or (value <= self.goal if self.at_most else value >= self.goal)
 
     def cells(self) -> list[str]:
-        """Return name, ours, other, ratio, goal, met as text."""
+        """Return name, ours, other, ratio, CPU seconds, goal, met as text."""
         goal = "" if self.goal is None else f"{'<=' if self.at_most else '>='} {self.goal:g}"
         other = "" if self.other is None else f"{self.other:.4g} {self.unit}"
         ratio = "" if self.ratio is None else f"{self.ratio:.3g}"
         met = "" if self.goal is None else ("met" if self.met else "not met")
-        return [self.name, f"{self.ours:.4g} {self.unit}", other, ratio, goal, met]
+        cpu = "" if self.cpu_s is None else f"{self.cpu_s[0]:.3g}, {self.cpu_s[1]:.3g}"
+        return [self.name, f"{self.ours:.4g} {self.unit}", other, ratio, cpu, goal, met]
 
 
-def in_turn(*functions: Callable[[], object], rounds: int = 5) -> list[float]:
-    """Return the median seconds of each function; they are called in turn, because the machine has moods.
+@dataclass(frozen=True)
+class Taken:
+    """What a call took: wall time, and CPU time of all threads of this process, seconds."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def in_turn(*functions: Callable[[], object], rounds: int = 5) -> list[Taken]:
+    """Return the medians of what each function takes; they are called in turn, because the machine has moods.
 
     Each is called once more before, to warm up.
     """
     for function in functions:
         function()
-    times: list[list[float]] = [[] for _ in functions]
+    times: list[list[tuple[float, float]]] = [[] for _ in functions]
     for _ in range(rounds):
         for function, taken in zip(functions, times, strict=True):
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             function()
-            taken.append(time.perf_counter() - began)
-    return [statistics.median(taken) for taken in times]
+            taken.append((time.perf_counter() - began, time.process_time() - used))
+    return [Taken(*map(statistics.median, zip(*taken, strict=True))) for taken in times]
 
 
 def publish(benchmark: str, figures: Sequence[Figure], notes: str = "") -> None:
@@ -83,7 +97,7 @@ def publish(benchmark: str, figures: Sequence[Figure], notes: str = "") -> None:
     TABLES.mkdir(exist_ok=True)
     command = " ".join([f"benchmarks/{benchmark}.py", *sys.argv[1:]])
     lines = [f"# {benchmark}", "", f"{datetime.date.today()}, {machine()}: `python {command}`", ""]
-    lines += ["| figure | ours | other | ratio | goal | |", "|---|---|---|---|---|---|"]
+    lines += ["| figure | ours | other | ratio | CPU s, ours and other | goal | |", "|---|---|---|---|---|---|---|"]
     lines += ["| " + " | ".join(figure.cells()) + " |" for figure in figures]
     lines += ["", notes.strip()] if notes else []
     (TABLES / f"{benchmark}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -98,16 +112,27 @@ def print_figures(figures: Sequence[Figure]) -> None:
 
 def machine() -> str:
     """Describe the machine."""
-    return f"{processor()}, {os.cpu_count()} core(s), Python {platform.python_version()}"
+    sets = " ".join(name for name in INSTRUCTIONS if name in _processor_line("flags").split())
+    return f"{processor()} ({sets or 'no AVX2'}), {os.cpu_count()} core(s), Python {platform.python_version()}"
 
 
 def processor() -> str:
     """Return the processor's name, as the system gives it."""
+    return _processor_line("model name") or platform.processor() or platform.machine()
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16; others imitate it, slower than float32."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(_processor_line("flags").split()))
+
+
+def _processor_line(name: str) -> str:
+    """Return what Linux says of the first processor under this name; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def asked(doc: str | None, threads: int) -> argparse.Namespace:

@@ -79,7 +79,7 @@ def against_tensorstore(folder: Path) -> list[Figure]:
         for place in (one, two):
             read = open_array(place, "0").read(0, every, every)
             assert np.array_equal(read if channels else read[0], values), place
-        rates = values.nbytes / 1e6 / mine, values.nbytes / 1e6 / other
+        rates = values.nbytes / 1e6 / mine.wall_s, values.nbytes / 1e6 / other.wall_s
         figures.append(Figure(f"shards: {name} written, against tensorstore", *rates, "MB/s", 0.8))
     return figures
 
@@ -102,7 +102,7 @@ def held_against_a_list(folder: Path) -> list[Figure]:
             array.read(*shard.at)
 
     checked, unchecked = in_turn(lambda: read(Vouched(record, files).check), lambda: read(unlisted))
-    rates = 9 * values.nbytes / 1e6 / checked, 9 * values.nbytes / 1e6 / unchecked
+    rates = 9 * values.nbytes / 1e6 / checked.wall_s, 9 * values.nbytes / 1e6 / unchecked.wall_s
     return [Figure("shards: read and held against the list, against read alone", *rates, "MB/s", 0.7)]
 
 
@@ -117,9 +117,9 @@ def levels(folder: Path) -> list[str]:
         cells = [str(level)]
         for values in (probabilities(), objects()):
             place = create(folder / "level", level, len(values) if values.ndim == 3 else None, values.dtype)
-            (seconds,) = in_turn(lambda v=values, p=place: write_ours(p, v), rounds=3)
+            (taken,) = in_turn(lambda v=values, p=place: write_ours(p, v), rounds=3)
             size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-            cells += [f"{values.nbytes / 1e6 / seconds:.0f}", f"{size / values.nbytes:.1%}"]
+            cells += [f"{values.nbytes / 1e6 / taken.wall_s:.0f}", f"{size / values.nbytes:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -144,9 +144,9 @@ def codecs() -> list[str]:
             planes = values.reshape(-1, EDGE, EDGE)
             places = itertools.product(range(len(planes)), range(0, EDGE, CHUNK), range(0, EDGE, CHUNK))
             chunks = [np.ascontiguousarray(planes[c, y : y + CHUNK, x : x + CHUNK]) for c, y, x in places]
-            (seconds,) = in_turn(lambda codec=codec, chunks=chunks: [codec.encode(chunk) for chunk in chunks], rounds=3)
+            (taken,) = in_turn(lambda codec=codec, chunks=chunks: [codec.encode(chunk) for chunk in chunks], rounds=3)
             size = sum(len(codec.encode(chunk)) for chunk in chunks)
-            cells += [f"{values.nbytes / 1e6 / seconds:.0f}", f"{size / values.nbytes:.1%}"]
+            cells += [f"{values.nbytes / 1e6 / taken.wall_s:.0f}", f"{size / values.nbytes:.1%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
