@@ -23,6 +23,7 @@ $(UV) venv --quiet --python .venv/bin/python $(1); \
 endef
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport PYTHONDONTWRITEBYTECODE # as containers set it: each of many short jobs would compile its libraries anew
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16

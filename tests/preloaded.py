@@ -114,6 +114,7 @@ def serve(kind: str, folder: Path) -> dict[str, Any] | None:
     for name in IMPORTED[kind]:
         importlib.import_module(name)
     if kind == "stages":
+        os.fsync = lambda file: None  # as in conftest.py
         compile_loops()
     gc.freeze()  # collecting garbage in a copy would touch, and so duplicate, all the memory it shares
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers

@@ -19,6 +19,7 @@ from unet_pipeline.evaluate.examples import Example, chosen_planes, look, unseen
 from unet_pipeline.evaluate.trials import Trials, search
 from unet_pipeline.model.calibration import read_calibration
 from unet_pipeline.model.card import read_card, write_card
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.stitch.stitch import stitch
@@ -59,7 +60,7 @@ def test_objects_that_touch_are_parted_where_the_stated_way_joins_them() -> None
 
 def test_growing_follows_what_the_network_leaves() -> None:
     thin = []
-    for one in truth(0.0):
+    for one in truth(0.0, planes=1):
         inner = np.where(ndimage.distance_transform_edt(one.instances > 0) > 3, 230, 20).astype(np.uint8)
         thin.append(replace(one, probabilities=np.stack([255 - inner, inner])))
     best, _, _ = search(thin, "seg", STATED, 400.0)
@@ -100,8 +101,10 @@ def test_a_score_of_pixels_chooses_a_threshold_alone(score: str) -> None:
 
 @pytest.mark.parametrize("method", ["components", "watershed", "distance"])
 @pytest.mark.parametrize("threshold", [None, 0.4])
-def test_objects_in_memory_are_those_of_the_volume(tmp_path: Path, method: str, threshold: float | None) -> None:
-    stitch = {
+def test_objects_in_memory_are_those_of_the_volume(
+    ran: tuple[StackPlan, Path], method: str, threshold: float | None
+) -> None:
+    given = {
         "method": method,
         "threshold": threshold or "likeliest",
         "min_area_px": 12,
@@ -110,9 +113,9 @@ def test_objects_in_memory_are_those_of_the_volume(tmp_path: Path, method: str, 
         "smooth_px": 1.5,
         "seed": 0.6,
     }
-    config, model = settings(stitch=stitch), make_model(tmp_path / "model")
-    plan = make_plan(make_stack(tmp_path))
-    run(plan, model, config)
+    config, (plan, _) = settings(stitch=given), ran
+    regions = [plan.region_record(0), plan.region_record(1)]
+    stitch(plan, regions, config, plan.record.with_name("stitch.json"))
     chosen, every = settled(config.stitch), (slice(0, 100), slice(0, 130))
     assert (chosen.method, chosen.threshold) == (method, threshold)
     probabilities, written = plan.probabilities(), plan.labels("instances")
@@ -126,11 +129,9 @@ def test_objects_in_memory_are_those_of_the_volume(tmp_path: Path, method: str, 
         np.testing.assert_array_equal(found, np.where(stored > 0, stored - first, 0))
 
 
-def test_what_is_looked_at_is_what_predict_stores(tmp_path: Path) -> None:
-    config, model = settings(), validated(make_model(tmp_path / "model"))
-    plan = make_plan(make_stack(tmp_path))
-    run(plan, model, config)
-    found = look(model, read_card(model), [plan.stack], config)
+def test_what_is_looked_at_is_what_predict_stores(ran: tuple[StackPlan, Path]) -> None:
+    plan, model = ran
+    found = look(validated(model), read_card(model), [plan.stack], settings())
     assert [used.planes for used in found.used] == [(0, 1)]
     for plane, example in enumerate(found.each):
         stored = plan.probabilities().read(plane, slice(0, 100), slice(0, 130))
@@ -169,12 +170,13 @@ def test_planes_that_were_learned_are_never_looked_at(tmp_path: Path) -> None:
 
 def test_the_record_says_what_was_tried_and_what_it_gained(tmp_path: Path) -> None:
     config, model = settings(), validated(make_model(tmp_path / "model"))
-    stack = make_stack(tmp_path)
+    image, ids = draw(2, (64, 80))
+    stack = make_stack(tmp_path, image=image, labels=ids)
     record = calibrate(model, [stack.record], config, model / "calibrate.json")
     read = open_record(model / "calibrate.json", CalibrateRecord)
     assert json.dumps(read.chosen.__dict__) == json.dumps(record.chosen.__dict__)
     assert read.model == read_card(model).identity
-    assert read.objects == sum(len(np.unique(plane)) - 1 for plane in draw()[1])
+    assert read.objects == sum(len(np.unique(plane)) - 1 for plane in ids)
     assert read.chosen_score >= read.stated_score == read.trials[0].score
     assert read.score == "seg+ap50"
     assert calibrate(model, [stack.record], config, model / "calibrate.json").trials == record.trials, "the same again"
@@ -239,11 +241,12 @@ def test_stitch_takes_the_calibration_of_its_model_and_no_other(
     plan = make_plan(make_stack(tmp_path, pixel_um=0.5))
     run(plan, model, config)
     regions = [plan.region_record(0), plan.region_record(1)]
-    coarse = calibrate(model, [make_stack(tmp_path / "coarse", pixel_um=1.0).record], config, model / "calibrate.json")
+    image, ids = draw(1, (64, 80))
+    other = make_stack(tmp_path / "coarse", image=image, labels=ids, pixel_um=1.0)
+    coarse = calibrate(model, [other.record], config, model / "calibrate.json")
     file, output, card = model / "calibrate.json", plan.record.with_name("stitch.json"), read_card(model)
     record = stitch(plan, regions, config, output, card, file)
     assert record.made == coarse.chosen and record.calibrated
     assert "its pixels are 0.5 times as large as those the calibration looked at" in capsys.readouterr().err
-    other = replace(card, training={}, weights_sha256="0" * 64)
     with pytest.raises(PipelineError, match="expected the calibration of this model, got that of another"):
-        read_calibration(file, other)
+        read_calibration(file, replace(card, training={}, weights_sha256="0" * 64))

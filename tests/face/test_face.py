@@ -226,6 +226,7 @@ IMPORTS = (
 )
 
 
+@pytest.mark.slow
 def test_the_function_predict_and_the_room_of_that_name_stand_beside_each_other_in_every_order() -> None:
     """Each order in a fork that has loaded NumPy but nothing of this package; a stand-in spares it the whole face."""
     code = f"""if True:

@@ -19,6 +19,7 @@ for file in files:
 """
 
 
+@pytest.mark.slow
 def test_records_dated_by_clocks_that_differ_are_made_once(tmp_path: Path) -> None:
     """Some stages run on nodes an hour ahead of the others or behind them."""
     offsets = {"ingest": HOUR, "train": HOUR, "tile": -HOUR, "predict": -HOUR, "stitch": HOUR}

@@ -442,6 +442,7 @@ def test_a_package_that_fails_the_test_of_bioimageio_is_not_published(model, pac
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_license_that_does_not_exist_is_one_message(model, tmp_path, capsys):
     pytest.importorskip("bioimageio.core")
     arguments = ("--model", str(model), "--format", "bioimageio", "--output", str(tmp_path / "model.zip"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from chain import draw, make_model, make_plan, make_stack, run, settings, volume
+from chain import draw, make_model, make_plan, make_stack, settings, volume
 
 from unet_pipeline import __version__
 from unet_pipeline.config.sections import Config, Normalise, Predict
@@ -134,17 +134,23 @@ def test_another_version_is_another_work(tmp_path: Path, monkeypatch: pytest.Mon
     assert make_plan(stack).work(CARD, Predict()) != first
 
 
+def predicted(plan: StackPlan, model: Path) -> np.ndarray:
+    """Predict every region; return the probabilities."""
+    for region in range(plan.plan.regions):
+        predict(plan, region, model, settings(), plan.region_record(region))
+    return volume(plan.probabilities())
+
+
 def test_a_replaced_image_leaves_no_shard_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place, as a rerun does it: predict begins anew, and the volume is that of a folder that was never used."""
     model, other = make_model(tmp_path / "model"), draw(seed=9)[0]
-    run(make_plan(make_stack(tmp_path / "used")), model)
+    predicted(make_plan(make_stack(tmp_path / "used")), model)
     computed, real = [], module.predict_shard
     monkeypatch.setattr(module, "predict_shard", lambda *given: computed.append(1) or real(*given))
     volumes = []
     for name in ("used", "fresh"):
         plan = make_plan(make_stack(tmp_path / name, image=other))
-        run(plan, model)
-        volumes.append(volume(plan.probabilities()))
+        volumes.append(predicted(plan, model))
     np.testing.assert_array_equal(*volumes)
     assert len(computed) == 2 * plan.plan.shard_count
 

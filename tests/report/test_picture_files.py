@@ -63,6 +63,7 @@ def test_every_kind_shows_the_whole_plane(run, tmp_path):
         assert np.array_equal(found["panels"], beside(panels))
 
 
+@pytest.mark.slow
 def test_curves_have_their_key(run, tmp_path):
     model, stacks, config = run
     report(model, stacks, with_report(config, pictures=("curves",)), tmp_path / "report.html")
@@ -72,6 +73,7 @@ def test_curves_have_their_key(run, tmp_path):
     assert (pixels(tmp_path / "pictures" / "loss.png") != pixels(tmp_path / "plain.png")).any()
 
 
+@pytest.mark.slow
 def test_a_new_page_takes_the_pictures_of_the_old_one_away_and_nothing_else(run, tmp_path):
     model, stacks, config = run
     report(model, stacks, with_report(config, pictures=("mask", "curves")), tmp_path / "report.html")
@@ -85,6 +87,7 @@ def test_a_new_page_takes_the_pictures_of_the_old_one_away_and_nothing_else(run,
     assert not (tmp_path / "pictures").exists()
 
 
+@pytest.mark.slow
 def test_large_planes_are_cut_to_a_window(run, tmp_path, monkeypatch):
     monkeypatch.setattr(picture_files, "widened", lambda view, size: widened(view, size, 50))
     model, stacks, config = run
@@ -115,6 +118,7 @@ def test_the_areas_of_the_record_are_those_of_the_mask(run, tmp_path):
     assert [one["pixels"] for one in read_json(stacks[0])["classes"]] == counts.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pictures", "pictures/c"])
 def test_nothing_is_removed_or_written_where_a_link_leads(run, tmp_path, name):
     model, stacks, config = run

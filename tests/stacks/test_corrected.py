@@ -44,7 +44,7 @@ WRITERS = {
 
 def stitched(folder: Path, planes: int) -> tuple[Path, Ids]:
     """An image, and `instances.tif` as stitch writes it; ids lie beyond 16 bits."""
-    image, ids = draw(planes)
+    image, ids = draw(planes, (64, 72))
     labels = np.where(ids > 0, ids.astype(np.uint32) + 70_000, 0).astype(np.uint32)
     tifffile.imwrite(folder / "image.tif", image, photometric="minisblack", metadata={"axes": "ZYX"})
     tifffile.imwrite(folder / "labels.tif", labels, photometric="minisblack", metadata={"axes": "ZYX"})

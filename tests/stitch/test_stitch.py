@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,14 +20,25 @@ from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.predict import predict
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.stitch.stitch import stitch, write_instances, write_tiff
 
 
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A folder with a stack, its plan, and a model."""
+    folder = tmp_path_factory.mktemp("planned")
+    make_plan(make_stack(folder))
+    make_model(folder / "model")
+    return folder
+
+
 @pytest.fixture
-def made(tmp_path):
-    stack = make_stack(tmp_path)
-    return make_plan(stack), make_model(tmp_path / "model")
+def made(planned, tmp_path):
+    """A copy of it: the plan and the model."""
+    shutil.copytree(planned, tmp_path / "made")
+    return StackPlan.open(tmp_path / "made" / "results" / "cells" / "tiles.json"), tmp_path / "made" / "model"
 
 
 def again(stack_plan):

@@ -111,7 +111,7 @@ def stored(inside, dtype=np.uint8):
 @st.composite
 def fields(draw):
     """Smooth probabilities of 1 or 2 classes besides the background, with plateaus: (planes, classes, y, x)."""
-    shape = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    shape = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 48)), draw(st.integers(1, 48))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     wide = draw(st.floats(1.0, 4.0))
     smooth = ndimage.gaussian_filter(rng.normal(size=shape), (0.7, 0, wide, wide), mode="wrap")

@@ -75,6 +75,7 @@ def test_a_second_run_does_nothing_and_the_report_of_snakemake_works(done: Works
         assert {"report.html", "metrics.json"} <= {Path(name).name for name in archive.namelist()}
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_found_and_its_region_made_again(done: Workspace) -> None:
     before, folder = sums(done, "unseen"), done.folder / "results" / "unseen"
     shards = sorted(path for path in (folder / "segmentation.ome.zarr" / "0" / "c").rglob("*") if path.is_file())
@@ -99,6 +100,7 @@ def test_tiling_is_proved_seamless_on_the_trained_model(done: Workspace) -> None
     assert read(done, "unseen/prove.json")["seamless"] is True
 
 
+@pytest.mark.slow
 def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
     finished_project: Workspace, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ import yaml
 from real_project import TINY, write
 from workspace import ROOT, Ran, fake_checkout, snakemake
 
+pytestmark = pytest.mark.slow
+
 TABLE = "stack\timage\tlabels\trole\nlearn\timages/learn.tif\timages/learn_.tif\ttrain\n"
 TABLE += "unseen\timages/unseen.tif\timages/unseen_.tif\ttest\n"
 JOBS = {
@@ -156,7 +158,6 @@ def test_a_mistake_in_a_modules_configuration_is_one_message(checkout: Path, tmp
     assert "Traceback" not in ran.text
 
 
-@pytest.mark.slow
 def test_what_snakedeploy_writes_runs_from_a_git_host_without_the_package(checkout: Path, tmp_path: Path) -> None:
     """Of a Git host Snakemake fetches single Snakefiles; a clone in its cache stands in for the host."""
     clone = tmp_path / "cache" / "snakemake" / "snakemake" / "source-cache" / "snakemake-git-cache"
@@ -189,7 +190,6 @@ def test_what_snakedeploy_writes_runs_from_a_git_host_without_the_package(checko
     assert [copy.read_text() for copy in copies] == ['__version__ = "7.7"\n']
 
 
-@pytest.mark.slow
 def test_a_module_runs_from_images_to_the_page(tmp_path: Path) -> None:
     folder = importing(tmp_path / "mine", ROOT, **{**TINY, "train": {**TINY["train"], "select": "last"}})
     write(folder / "images", "learn", (96, 96), 1, 1)
