@@ -49,7 +49,7 @@ IMPORTED = {
         *("pygments.formatters.html", "jinja2"),
     ),
     "stages": (
-        *("torch._dynamo", "torch.utils._device", "scipy.linalg", "unet_pipeline.config.files"),
+        *("torch._dynamo", "torch.utils._device", "scipy.linalg", "scipy.sparse", "unet_pipeline.config.files"),
         *(f"unet_pipeline.stacks.{name}" for name in ("demo", "ingest", "weigh")),
         *(f"unet_pipeline.train.{name}" for name in ("train", "ensemble")),
         *(f"unet_pipeline.predict.{name}" for name in ("tile", "predict")),
