@@ -250,6 +250,7 @@ def test_the_function_predict_and_the_room_of_that_name_stand_beside_each_other_
     assert done.stdout == "all\n", done.stderr
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_next_to_nothing() -> None:
     code = "import sys; import unet_pipeline; "
     code += "print(sorted(name for name in sys.modules if name.startswith('unet_pipeline'))); "

@@ -75,6 +75,7 @@ def test_a_system_that_does_not_tell(machine, tmp_path):
     assert memory.available_bytes() is None
 
 
+@pytest.mark.slow
 def test_what_a_process_takes_is_no_longer_there():
     code = "from unet_pipeline.machine.memory import available_bytes as a; n = a(); x = b'1' * 10**9; print(n - a())"
     taken = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)

@@ -186,6 +186,7 @@ def test_the_log_says_how_long_a_step_took(tmp_path):
     assert done_in(log) is None, "it is not the whole training"
 
 
+@pytest.mark.slow
 def test_a_peer_is_scored_as_we_are(tmp_path):
     stack = make_stack(tmp_path, labels=None)
     config = settings(stitch={"min_area_px": 20, "grow_px": 2}, evaluate={"isbi": True})

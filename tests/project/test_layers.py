@@ -86,6 +86,7 @@ def modules_after(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
 
 
+@pytest.mark.slow
 def test_stages_without_a_network_start_without_torch() -> None:
     names = ", ".join(f"unet_pipeline.{name}" for name in WITHOUT_TORCH.split())
     heavy = [f"unet_pipeline.{name}" for name in WITH_TORCH.split()]

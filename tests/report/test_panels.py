@@ -170,6 +170,7 @@ def classes_run(tmp_path_factory):
     return open_result(make_predicted(record, config), model)
 
 
+@pytest.mark.slow
 def test_classes_have_a_panel_and_names(classes_run):
     (view,) = views(classes_run, OPTIONS)
     panels = {title: (rgb, caption) for title, rgb, caption in shown(classes_run, view)}
@@ -188,6 +189,7 @@ def test_classes_have_a_panel_and_names(classes_run):
     np.testing.assert_array_equal(small[free], np.moveaxis(values, 0, -1)[free])
 
 
+@pytest.mark.slow
 def test_true_classes_have_the_same_colours(classes_run):
     view = View(0, slice(0, 96), slice(0, 112))
     panels = {title: (rgb, caption) for title, rgb, caption in shown(classes_run, view)}
@@ -200,6 +202,7 @@ def test_true_classes_have_the_same_colours(classes_run):
     assert (small[free & (truth == IGNORE)] == pictures.UNKNOWN).all()
 
 
+@pytest.mark.slow
 def test_unannotated_pixels_are_no_errors(classes_run):
     view = View(0, slice(0, 96), slice(0, 112))
     verdict = Panels(classes_run, view).verdict
@@ -210,6 +213,7 @@ def test_unannotated_pixels_are_no_errors(classes_run):
     assert "not annotated" in caption
 
 
+@pytest.mark.slow
 def test_pixels_of_another_class_are_told(classes_run):
     view = View(0, slice(0, 96), slice(0, 112))
     truth = classes_run.stack.reference("classes").read_label(0, view.rows, view.columns)

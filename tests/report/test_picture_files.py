@@ -45,6 +45,7 @@ def files(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_every_kind_shows_the_whole_plane(run, tmp_path):
     model, stacks, config = run
     report(model, stacks, with_report(config, planes=2, pictures=KINDS), tmp_path / "report.html")
@@ -109,6 +110,7 @@ def test_windows_lie_in_the_plane_and_hold_what_is_shown(data):
             assert new.start <= old.start <= old.stop <= new.stop
 
 
+@pytest.mark.slow
 def test_the_areas_of_the_record_are_those_of_the_mask(run, tmp_path):
     """The mask a user counts agrees with what stitch counted."""
     model, stacks, config = run

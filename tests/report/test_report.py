@@ -196,6 +196,7 @@ def test_stale_scores_are_not_shown(run, tmp_path):
     assert "small" in cards[0]
 
 
+@pytest.mark.slow
 def test_training_stacks_alone(tmp_path):
     config = settings(report={"panel_px": 64})
     model = make_model(tmp_path / "model", config)
@@ -212,6 +213,7 @@ def test_training_stacks_alone(tmp_path):
     assert "evaluate no score" in said
 
 
+@pytest.mark.slow
 def test_an_image_used_in_place(tmp_path):
     """A Zarr store is read where it lies; it has no pyramid of ours."""
     config = settings(report={"panel_px": 64})
@@ -226,6 +228,7 @@ def test_an_image_used_in_place(tmp_path):
     assert decoded(raw.attributes["src"]).std() > 20
 
 
+@pytest.mark.slow
 def test_pictures_fit_the_options(run, tmp_path):
     model, stacks, config, _ = run
     report(model, [stacks[1]], with_report(config, panel_px=64, planes=2), tmp_path / "report.html")
@@ -287,6 +290,7 @@ def test_a_part_that_is_missing_inside_a_record_is_named(run, tmp_path):
         report(tmp_path / "results" / "model", [stitched], config, tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_of_many_stacks_the_first_are_pictured(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PICTURED", 2)
     monkeypatch.setattr(module, "CARDS", 1)

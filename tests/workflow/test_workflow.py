@@ -273,6 +273,7 @@ CROSSED = (FIRST - {"train"}) | {
 """With train.folds 3: a model for each fold, their ensemble, and the training stack predicted out of fold."""
 
 
+@pytest.mark.slow
 def test_a_model_is_set_aside_before_snakemake_removes_it(done: Workspace) -> None:
     model = make_model(done.folder / "results" / "model")
     before = tree(model)
@@ -292,6 +293,7 @@ def test_a_model_is_set_aside_before_snakemake_removes_it(done: Workspace) -> No
     assert "made anew" not in done.run("--forcerun", "report", train={"steps": 901}).text
 
 
+@pytest.mark.slow
 def test_folds_train_side_by_side_and_become_one_model(fresh: Workspace, tmp_path: Path) -> None:
     space = project(tmp_path / "p", fresh.checkout)
     space.config = {"train": {"folds": 3}}
