@@ -33,7 +33,7 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
 
-test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (2): 9 minutes
+test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (2): 5 to 6 minutes
 	@$(PYTEST)
 
 test-slow: environment ## the rest, 12 minutes: clean runs, months later, cross-validation, browser, conda, hostile files
@@ -42,7 +42,7 @@ test-slow: environment ## the rest, 12 minutes: clean runs, months later, cross-
 presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder
 	@OMP_NUM_THREADS=1 python benchmarks/presets.py $(if $(ONLY),--presets $(ONLY)) $(if $(DATA),--root $(DATA))
 
-cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it: a quarter of an hour
+cluster-test: environment ## start a Slurm of three nodes here (root on Debian), run the workflow on it, stop it: 9 minutes
 	@folder="$$(mktemp -d)"; trap 'tests/cluster/down "$$folder"; rm -rf "$$folder"' EXIT; \
 	OMP_NUM_THREADS=1 UNET_PIPELINE_CLUSTER="$$folder" pytest -m cluster tests/cluster
 
