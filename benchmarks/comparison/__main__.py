@@ -16,29 +16,31 @@ from comparison.runs import Options
 from comparison.splits import FOLDS, SPLITS, make_splits, write_splits
 from comparison.table import write_table
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.records.record import write_json
 
 
-def pace(given: argparse.Namespace) -> None:
-    """Measure the seconds of a training step of the kind that --about says."""
-    from comparison.pace import measure
+def learn(given: argparse.Namespace) -> None:
+    """Train a network of this package into the folder of its model, as long as its budget lasts."""
+    from comparison.learn import learn
 
-    write_json(given.output, {"step_seconds": measure(given.about), "kind": given.about})
+    results = given.output.parent / "results"
+    weighed = (results / role / "weigh.json" for role in ("train", "val"))
+    write_json(given.output, learn(given.about, *weighed, results / "model"))
 
 
 def result(given: argparse.Namespace) -> None:
     """Gather what a run of this package found; without --keep remove the rest of it."""
-    _write(given, result_of(given.output.parent / "results"))
+    results = given.output.parent / "results"
+    _write(given, result_of(results, given.output.with_name("learned.json")))
+    if not given.keep:
+        shutil.rmtree(results)
 
 
 def peer(given: argparse.Namespace) -> None:
-    """Train, predict and score a peer on stacks that are ingested and weighed."""
+    """Train, predict and score a peer."""
     from comparison.peer import run_peer
 
-    about, results = given.about, given.output.parent / "results"
-    prepared = {role: results / role / "ingest.json" for role in ("train", "val", "test")}
-    step_seconds = read_json(given.pace)["step_seconds"] if given.pace else None
-    _write(given, run_peer(about["config"], about["seed"], about["budget"], step_seconds, prepared))
+    _write(given, run_peer(given.about, given.output.with_name("stacks.tsv")))
 
 
 def table(given: argparse.Namespace) -> None:
@@ -55,20 +57,17 @@ def splits(given: argparse.Namespace) -> None:
 
 def _write(given: argparse.Namespace, found: dict[str, Any]) -> None:
     write_json(given.output, {"about": given.about, "code": code_digest(), **found})
-    if not given.keep:
-        shutil.rmtree(given.output.parent / "results")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one verb; a user's mistake ends in one message and exit code 1."""
     top = argparse.ArgumentParser(prog="comparison", description=__doc__)
     verbs = top.add_subparsers(metavar="VERB", required=True)
-    for verb in (pace, result, peer, table, splits):
+    for verb in (learn, result, peer, table, splits):
         one = verbs.add_parser(verb.__name__, help=verb.__doc__)
         one.set_defaults(verb=verb)
         one.add_argument("--about", type=str if verb is splits else json.loads, required=True, help="as JSON")
         one.add_argument("--output", type=Path, default=SPLITS if verb is splits else None, required=verb is not splits)
-        one.add_argument("--pace", type=Path, default=None, help="seconds of a step, from `pace`")
         one.add_argument("--keep", action="store_true", help="keep stores and models of a finished run")
     given = top.parse_args(arguments)
     try:

@@ -1,7 +1,7 @@
 """The real data sets of the comparison: where their files lie below the folder of data, and what their objects need.
 
-What belongs to the objects (what labels mean, the gap between touching ones, the smallest) is said here and is the same
-for every preset; a preset says the network, its training and the weight map.
+What belongs to the objects (what labels mean, the gap between touching ones, which turns are likely) is said here and
+the same for every row; a preset says the network, its training and the weight map.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ MEMBRANES = {
     "values": {0: "membrane", 255: "cell"},
     "ignore": None,
 }
+OBJECTS = {"score": "seg+ap50"}
 UNLABELLED = "Cells cut by the border are often unlabelled: SEG forgives cells found there, AP50 does not."
 
 DATA_SETS = {
@@ -82,7 +83,7 @@ DATA_SETS = {
             {
                 "labels": MEMBRANES,
                 "weigh": {"gap_px": 0},  # membranes are annotated: nothing touches
-                "stitch": {"min_area_px": 50, "grow_px": 0},
+                "calibrate": {"score": "v_rand"},
                 "evaluate": {"isbi": True},
             },
             {"v_rand": 0.9728, "v_info": 0.9866},
@@ -97,10 +98,10 @@ DATA_SETS = {
             "sequence",
             {
                 "labels": CELLS,
+                "calibrate": OBJECTS,
                 "normalise": {"method": "zscore"},  # DIC is grey in the middle, light and shadow around it
                 "weigh": {"sigma": 10.0, "gap_px": 5},  # cells of 100 px and more
                 "augment": {"rotate": "none", "flip": False},  # the shadow of DIC always falls the same way
-                "stitch": {"min_area_px": 1000, "grow_px": 5},
             },
             {"seg": 0.7756},
             f"The reference is the silver one, merged by computers. {UNLABELLED}",
@@ -113,8 +114,8 @@ DATA_SETS = {
             "sequence",
             {
                 "labels": CELLS,
+                "calibrate": OBJECTS,
                 "weigh": {"gap_px": 1},
-                "stitch": {"min_area_px": 300, "grow_px": 1},
             },
             {"seg": 0.9203},
             UNLABELLED,
@@ -127,8 +128,8 @@ DATA_SETS = {
             "sequence",
             {
                 "labels": CELLS,
+                "calibrate": OBJECTS,
                 "weigh": {"gap_px": 1},
-                "stitch": {"min_area_px": 60, "grow_px": 1},
             },
             note=f"The reference is the silver one, merged by computers. {UNLABELLED}",
         ),
@@ -140,8 +141,8 @@ DATA_SETS = {
             "independent",
             {
                 "labels": CELLS,
+                "calibrate": OBJECTS,
                 "weigh": {"sigma": 3.0, "gap_px": 1},  # nuclei of 13 px
-                "stitch": {"min_area_px": 15, "grow_px": 1},
             },
         ),
         DataSet(
@@ -152,8 +153,8 @@ DATA_SETS = {
             "independent",
             {
                 "labels": CELLS,
+                "calibrate": OBJECTS,
                 "weigh": {"gap_px": 1},
-                "stitch": {"min_area_px": 40, "grow_px": 1},
             },
         ),
     )

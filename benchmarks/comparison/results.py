@@ -4,53 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unet_pipeline.model.calibration import read_calibration
 from unet_pipeline.records.files import digest, sha256_file
-from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
+from unet_pipeline.records.layout import CALIBRATE_FILE, WEIGHTS_FILE
 from unet_pipeline.records.record import read_json
 
 RUN = "run.json"
-SCORES = ("v_rand", "v_info", "seg", "ap50")
+SCORES = ("seg", "ap50", "v_rand", "v_info")
 NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
-UNITS = {"s": 1, "min": 60, "h": 3600}
 
 
-def result_of(results: Path) -> dict[str, Any]:
-    """Return the result of a run of this package from the folder `results` of its workflow."""
-    metrics = read_json(results / "test" / "metrics.json")
-    train = read_json(results / "model" / CARD_FILE)["training"]["provenance"]["config"]["train"]
-    logs = results / "logs"
+def result_of(results: Path, trained: Path) -> dict[str, Any]:
+    """Return the result of a run of this package.
+
+    Args:
+        results: the folder of that name of its workflow.
+        trained: what `learn` returned.
+    """
+    model = results / "model"
     return {
-        "scores": scores_of(metrics),
-        "parameters": parameters(results / "model" / WEIGHTS_FILE),
-        "steps": train["steps"],
-        "seen_px": train["steps"] * train["batch"] * train["tile_px"] ** 2,
-        "seconds": {"train": done_in(logs / "train.log"), "predict": done_in(logs / "predict" / "test" / "0.log")},
-        "test_px": metrics["pixels"]["of"],
+        "scores": scores_of(read_json(results / "test" / "metrics.json")),
+        "parameters": parameters(model / WEIGHTS_FILE),
+        "objects": str(read_calibration(model / CALIBRATE_FILE, None).chosen),
+        **read_json(trained),
     }
-
-
-def done_in(log: Path) -> float | None:
-    """Return the seconds that a step says it took, at the end of its log; None if it went on with an earlier one."""
-    text = log.read_text(encoding="utf-8")
-    found = re.findall(r", done in ((?:[\d.]+ (?:s|min|h) ?)+)$", text, re.MULTILINE)
-    if not found or "resuming after" in text:
-        return None
-    words = found[-1].split()
-    return sum(float(number) * UNITS[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
-
-
-def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the seconds that `work` takes by a clock."""
-    began = clock()
-    work()
-    return clock() - began
 
 
 def parameters(weights: Path) -> int:
@@ -67,7 +49,7 @@ def scores_of(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     found, isbi = metrics["instances"], metrics["isbi"]
     partition = isbi if isbi and "v_rand" in isbi else found
     ap50 = found["ap"]["0.50"]["average_precision"]
-    values = (partition["v_rand"]["value"], partition["v_info"]["value"], found["seg"], ap50)
+    values = (found["seg"], ap50, partition["v_rand"]["value"], partition["v_info"]["value"])
     return dict(zip(SCORES, values, strict=True))
 
 

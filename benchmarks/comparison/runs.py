@@ -16,7 +16,7 @@ from comparison.variants import PEERS, SAME, Budget, Variant, load_preset, merge
 from unet_pipeline import __version__
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.errors import PipelineError, nearest_name
-from unet_pipeline.records.files import digest, write_text
+from unet_pipeline.records.files import write_text
 
 ROLES = ("train", "val", "test")
 COLUMNS = ("stack", "image", "labels", "role", "axes", "label_axes", "planes")
@@ -146,15 +146,6 @@ class Run:
         parts = (self.split.train, self.split.val, test)
         return {role: planes_text(part) for role, part in zip(ROLES, parts, strict=True)}
 
-    def kind(self) -> dict[str, Any]:
-        """Return what the time of a training step depends on.
-
-        Weight map, gap and augmentation do not count, so an ablation has the steps of its preset.
-        """
-        config = self.config()
-        parts = {name: config[name] for name in ("model", "train", "compute")}
-        return {"peer": self.variant.peer, "classes": len(config["labels"]["classes"]), **parts}
-
     def about(self) -> dict[str, Any]:
         """Return all that its scores depend on, beside its images and the code."""
         return {
@@ -213,7 +204,12 @@ def runs_of(options: Options) -> list[Run]:
     found.sort(key=lambda run: run.split.fold)
     if not found:
         raise PipelineError("comparison", f"data, folds that {splits} has, and minutes", "none")
-    return [run for run in found if not run.variant.changes or _ablates(options, run)]
+    return [run for run in found if _fits(run) and (not run.variant.changes or _ablates(options, run))]
+
+
+def _fits(run: Run) -> bool:
+    """Return whether its system is meant for such objects: star-convex polygons are no neurites."""
+    return run.variant.peer != "stardist" or run.data.keys["labels"]["kind"] == "instances"
 
 
 def _ablates(options: Options, run: Run) -> bool:
@@ -222,8 +218,3 @@ def _ablates(options: Options, run: Run) -> bool:
     base = Run(run.data, run.split, whole, run.budget, run.root).config() | {"stacks": ""}
     wanted = not options.ablate_on or run.data.name in options.ablate_on
     return wanted and run.config() | {"stacks": ""} != base
-
-
-def pace_file(run: Run) -> str:
-    """Return the file that holds the pace of a run's training, below the working directory."""
-    return f"pace/{digest(run.kind())[:24]}.json"

@@ -1,41 +1,67 @@
-"""Objects and scores of a peer's prediction, by the same functions that score this package's own."""
+"""Objects and scores of a peer's prediction, by the same functions that make and score this package's own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config.object_settings import settled
+from comparison.planes import Found, Plane, areas_of
+from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import IGNORE, Config
+from unet_pipeline.evaluate.examples import Example
 from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.scores import average_precision, seg_score, v_info, v_rand
-from unet_pipeline.objects.components import ComponentOptions, label_components
-from unet_pipeline.objects.distances import grow
-from unet_pipeline.records.layout import CLASSES, INSTANCES
-from unet_pipeline.stacks.stack import Stack
+from unet_pipeline.evaluate.trials import search
+from unet_pipeline.images.array_planes import ArrayPlanes
+from unet_pipeline.machine.progress import unheard
+from unet_pipeline.objects.decided import decided
+from unet_pipeline.records.calibrate_record import Trial
+from unet_pipeline.stitch.layers import InMemory, Volume
+from unet_pipeline.stitch.objects import make_objects, parts_of
 
 
-def metrics_of(probabilities: npt.NDArray[np.uint8], stack: Stack, config: Config) -> dict[str, Any]:
+def choose(probabilities: Sequence[npt.NDArray[np.uint8]], planes: Sequence[Plane], config: Config) -> Trial:
+    """Choose how objects are made, as `calibrate` does.
+
+    Args:
+        probabilities: (2, y, x) of each plane, background and object, 0..255.
+        planes: their reference.
+        config: the score is that of section calibrate.
+    """
+    examples = [Example(one, plane.classes, plane.instances) for one, plane in zip(probabilities, planes, strict=True)]
+    best, _, _ = search(examples, config.calibrate.score, ObjectSettings(), float(np.median(areas_of(planes))))
+    return best
+
+
+def objects_of(probabilities: npt.NDArray[np.uint8], settings: ObjectSettings) -> npt.NDArray[np.uint32]:
+    """Return the objects, (y, x), of probabilities (2, y, x), as `stitch` makes them."""
+    classes = decided(probabilities, settings.threshold)
+    scratch = InMemory((1, *classes.shape))
+    volume = Volume("peer", ArrayPlanes(probabilities[None]), ArrayPlanes(classes[None, None]), scratch)
+    found = scratch.layer("found")
+    with unheard():
+        make_objects(volume, parts_of(volume, settings), settings, found)
+    return found.values[0, 0]
+
+
+def metrics_of(found: Sequence[Found], planes: Sequence[Plane], config: Config) -> dict[str, Any]:
     """Return what `metrics.json` says of a stack, as far as the table needs it.
 
     Args:
-        probabilities: (planes, classes, y, x) uint8, 0..255; the likeliest class counts.
-        stack: its reference is what is scored against.
-        config: sections stitch and evaluate are used.
+        found: of each plane.
+        planes: their reference is what is scored against.
+        config: section evaluate is used.
     """
-    found = objects(probabilities.argmax(axis=1).astype(np.uint8), config)
-    planes, height, width = stack.grid.shape
-    whole = slice(0, height), slice(0, width)
-    classes, instances = stack.reference(CLASSES), stack.reference(INSTANCES)
     tables, isbi = [], []
-    for plane in range(planes):
-        truth, known = instances.read_label(plane, *whole), classes.read_label(plane, *whole) != IGNORE
-        tables.append(OverlapTable.of(truth[known], found[plane][known], plane=plane))
-        if config.evaluate.isbi:
-            isbi.append(isbi_scores(1 - probabilities[plane, 0].astype(np.float32) / 255, truth))
+    for number, (one, plane) in enumerate(zip(found, planes, strict=True)):
+        known = plane.classes != IGNORE
+        tables.append(OverlapTable.of(plane.instances[known], one.instances[known], plane=number))
+        if config.evaluate.isbi and one.background is not None:
+            isbi.append(isbi_scores(1 - one.background.astype(np.float32) / 255, plane.instances))
     table = OverlapTable.merge(tables)
     scored = {
         "seg": seg_score(table).seg,
@@ -44,20 +70,3 @@ def metrics_of(probabilities: npt.NDArray[np.uint8], stack: Stack, config: Confi
         "ap": {"0.50": average_precision(table, (0.5,))[0.5].as_dict()},
     }
     return {"instances": scored, "isbi": combine_planes(isbi).as_dict() if isbi else None}
-
-
-def objects(classes: npt.NDArray[np.uint8], config: Config) -> npt.NDArray[np.uint32]:
-    """Return the objects, (planes, y, x) uint32, of classes (planes, y, x) uint8, as `stitch` does uncalibrated."""
-    found = np.zeros(classes.shape, np.uint32)
-
-    def read(plane: int, rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
-        return np.ascontiguousarray(classes[plane, rows, columns])
-
-    def write(plane: int, rows: slice, columns: slice, ids: npt.NDArray[np.uint32]) -> None:
-        found[plane, rows, columns] = ids
-
-    chosen = settled(config.stitch)
-    options = ComponentOptions(min_area_px=chosen.min_area_px, fill_holes=chosen.fill_holes)
-    planes, height, width = classes.shape
-    label_components(read, write, (planes, height, width), (height, width), options)
-    return np.stack([grow(ids, chosen.grow_px) for ids in found]) if chosen.grow_px else found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +22,43 @@ Results = Mapping[tuple[str, str, str], Mapping[int, Mapping[str, Any]]]
 """(data set, budget, row) → fold → result of the run."""
 
 NOTES = """
-The splits are ours (benchmarks/splits), of the challenges' training images; the paper's numbers are of hidden test sets
-and compare in kind only. Neighbouring planes of a sequence never train and test in one fold. V_rand and V_info of
-isbi2012_em are thinned, those of the other sets are not: do not compare them across sets. AP50 = TP / (TP + FP + FN) at
-IoU 0.5. Gap, sigma and the smallest object belong to the data set and are the same in all rows but the ablations;
-the weights with the least loss on the validation planes count. default is config.yaml. So that all rows see the same
-pixels, none resizes pictures or its output (tgs does) or holds planes out beside the validation planes, and the
-encoders vgg16 and resnet50 start from random weights (ImageNet's are the user's to bring). Those two are rows of
-full.yaml only: width does not narrow them, a step of theirs takes ten seconds on a CPU thread.
-Seconds are wall time of the step without its start, with other jobs beside.
-monai: MONAI's UNet at its defaults (padded, instance norm, PReLU) with the first preset's depth and width, batches of
-4, random crops, flips and quarter turns, DiceCE, Adam 0.001; sliding window at its defaults (overlap 0.25, constant).
-It learns our classes, touching objects parted by the same gap; its objects are made and scored as ours.
-nnU-Net (2.8.1) is left out: it plans its own network (for ctc_dic_hela 8 levels of 32 to 512 channels, 512 px patches),
-which does not fit a budget of seconds on two cores.
+Steps are drawing and changing tiles and learning from them; reading, validating (six times) and starting come on top:
+the column of seconds is the whole training without its start. Tiles, batch and rate are each row's own.
+
+The splits are ours (benchmarks/splits), of the challenges' training images; the paper's numbers are of hidden test
+sets and compare in kind only. Neighbouring planes of a sequence never train and test in one fold. V_rand and V_info
+of isbi2012_em are thinned, those of the other sets are not: do not compare them across sets. AP50 = TP / (TP + FP +
+FN) at IoU 0.5. All rows of a data set have its gap, its sigma and the turns that leave its images likely ones; the
+weights with the least loss on the validation planes count, and how objects are made is chosen on the same planes.
+
+default is config.yaml, fast the preset of that name; objects by `calibrate` (SEG + AP50; V_rand for isbi2012_em).
+None of our rows resizes pictures or its output, holds planes out beside the validation planes, or brings weights.
+
+monai: MONAI's UNet with two residual units a level and batch norm, 16 to 256 channels, channels_last; cross-entropy
+and Dice; 4 tiles of 128 px (192 px where objects are wider than 50 px); elastic, turns, flips, grey values; Adam at
+0.001 with a cosine; classes background, inside and border (2 px wide, ctc_dic_hela 6 px; isbi2012_em its own two);
+sliding window of 256 px, overlap 0.5, gaussian; objects by the search of our `calibrate`, of inside or of inside with
+border, whichever is better.
+
+stardist: StarDist 2D from scratch, 32 rays, 32 channels, batch norm, its augmentation; 4 tiles of 128 px, predicted
+at every second pixel (256 px and every fourth where objects are wider than 50 px); Adam at 0.001 with a cosine;
+TensorFlow's compiling is not counted; thresholds by its own `optimize_thresholds`. isbi2012_em has none: neurites are
+not star-convex.
+
+nnU-Net (2.8.1) is left out: it plans its own network (for ctc_dic_hela 8 levels of 32 to 512 channels, 512 px
+patches), which does not fit a budget of minutes on one core.
 """
 
 HEAD = (
-    "| | parameters | steps | seen, Mpx | V_rand | V_info | SEG | AP50 | training, s | prediction, s/Mpx | folds |",
+    "| | parameters | steps | learned from, Mpx | SEG | AP50 | V_rand | V_info | training, s | folds | objects |",
     "|---|---|---|---|---|---|---|---|---|---|---|",
 )
+
+
+def versions() -> str:
+    """Return the versions of what is compared, as far as it is installed."""
+    names = ("unet_pipeline", "torch", "monai", "stardist", "tensorflow")
+    return ", ".join(f"{name} {version(name)}" for name in names if find_spec(name))
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:
@@ -55,11 +74,11 @@ def line(name: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """Return a row of the table from the finished runs of a variant on a data set."""
     pixels = spread((run["seen_px"] / 1e6 for run in runs), 1)
     scores = [spread(run["scores"][score] for run in runs) for score in SCORES]
-    trained = spread((run["seconds"]["train"] for run in runs), 0)
-    predicted = spread((run["seconds"]["predict"] / run["test_px"] * 1e6 for run in runs), 2)
+    trained = spread((run["seconds"] for run in runs), 0)
     steps = ", ".join(str(count) for count in sorted({run["steps"] for run in runs}))
     counts = ", ".join(f"{count:,}" for count in sorted({run["parameters"] for run in runs}))
-    return "| " + " | ".join([name, counts, steps, pixels, *scores, trained, predicted, str(len(runs))]) + " |"
+    objects = "; ".join(dict.fromkeys(run["objects"] for run in runs))
+    return "| " + " | ".join([name, counts, steps, pixels, *scores, trained, str(len(runs)), objects]) + " |"
 
 
 def paper_line(data: DataSet) -> list[str]:
@@ -105,7 +124,7 @@ def write_table(options: Options, path: Path) -> None:
     for run in runs:
         parts.setdefault((run.data.name, run.budget.name), (run.data, {}))[1][run.variant.name] = None
     states = {record["code"] for folds in results.values() for record in folds.values()}
-    lines = ["# compare", "", f"{datetime.date.today()}, {machine()}: `make compare`."]
+    lines = ["# compare", "", f"{datetime.date.today()}, {machine()}, {versions()}: `make compare`."]
     lines += [budget.words() for budget in options.budgets]
     lines += ["", "Mean ± standard deviation over the folds that are done (column folds); a single fold has no spread."]
     for (_, budget), (data, rows) in sorted(parts.items(), key=lambda item: options.data.index(item[0][0])):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,16 @@ from workspace import snakemake
 
 sys.path.append(str(ROOT / "benchmarks"))  # as Python does for a script; last, so that nothing is hidden
 
-from comparison import datasets, pace, table
-from comparison.results import done_in, parameters, scores_of
+from comparison import datasets, learn, table
+from comparison.clock import Clock
+from comparison.planes import Found, planes_of
+from comparison.results import parameters, scores_of
 from comparison.runs import Options, Run, runs_of
-from comparison.scoring import metrics_of
+from comparison.scoring import choose, metrics_of, objects_of
 from comparison.splits import SPLITS, make_splits, planes_text, read_splits, write_splits
 from comparison.variants import PRESETS, Budget, Variant, steps_for
 
+from unet_pipeline.config.object_settings import settled
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.images.plane_numbers import parse_planes
@@ -109,8 +114,7 @@ def test_every_fold_variant_and_budget_is_a_run(drawn):
 
 
 def test_ablations_leave_out_what_they_say(drawn):
-    runs = runs_of(Options.read(drawn(ablate="default")))
-    found = {one.variant.name: one.config() | {"stacks": ""} for one in runs}
+    found = {one.variant.name: one.config() | {"stacks": ""} for one in runs_of(Options.read(drawn(ablate="default")))}
     whole = found.pop("default")
     changed = {
         name: {(part, key) for part in whole if config[part] != whole[part] for key in whole[part]
@@ -119,12 +123,10 @@ def test_ablations_leave_out_what_they_say(drawn):
     }  # fmt: skip
     assert changed == {
         "default, no weight map": {("weigh", "w0")},
-        "default, no gap": {("weigh", "gap_px"), ("stitch", "grow_px")},
+        "default, no gap": {("weigh", "gap_px")},
         "default, no elastic": {("augment", "elastic_std_px")},
     }
     assert names_of(drawn(ablate="default", ablate_on="isbi2012_em")) == names_of(drawn())
-    kinds = [one.kind() for one in runs]
-    assert all(kind == kinds[0] for kind in kinds), "an ablation has the steps of its preset"
 
 
 @pytest.mark.parametrize(
@@ -154,8 +156,9 @@ def test_every_row_fits_every_data_set_and_sees_the_same_pixels(preset, tmp_path
 
 
 def test_the_configurations_name_what_there_is():
-    assert Options.read(DEFAULTS).budgets[0].seconds == 30
-    assert Options.read({**DEFAULTS, **FULL}).budgets[0].width is None
+    small, full = (Options.read(values).budgets[0] for values in (DEFAULTS, {**DEFAULTS, **FULL}))
+    assert (small.seconds, small.clock) == (360, time.process_time), "equal budgets are of the process's CPU time"
+    assert full.clock is time.perf_counter
     assert {*FULL["presets"]} <= {"default", *(path.stem for path in PRESETS.glob("*.yaml"))}
 
 
@@ -173,31 +176,45 @@ def test_other_work_hardly_changes_the_measured_pace(step_seconds):
     def busy(steps):
         return 0.8 + steps * step_seconds + (rng.exponential(3) if rng.random() < 0.4 else 0.0)
 
-    assert pace.pace(busy) == pytest.approx(step_seconds, rel=0.3)
-    assert pace.pace(lambda steps: 1.0) == 0.5, "a step that takes no time at all still gives a number"
+    assert learn.pace(busy) == pytest.approx(step_seconds, rel=0.3)
+    assert learn.pace(lambda steps: 1.0) == 0.5, "a step that takes no time at all still gives a number"
 
 
-def test_the_log_says_how_long_a_step_took(tmp_path):
-    log = tmp_path / "train.log"
-    for text, seconds in (("0.4 s", 0.4), ("12 s", 12), ("3 min 05 s", 185), ("2 h 10 min", 7800)):
-        log.write_text(f"train: 0/9 (0%)\ntrain: 9/9 (100%), loss 0.3, done in {text}\n")
-        assert done_in(log) == seconds
-    log.write_text("train: resuming after step 3 of 9\ntrain: 9/9 (100%), done in 4 s\n")
-    assert done_in(log) is None, "it is not the whole training"
+def test_a_peer_stops_and_slows_by_its_clock():
+    clock = Clock(Budget(None, 10, tile_px=8), step_px=2 * 8**2)
+    rates = []
+    while clock.share < 1:
+        rates.append(clock.rate)
+        clock.begin()
+        clock.end()
+    assert (clock.steps, clock.seen_px) == (5, 640)
+    assert rates[1:] == sorted(rates[1:], reverse=True) and rates[0] < 0.02 and clock.rate < 1e-6
+    timed = Clock(Budget(0.05), step_px=1)
+    timed.begin()
+    sum(math.sqrt(number) for number in range(2_000_000))  # CPU time, which waiting would not use
+    timed.end()
+    assert timed.share >= 1
 
 
 @pytest.mark.slow
-def test_a_peer_is_scored_as_we_are(tmp_path):
+def test_a_peer_is_calibrated_and_scored_as_we_are(tmp_path):
     stack = make_stack(tmp_path, labels=None)
-    config = settings(stitch={"min_area_px": 20, "grow_px": 2}, evaluate={"isbi": True})
+    config = settings(stitch={"method": "components", "min_area_px": 20, "grow_px": 2}, evaluate={"isbi": True})
     plan = make_plan(stack, config)
     stitched = run(plan, make_model(tmp_path / "model"), config)
     ours = asdict(evaluate(stitched, config, stitched.with_name("metrics.json")))
     planes, height, width = stack.grid.shape
     stored = StackPlan.open(plan.record).probabilities()
-    probabilities = np.stack([stored.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)])
-    assert scores_of(metrics_of(probabilities, stack, config)) == scores_of(ours)
+    probabilities = [stored.read(plane, slice(0, height), slice(0, width)) for plane in range(planes)]
+    settled_on = settled(config.stitch)
+    found = [Found(objects_of(one, settled_on), one[0]) for one in probabilities]
+    truth = planes_of(stack.record)
+    assert scores_of(metrics_of(found, truth, config)) == scores_of(ours)
     assert ours["instances"]["seg"] is not None
+    chosen = choose(probabilities, truth, settings(calibrate={"score": "seg"}))
+    better = [Found(objects_of(one, chosen.settings), None) for one in probabilities]
+    assert metrics_of(better, truth, settings())["instances"]["seg"] == pytest.approx(chosen.score)
+    assert chosen.score >= ours["instances"]["seg"] > 0
 
 
 def test_running_statistics_are_no_parameters(tmp_path):
@@ -225,17 +242,18 @@ def test_the_comparison_is_a_workflow_of_modules(drawn, tmp_path):
     first = ran(minutes="0.01")
     assert first.code == 0, first.text
     found = json.loads((tmp_path / "mine/dsb2018_256/fold0/default/0.01_min/run.json").read_text())
-    (measured,) = (tmp_path / "mine" / "pace").glob("*.json")
-    assert found["steps"] == max(1, round(0.6 / json.loads(measured.read_text())["step_seconds"]))
-    assert (found["seen_px"], found["test_px"]) == (found["steps"] * 2 * 32**2, 2 * 64 * 72)
+    assert found["seen_px"] == found["steps"] * 2 * 32**2
+    assert 0 < found["seconds"] < 60
+    assert found["objects"].split(",")[0].split()[0] in ("components", "watershed", "distance")
     assert not list((tmp_path / "mine").rglob("*.zarr"))
     lines = (tmp_path / "mine" / "compare.md").read_text().splitlines()
     assert "## dsb2018_256, 0.01 min" in lines
-    assert [line.endswith("| 1 |") for line in lines if line.startswith("| default")] == [True]
+    assert [f"| 1 | {found['objects']} |" in line for line in lines if line.startswith("| default")] == [True]
     again = ran("--dry-run", minutes="0.01")
     assert "Nothing to be done" in again.text
     more = ran("--dry-run", minutes="0.01 0.02").jobs
     assert {job.split()[0] for job in more if "0_02" in job} >= {
-        f"dsb2018_256_fold0_default_0_02_min__{step}" for step in ("ingest", "train", "predict", "evaluate")
+        f"dsb2018_256_fold0_default_0_02_min__{step}" for step in ("ingest", "calibrate", "predict", "evaluate")
     }
-    assert not [job for job in more if "0_01" in job or job.startswith("pace")], "what is done is not done again"
+    assert not [job for job in more if "0_01" in job], "what is done is not done again"
+    assert [job.split()[0] for job in more].count("learn") == 1
