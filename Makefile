@@ -62,16 +62,20 @@ bench: bench-environment ## all benchmarks that fit a small machine, about 25 mi
 		.venv-bench/bin/python benchmarks/$$name.py; \
 	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
 
-compare: bench-environment ## presets, an ablation and a peer on real data, an hour and more; DATA=folder, GIVEN='--config minutes="1 6"'
+compare: bench-environment ## presets and peers on real data, equal CPU minutes; BUDGET='1 6', SETS, FOLDS, DATA=folder, GIVEN='--config …'
 	@mkdir -p benchmarks/jobs/compare
 	@$(if $(DATA),UNET_PIPELINE_DATA='$(abspath $(DATA))') .venv-bench/bin/python -m snakemake --cores $(CORES) \
-		--snakefile benchmarks/comparison/Snakefile --directory benchmarks/jobs/compare --keep-going --nolock --rerun-incomplete $(GIVEN)
+		--snakefile benchmarks/comparison/Snakefile --directory benchmarks/jobs/compare --keep-going --nolock --rerun-incomplete \
+		$(if $(BUDGET)$(SETS)$(FOLDS),--config $(if $(BUDGET),minutes="$(BUDGET)") $(if $(SETS),data="$(SETS)") \
+		$(if $(FOLDS),folds="$(FOLDS)")) $(GIVEN)
 	@cp benchmarks/jobs/compare/compare.md benchmarks/tables/
 
 bench-environment: environment
 	@if [[ ! -x .venv-bench/bin/python ]]; then \
 		$(call beside,.venv-bench); \
 		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
+		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes --only-binary :all: \
+			-r benchmarks/requirements-stardist.txt || echo "no wheels of StarDist for this machine: left out"; \
 	fi
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 from safetensors.torch import save_file
+from scipy import ndimage
 from workspace import snakemake
 
 sys.path.append(str(ROOT / "benchmarks"))  # as Python does for a script; last, so that nothing is hidden
 
 from comparison import datasets, learn, table
 from comparison.clock import Clock
-from comparison.planes import Found, planes_of
+from comparison.peer import run_peer
+from comparison.planes import Found, planes_of, read_planes
 from comparison.results import parameters, scores_of
 from comparison.runs import Options, Run, runs_of
 from comparison.scoring import choose, metrics_of, objects_of
 from comparison.splits import SPLITS, make_splits, planes_text, read_splits, write_splits
 from comparison.variants import PRESETS, Budget, Variant, steps_for
 
+from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.object_settings import settled
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
@@ -215,6 +219,47 @@ def test_a_peer_is_calibrated_and_scored_as_we_are(tmp_path):
     better = [Found(objects_of(one, chosen.settings), None) for one in probabilities]
     assert metrics_of(better, truth, settings())["instances"]["seg"] == pytest.approx(chosen.score)
     assert chosen.score >= ours["instances"]["seg"] > 0
+
+
+class Bright:
+    """A peer that takes what is bright, and has nothing to learn."""
+
+    parameters = 0
+    step_px = 64
+
+    def __init__(self, config, seed, learn):
+        self.seed, self.learned, self.level = seed, learn, 1.0
+
+    def train(self, learn, check, clock):
+        while clock.share < 1:
+            clock.begin()
+            clock.end()
+
+    def choose(self, check):
+        self.level = 0.5
+        return f"brighter than {self.level}"
+
+    def objects(self, plane):
+        return Found(ndimage.label(plane.image > self.level)[0].astype(np.uint32), None)
+
+
+def test_a_peer_sees_the_planes_of_the_run_and_no_more(drawn, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "comparison.peer_monai", SimpleNamespace(make=Bright))
+    monkeypatch.setattr(Options, "installed", property(lambda options: list(options.peers)))
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = runs_of(Options.read(drawn(peers="monai", steps=3)))
+    theirs.write_table()
+    table = Path(theirs.folder, "stacks.tsv")
+    assert (ours.planes(), theirs.about()["peer"]) == (theirs.planes(), "monai")
+    planes = read_planes(table, from_dict(theirs.config()))
+    truth = tifffile.imread(tmp_path / theirs.data.labels)
+    for role, part in theirs.planes().items():
+        wanted = parse_planes("here", part, 6)
+        assert len(planes[role]) == len(wanted)
+        assert all((one.instances == truth[number]).all() for one, number in zip(planes[role], wanted, strict=True))
+    found = run_peer(theirs.about(), table)
+    assert (found["steps"], found["seen_px"], found["objects"]) == (48, 3 * 32**2, "brighter than 0.5")
+    assert found["scores"]["seg"] > 0.3
 
 
 def test_running_statistics_are_no_parameters(tmp_path):
