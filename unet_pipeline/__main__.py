@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
 
     _add(verbs, stage.demo, "--output")
 
-    one = _add(verbs, stage.plan, "--config", "--threads", "--device")
+    one = _add(verbs, stage.plan, "--threads", "--device")
+    text = "YAML file, or JSON text; without it config.yaml of the working directory, if there is one"
+    one.add_argument("--config", "--configfile", default="", help=text)
     one.add_argument("stacks", type=Path, help="table of stacks")
     one.add_argument(
         "--minutes", type=_positive, default=None, help="advise the steps that so long a training here has"

@@ -189,7 +189,9 @@ def test_without_a_plane_or_an_object_the_stated_defaults_stay_and_it_is_said(
     record = calibrate(model, [make_stack(tmp_path).record], config, model / "calibrate.json")
     assert (record.chosen, record.chosen_score, record.planes, record.trials) == (STATED, None, (), ())
     assert open_record(model / "calibrate.json", CalibrateRecord) == record
-    assert "warning: objects are not calibrated, no plane validated this model" in capsys.readouterr().err
+    assert (
+        "warning: objects are not calibrated, no plane of these stacks validated this model" in capsys.readouterr().err
+    )
     stack = make_stack(tmp_path / "half", labels=in_one_plane())
     own = {"stack": "cells", "id": stack.ingested.id, "planes": [0]}
     write_card(model, replace(read_card(model), training={"held_out": [own]}))

@@ -105,7 +105,8 @@ def test_planes_that_validate_are_asked_for() -> None:
     assert "train.hold_out" not in of(20, False), "auto holds planes out"
     assert of(20, False, hold_out=0.0)["train.hold_out"] == "auto"
     assert of(3, False)["train.folds"] == 3
-    assert of(3, False)["stitch.min_area_px"] == 71, "a tenth of the median"
+    assert "stitch.min_area_px" not in of(3, False), "folds will calibrate it"
+    assert of(1, False)["stitch.min_area_px"] == 71, "a tenth of the median"
     assert not {"train.hold_out", "train.folds", "stitch.min_area_px"} & set(of(20, True))
     assert not {"train.hold_out", "train.folds"} & set(of(20, False, hold_out=0.3))
     assert "train.folds" not in of(1, False)
@@ -136,7 +137,7 @@ def test_a_table_is_told_with_what_it_takes(tmp_path: Path) -> None:
     assert "the configuration suits these objects" in text
     text = plan(replace(graph, config=replace(graph.config, weigh=Weigh(sigma=20.0))))
     assert "weigh.sigma: auto    # now 20.0: it is 3 px here" in text
-    snippet = text.split("for --configfile:\n")[1].split("\n\n")[0]
+    snippet = text.split("for Snakemake's --configfile:\n")[1].split("\n\n")[0]
     assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["weigh"]["sigma"] == "auto"
     assert "train    " in text and "(750 steps)" in text
     assert "(0.0184 Mpx in 1 stacks)" in text
@@ -186,6 +187,30 @@ def test_the_verb_prints_it_and_writes_nothing(tmp_path: Path, capsys: pytest.Ca
     assert "the configuration suits these objects" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before
     assert main(["plan", str(tmp_path / "none.tsv")]) == 1
+
+
+def test_it_takes_the_configuration_that_lies_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet_pipeline.face.plan.measure_cost", lambda *_: Cost(0.5, 1.0, "2 CPU threads"))
+    table(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "stacks.tsv"]) == 0
+    assert "the defaults, as no config.yaml is here" in capsys.readouterr().out
+    Path("config.yaml").write_text("train: {steps: 77}\nweigh: {sigma: 20.0}\n")
+    assert main(["plan", "stacks.tsv"]) == 0
+    text = capsys.readouterr().out
+    assert "configuration: config.yaml" in text and "(77 steps)" in text and "now 20.0" in text
+    Path("other.yaml").write_text("train: {steps: 88}\n")
+    assert main(["plan", "stacks.tsv", "--configfile", "other.yaml"]) == 0
+    assert "(88 steps)" in capsys.readouterr().out
+
+
+def test_labels_that_ingest_refuses_are_refused(tmp_path: Path) -> None:
+    mask = np.zeros((6, 96, 96), np.uint8)
+    mask[:, 10:30, 10:30] = mask[:, 50:70, 10:30] = mask[:, 50:70, 60:80] = 255
+    with pytest.raises(PipelineError, match="expected instances, each with its own value, got a mask"):
+        plan(table(tmp_path, labels=mask))
 
 
 def test_bytes_are_those_of_the_stores() -> None:

@@ -34,7 +34,7 @@ def _check_moved(value: Mapping[str, Any]) -> None:
     section = value.get("train")
     if isinstance(section, Mapping) and section.get("select") == "best":
         fix = "best was the lowest validation loss, which is called loss now; score counts objects"
-        raise PipelineError("train.select", "score, loss or last", "its former word", "loss", fix)
+        raise PipelineError("train.select", "score, loss or last", "best, its former word", "loss", fix)
     section = value.get("predict")
     if isinstance(section, Mapping) and "threshold" in section:
         fix = "move the key to section stitch (null is now likeliest): it no longer runs the network again"

@@ -28,6 +28,9 @@ from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.stacks.stack import Stack
 
+FEW_OBJECTS = 30
+"""Below, chance has a large part in what scores best."""
+
 BY_HAND = "set stitch.method by hand (components, watershed or distance), or let planes with objects validate"
 
 
@@ -68,7 +71,7 @@ def calibrate(model: Path, ingested: Sequence[Path], config: Config, output: Pat
         if any(unseen_planes(card, stack) for stack in stacks):
             record = _chosen(stated, look(model, card, stacks, config), bool(card.training.get("validation_stacks")))
         else:
-            record = _uncalibrated(stated, "no plane validated this model")
+            record = _uncalibrated(stated, "no plane of these stacks validated this model")
         mine.write(record)
     return record
 
@@ -87,9 +90,13 @@ def _chosen(stated: CalibrateRecord, examples: Examples, named: bool) -> Calibra
         return _uncalibrated(seen, f"no object in {where}, which the seed held out")
     median_px = float(np.median(areas)) if len(areas) else 1.0
     best, plain, tried = search(examples.each, stated.score, stated.chosen, median_px)
+    planes = sum(len(used.planes) for used in examples.used)
     tell(
-        f"calibrated: {best.settings}; {stated.score} {best.score:.3f}, as stated without calibration {plain.score:.3f}"
+        f"calibrated on {len(areas)} objects in {planes} planes: {best.settings}; "
+        f"{stated.score} {best.score:.3f}, as stated without calibration {plain.score:.3f}"
     )
+    if len(areas) < FEW_OBJECTS and stated.score not in PIXEL_SCORES:
+        tell(f"warning: {len(areas)} objects are few to choose by: let more planes validate (role val, train.hold_out)")
     return replace(
         seen,
         objects=len(areas),

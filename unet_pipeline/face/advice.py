@@ -41,8 +41,9 @@ def advise(
         validated: whether a stack has role val.
         sides: (height, width) of the smallest plane that trains, px.
     """
-    found = [*_weigh(config, sizes), *_depth(config, sizes, sides), *_validation(config, labelled_planes, validated)]
-    if not _validates(config, labelled_planes, validated):
+    validating = list(_validation(config, labelled_planes, validated))
+    found = [*_weigh(config, sizes), *_depth(config, sizes, sides), *validating]
+    if not validating and not _validates(config, labelled_planes, validated):
         found += _least_area(config, sizes)
     return [one for one in found if one.now != one.advised]
 

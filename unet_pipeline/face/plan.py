@@ -12,6 +12,7 @@ from unet_pipeline.config.keys import build, plain
 from unet_pipeline.config.sections import Config
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
+from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.card import architecture, read_card
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
@@ -78,6 +79,7 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
         if folder is None
         else read_card(Path(folder)).architecture
     )
+    tell("plan: measures how long a step and a tile take here")
     cost = measure_cost(network, config)
     if minutes is not None and folder is None:
         advised += _steps(config, cost, minutes)
@@ -164,7 +166,7 @@ def _advice(advised: Sequence[Advice]) -> Iterator[str]:
     for one in advised:
         section, _, name = one.key.partition(".")
         sections.setdefault(section, []).append(f"{name}: {one.advised}")
-    yield "in config.yaml, or in a file for --configfile:"
+    yield "in config.yaml, or in a file for Snakemake's --configfile:"
     for section, keys in sections.items():
         yield f"  {section}: {{{', '.join(keys)}}}"
 
@@ -181,7 +183,7 @@ def with_advice(config: Config, advised: Sequence[Advice]) -> Config:
 def _costs(found: Sequence[Found], graph: Graph, config: Config, cost: Cost) -> Iterator[str]:
     predicted = [one for one in found if one.row.stack in graph.predicted]
     mpx = sum(one.pixels for one in predicted) / 1e6
-    yield f"with that, on {cost.where} of this machine, as one step and one tile of each took just now:"
+    yield f"with that, on {cost.where} of this machine, if it has nothing else to do than just now:"
     if config.model.folder is None:
         steps = f"{config.train.steps:,} steps{_folds(config)}"
         train_s = cost.step_s * config.train.steps * max(1, config.train.folds)

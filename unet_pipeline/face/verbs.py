@@ -31,6 +31,11 @@ def plan(options: argparse.Namespace) -> None:
     from unet_pipeline.face.plan import plan
     from unet_pipeline.stacks.graph import Graph
 
+    if not options.config:  # as Snakemake takes it
+        options.config = "config.yaml" if Path("config.yaml").is_file() else "{}"
+        _say(
+            f"configuration: {options.config if options.config != '{}' else 'the defaults, as no config.yaml is here'}"
+        )
     values = config_of(options).section(*RESULT_SECTIONS, *MACHINE) | {"stacks": str(options.stacks)}
     _say(plan(Graph.read(values, lambda name: name, present=True), options.minutes))
 

@@ -155,13 +155,13 @@ def calibration_curve(record: CalibrateRecord) -> bytes:
     """
     assert record.stated_score is not None and record.chosen_score is not None  # as there are trials
     figure, axes = _empty(f"{record.score} on validation planes", "threshold")
-    for method, stroke in METHODS.items():
+    for width, (method, stroke) in zip((5, 3, 1.2), METHODS.items(), strict=True):  # equal ones show side by side
         best: dict[float, float] = {}
         for trial in record.trials:
             if trial.settings.method == method:
                 threshold = _threshold(trial.settings)
                 best[threshold] = max(best.get(threshold, 0.0), trial.score)
-        _line(axes, sorted(best.items()), stroke)
+        _line(axes, sorted(best.items()), stroke, width=width)
     axes.axhline(record.stated_score, color=SOFT, linewidth=1, linestyle="--")
     chosen = METHODS[record.chosen.method]
     place = [_threshold(record.chosen)], [record.chosen_score]
@@ -194,11 +194,11 @@ def _empty(title: str, along: str = "step") -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, points: Points, stroke: str, label: str = "") -> None:
+def _line(axes: Axes, points: Points, stroke: str, label: str = "", width: float = 1.5) -> None:
     steps, values = [step for step, _ in points], [value for _, value in points]
     marker = "o" if len(points) <= 40 else ""
     axes.plot(
-        steps, values, color=stroke, linewidth=1.5, marker=marker, markersize=2.5, label=label.replace("$", r"\$")
+        steps, values, color=stroke, linewidth=width, marker=marker, markersize=2.5, label=label.replace("$", r"\$")
     )
 
 

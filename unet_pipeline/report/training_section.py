@@ -69,7 +69,7 @@ def _calibration(record: CalibrateRecord) -> list[tuple[str, object]]:
     return [
         ("Objects are made by", str(record.chosen)),
         ("Score", f"{record.score} {number(record.chosen_score)}; as stated, without calibration, "
-                  f"{number(record.stated_score)}"),
+                  f"{number(record.stated_score)}; both on the planes that it was chosen by, so flattered"),
         ("On", f"{plural(planes, 'plane')} that the network did not learn from ({stacks}), "
                f"{plural(record.objects, 'object')}; {plural(len(record.trials), 'way')} tried"),
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
         words = [f"{one.get('stack')}: {_listed(_items(one.get('planes')))}" for one in places]
         rows.append(("Planes held out", "; ".join(words)))
     if kept_step(model) is not None:
-        rows.append(("Weights kept", f"{record.get('selected', 'those')} (step {count(kept_step(model))})"))
+        rows.append(("Weights kept", f"{_kept_by(record, settings)} (step {count(kept_step(model))})"))
     for key, name in (("train_loss", "Training loss"), ("validation_loss", "Validation loss")):
         if isinstance(record.get(key), float):
             rows.append((name, number(record[key], 4)))
@@ -174,6 +174,13 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
     if "device" in record:
         rows.append(("Device", f"{record['device']}, {record.get('threads', '?')} thread(s)"))
     return rows
+
+
+def _kept_by(record: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Say why these weights are kept."""
+    if record.get("selected") != "best":
+        return str(record.get("selected", "those"))
+    return {"score": "best score", "loss": "lowest loss"}.get(str(settings.get("select")), "best validation")
 
 
 def _listed(planes: list[Any]) -> str:
@@ -191,7 +198,7 @@ def _curves(model: ModelResult) -> list[Panel]:
     if history.dice:
         names = [(colour(index), name) for index, name in enumerate(history.dice)]
         if history.column("validation_score"):
-            names.append((SCORE, "score, by which weights are kept unless train.select says otherwise"))
+            names.append((SCORE, "score of the objects, or of all classes"))
         alt = "Dice and score on validation tiles over the steps of training"
         shown.append(Panel("", dice_curve(history), alt, keys=names))
     if history.column("learning_rate"):

@@ -79,16 +79,23 @@ def look_at_objects(labels: Fitted, options: Labels, where: str) -> ObjectSizes:
     """
     count, _, height, width = labels.shape
     chosen, rows, columns = _window(count, height, width)
-    reader, parts = LabelReader(options, where), []
+    reader, parts, most = LabelReader(options, where), [], (0, 0)
     for plane in chosen:
         values, place = labels.read(plane, rows, columns)[0], labels.planes.name(plane)
         if options.kind == "classes":
             ids = _pieces(np.where((found := reader.classes(values, place)) == IGNORE, 0, found))
         else:
             ids, _ = reader.instances(values, place)
-            ids = _pieces(ids) if options.kind == "pieces" else ids
+            if options.kind == "pieces":
+                ids = _pieces(ids)
+            elif reader.shapes.only is not None:  # one value so far
+                most = max(most, (int(_pieces(ids).max()), plane))
         parts.append(measure(ids))
-    if not any(len(part.diameters_px) for part in parts):
+    if any(len(part.diameters_px) for part in parts):
+        reader.finish()
+        if options.kind == "instances" and reader.shapes.only is not None and most[0] > 1:
+            reader.refuse_single(*most)
+    else:
         fix = "check that this is the label file, and what labels.kind and labels.values say"
         raise PipelineError(where, "labelled objects", f"none in the {len(chosen)} planes looked at", fix=fix)
     return ObjectSizes.merge(parts)

@@ -29,6 +29,7 @@ from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentTable
 from unet_pipeline.objects.decided import decided
 from unet_pipeline.predict.stack_plan import StackPlan
+from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import Check, atomic_path, partial_name, unclaimed
@@ -68,7 +69,8 @@ def stitch(
     with claim(output, stack_plan.store, *tiffs.values(), list_path(output)) as mine:
         work = None if card is None else stack_plan.work(card, config.predict)
         coverage, sums = check_coverage(stack_plan, records, work)
-        settings = _settings(stack_plan, config.stitch, calibration, card)
+        chosen = None if calibration is None else read_calibration(calibration, card)
+        settings = _settings(stack_plan, config.stitch, chosen, card)
         write_classes(stack_plan, settings.threshold, mine.check)
         table = write_instances(stack_plan, settings, config.stitch.connect == "volume", check=mine.check)
         classes = class_areas(stack_plan)
@@ -80,7 +82,7 @@ def stitch(
             tiles=stack_plan.record.name,
             connect=config.stitch.connect,
             made=settings,
-            calibrated=calibration is not None,
+            calibrated=chosen is not None and chosen.chosen_score is not None,
             coverage=coverage,
             classes=classes,
             objects=len(table.area),
@@ -98,12 +100,12 @@ def stitch(
 
 
 def _settings(
-    stack_plan: StackPlan, options: Stitch, calibration: Path | None, card: ModelCard | None
+    stack_plan: StackPlan, options: Stitch, record: CalibrateRecord | None, card: ModelCard | None
 ) -> ObjectSettings:
     """Return how objects are made, and say so."""
     name, chosen = stack_plan.stack.name, None
-    if calibration is not None:
-        chosen = settings_of(read_calibration(calibration, card), name, stack_plan.stack.grid.pixel_um)
+    if record is not None:
+        chosen = settings_of(record, name, stack_plan.stack.grid.pixel_um)
     elif options.method == "calibrated":
         tell(f"stitch {name}: no calibration beside the model, so objects are made by the stated defaults")
     settings = settled(options, chosen, stated_settings(card))

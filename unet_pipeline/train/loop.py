@@ -246,7 +246,10 @@ def _diverged(what: str, rate: float, options: Train) -> PipelineError:
 def _judge_start(learner: Learner, state: State, progress: Progress) -> None:
     """Score the model that training starts from before the first step: what follows has to be better to be kept."""
     if learner.settings.train.select != "last" and not learner.validation_tiles:
-        progress.say("no plane with annotated pixels validates: the last weights are kept, not the best")
+        progress.say(
+            "no plane with annotated pixels validates: the last weights are kept, not the best; give a stack role val, "
+            "or set train.hold_out or train.folds"
+        )
     start = learner.settings.start
     if state.step == 0 and start is not None and start.judged and not start.new_head and learner.validation_tiles:
         _append(learner, state, Row(0, 0.0, None), learner.validation.score(learner.network, learner.class_weights))
