@@ -30,21 +30,26 @@ KINDS: tuple[Callable[[Trial], None], ...] = (*OF_A_JOB, *OF_THE_REST, *STRANGER
 """All kinds, in the order of trials; what happens to a single job comes more often: it is cheap and has many places."""
 
 
-def measured(folder: Path, jobs: dict[str, Job], scratch: Path) -> tuple[dict[str, float], dict[str, int]]:
-    """Return how long each job takes from nothing, and how often it changes a file."""
-    seconds, changes = {}, {}
-    for number, (name, job) in enumerate(jobs.items()):
-        copy, log = scratch / "measured", scratch / f"measured {number}.log"
+def measured(
+    folder: Path, jobs: dict[str, Job], scratch: Path, workers: int
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Return how long each job takes from nothing, beside others as in a trial, and how often it changes a file."""
+
+    def measure(name: str) -> tuple[float, int]:
+        copy, log = scratch / f"measured {name}", scratch / f"measured {name}.log"
         shutil.copytree(folder, copy)
-        job.forget(copy, whole=True)
+        jobs[name].forget(copy, whole=True)
         began = time.monotonic()
-        code = start(copy, job.command, log, kill_at=0).wait()
-        seconds[name] = time.monotonic() - began
+        code = start(copy, jobs[name].command, log, kill_at=0).wait()
+        seconds = time.monotonic() - began
         if code:
             raise RuntimeError(f"{name}: {log.read_text()}")
-        changes[name] = int(log.with_suffix(".count").read_text())
         shutil.rmtree(copy)
-    return seconds, changes
+        return seconds, int(log.with_suffix(".count").read_text())
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = dict(zip(jobs, pool.map(measure, jobs), strict=True))
+    return {name: seconds for name, (seconds, _) in found.items()}, {name: count for name, (_, count) in found.items()}
 
 
 def main() -> int:
@@ -60,7 +65,7 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="faults "))
     space, jobs = reference(scratch / "my project")
     expected = tree(space.folder / "results")
-    seconds, changes = measured(space.folder, jobs, scratch)
+    seconds, changes = measured(space.folder, jobs, scratch, options.workers)
     wanted = options.only.split(",") if options.only else [kind.__name__ for kind in KINDS]
     kinds = [kind for kind in KINDS if kind.__name__ in wanted]
     results: dict[str, Counter[str]] = {kind.__name__: Counter() for kind in dict.fromkeys(kinds)}
