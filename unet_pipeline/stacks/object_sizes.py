@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
@@ -89,7 +90,7 @@ def look_at_objects(labels: Fitted, options: Labels, where: str) -> ObjectSizes:
             if options.kind == "pieces":
                 ids = _pieces(ids)
             elif reader.shapes.only is not None:  # one value so far
-                most = max(most, (int(_pieces(ids).max()), plane))
+                most = max(most, (int(ndimage.label(ids > 0, np.ones((3, 3)))[1]), plane))
         parts.append(measure(ids))
     if any(len(part.diameters_px) for part in parts):
         reader.finish()
@@ -131,8 +132,6 @@ def measure(ids: npt.NDArray[np.uint32]) -> ObjectSizes:
 
 def _pieces(values: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """Return the connected pieces of each value but 0, numbered, (y, x) uint32."""
-    from scipy import ndimage
-
     ids, last = np.zeros(values.shape, np.uint32), 0
     for value in np.unique(values[values > 0]).tolist():
         pieces, count = ndimage.label(values == value)
