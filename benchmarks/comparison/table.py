@@ -28,8 +28,8 @@ the column of seconds is the whole training without its start. Tiles, batch and 
 The splits are ours (benchmarks/splits), of the challenges' training images; the paper's numbers are of hidden test
 sets and compare in kind only. Neighbouring planes of a sequence never train and test in one fold. V_rand and V_info
 of isbi2012_em are thinned, those of the other sets are not: do not compare them across sets. AP50 = TP / (TP + FP +
-FN) at IoU 0.5. All rows of a data set have its gap, its sigma and the turns that leave its images likely ones; the
-weights with the least loss on the validation planes count, and how objects are made is chosen on the same planes.
+FN) at IoU 0.5. All rows of a data set have its gap, its sigma and the turns that leave its images likely ones. The
+validation planes choose the weights, ours by `train.select`, a peer's by its loss, and how objects are made.
 
 default is config.yaml, fast the preset of that name; objects by `calibrate` (SEG + AP50; V_rand for isbi2012_em).
 None of our rows resizes pictures or its output, holds planes out beside the validation planes, or brings weights.
