@@ -51,7 +51,7 @@ def test_objects_that_touch_are_parted_where_the_stated_way_joins_them() -> None
     examples = truth(joined=0.3)
     best, plain, tried = search(examples, "seg+ap50", STATED, 400.0)
     assert tried[0].settings == STATED and tried[0].score == plain.score
-    assert best.score == max(trial.score for trial in tried) or best.score > max(t.score for t in tried) - 0.005
+    assert best.score > max(trial.score for trial in tried) - 0.03, "smaller gains are left to what is simpler"
     assert best.score > plain.score + 0.1
     assert {trial.settings.method for trial in tried} == {"components", "watershed", "distance"}
     # what was chosen gives that score again

@@ -21,7 +21,7 @@ TABLE = "stack\timage\tlabels\trole\nlearn\timages/learn.tif\timages/learn_.tif\
 TABLE += "unseen\timages/unseen.tif\timages/unseen_.tif\ttest\n"
 JOBS = {
     *("ingest learn", "weigh learn", "train", "ingest unseen", "tile unseen"),
-    *("predict unseen 0", "stitch unseen", "evaluate unseen", "report"),
+    *("calibrate", "predict unseen 0", "stitch unseen", "evaluate unseen", "report"),
 }
 
 IMPORTING = """

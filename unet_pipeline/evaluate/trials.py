@@ -31,8 +31,9 @@ FIRST_GROWN_PX = (0, 2)
 GROWN_PX = (0, 1, 2, 3, 4, 5, 6, 8)
 AREA_SHARES = (0.1, 0.02, 0.05, 0.2, 0.3)
 """Of the median area of the reference's objects: the least area of an object."""
-BETTER = 0.002
-"""A score must be this much better to be taken before what comes earlier, which is simpler."""
+BETTER, BY_A_DETAIL = 0.002, 0.01
+"""A score must be this much better to be taken before what comes earlier, which is simpler; the second counts for what
+is tried with the best way alone: a small gain on few planes is mostly chance."""
 
 PIXEL_SCORES = ("mean_iou", "dice")
 OBJECT_SCORES: dict[str, Callable[[OverlapTable], float | None]] = {
@@ -58,8 +59,10 @@ class Trials:
     tried: list[Trial] = field(default_factory=list)
     _parts: tuple[ObjectSettings, list[tuple[Volume, Layer]]] | None = None
 
-    def best(self, candidates: Sequence[ObjectSettings], progress: Progress | None = None) -> Trial:
-        """Try settings, and return the best: of nearly equal ones the first."""
+    def best(
+        self, candidates: Sequence[ObjectSettings], progress: Progress | None = None, better: float = BETTER
+    ) -> Trial:
+        """Try settings, and return the best: of those that differ by less than `better` the first."""
         found: list[Trial] = []
         for settings in candidates:
             found.append(Trial(settings, self._scored(settings)))
@@ -68,7 +71,7 @@ class Trials:
         self.tried += found
         best = found[0]
         for one in found[1:]:
-            best = one if one.score > best.score + BETTER else best
+            best = one if one.score > best.score + better else best
         return best
 
     def _scored(self, settings: ObjectSettings) -> float:
@@ -161,8 +164,12 @@ def search(
     if best.settings.method == "distance":
         pairs = [(one, neck) for one in smooth_px for neck in ALL_NECKS]
         again = [replace(best.settings, smooth_px=one, neck=neck) for one, neck in pairs]
-        best = trials.best([best.settings, *again])
-    best = trials.best([best.settings, *(replace(best.settings, grow_px=one) for one in GROWN_PX)])
-    best = trials.best([best.settings, *(replace(best.settings, min_area_px=one) for one in areas)])
-    best = trials.best([best.settings, *(replace(best.settings, fill_holes=one) for one in (True, False))])
+        best = trials.best([best.settings, *again], better=BY_A_DETAIL)
+    details: tuple[Callable[[ObjectSettings], list[ObjectSettings]], ...] = (
+        lambda base: [replace(base, grow_px=one) for one in GROWN_PX],
+        lambda base: [replace(base, min_area_px=one) for one in areas],
+        lambda base: [replace(base, fill_holes=one) for one in (True, False)],
+    )
+    for detail in details:
+        best = trials.best([best.settings, *detail(best.settings)], better=BY_A_DETAIL)
     return (best if best.score > plain.score else plain), plain, trials.tried
