@@ -81,6 +81,10 @@ def test_the_chain_goes_back_to_the_source_files(place: Path) -> None:
     assert by["train model"].seed == 0
     assert by["train model"].compute == {"device": "cpu", "threads": 1}
     assert by["predict unseen 1"].compute["precision"] == "float32"
+    made = read_json(place / "unseen" / "stitch.json")["made"]
+    assert by["stitch unseen"].found["objects"].startswith(made["method"])
+    assert f"at least {made['min_area_px']} px" in by["calibrate model"].found["objects"]
+    assert by["weigh learn"].found == {"weights": "sigma 3 px, gap 1 px"}
     assert {one.name for one in by["predict unseen 0"].inputs} == {
         "results/unseen/tiles.json",
         "results/model/model.json",

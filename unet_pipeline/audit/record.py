@@ -36,9 +36,9 @@ from unet_pipeline.records.layout import (
 from unet_pipeline.records.provenance import Provenance, portable_path, possible_paths
 from unet_pipeline.records.record import how_to_remake, read_json
 from unet_pipeline.records.score_records import ReportRecord
-from unet_pipeline.records.stack_records import IngestRecord
+from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
 from unet_pipeline.records.steps import Record, any_record
-from unet_pipeline.records.volume_records import PredictRecord
+from unet_pipeline.records.volume_records import PredictRecord, StitchRecord
 
 State = Literal["as recorded", "changed", "missing"]
 
@@ -112,6 +112,21 @@ class Link:
             return {key: training[key] for key in ("device", "threads") if key in training}
         used = getattr(self.content, "compute", None)
         return asdict(used) if isinstance(used, ComputeUsed) else {}
+
+    @property
+    def found(self) -> dict[str, str]:
+        """What the step itself came to where its configuration says auto or calibrated, by what it is."""
+        content = self.content
+        if isinstance(content, StitchRecord):
+            return {"objects": str(content.made)}
+        if isinstance(content, CalibrateRecord):
+            return {"objects": f"{content.chosen}; {content.score} {content.chosen_score}"}
+        if isinstance(content, WeighRecord):
+            return {"weights": f"sigma {content.sigma_px:g} px, gap {content.gap_px} px"}
+        if isinstance(content, ModelCard):
+            places = [f"{one['stack']} {one['planes']}" for one in content.training.get("held_out", ())]
+            return {"planes held out": ", ".join(places)} if places else {}
+        return {}
 
     @property
     def sources(self) -> dict[str, str]:
@@ -269,6 +284,7 @@ def _own(link: Link) -> dict[str, str]:
         rows["compute"] = ", ".join(f"{key} {value}" for key, value in link.compute.items())
     if link.seed is not None:
         rows["seed"] = str(link.seed)
+    rows |= link.found
     for name, value in link.sources.items():
         rows[f"{name} file"] = f"{link.config.get('source', {}).get(name, '?')}, fingerprint {value}"
     for section, values in link.config.items():
@@ -286,6 +302,7 @@ def to_json(links: Sequence[Link]) -> list[dict[str, Any]]:
             "name": link.name,
             "seed": link.seed,
             "compute": link.compute,
+            "found": link.found,
             "sources": link.sources,
             "inputs": [
                 {
