@@ -15,13 +15,8 @@ from unet_pipeline.evaluate.examples import Example
 from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.scores import average_precision, seg_score, v_info, v_rand
-from unet_pipeline.evaluate.trials import search
-from unet_pipeline.images.array_planes import ArrayPlanes
-from unet_pipeline.machine.progress import unheard
-from unet_pipeline.objects.decided import decided
+from unet_pipeline.evaluate.trials import divided, objects_from, search
 from unet_pipeline.records.calibrate_record import Trial
-from unet_pipeline.stitch.layers import InMemory, Volume
-from unet_pipeline.stitch.objects import make_objects, parts_of
 
 
 def choose(probabilities: Sequence[npt.NDArray[np.uint8]], planes: Sequence[Plane], config: Config) -> Trial:
@@ -39,13 +34,8 @@ def choose(probabilities: Sequence[npt.NDArray[np.uint8]], planes: Sequence[Plan
 
 def objects_of(probabilities: npt.NDArray[np.uint8], settings: ObjectSettings) -> npt.NDArray[np.uint32]:
     """Return the objects, (y, x), of probabilities (2, y, x), as `stitch` makes them."""
-    classes = decided(probabilities, settings.threshold)
-    scratch = InMemory((1, *classes.shape))
-    volume = Volume("peer", ArrayPlanes(probabilities[None]), ArrayPlanes(classes[None, None]), scratch)
-    found = scratch.layer("found")
-    with unheard():
-        make_objects(volume, parts_of(volume, settings), settings, found)
-    return found.values[0, 0]
+    volume, parts = divided(probabilities, settings)
+    return objects_from(volume, parts, settings)
 
 
 def metrics_of(found: Sequence[Found], planes: Sequence[Plane], config: Config) -> dict[str, Any]:

@@ -120,7 +120,8 @@ class Link:
         if isinstance(content, StitchRecord):
             return {"objects": str(content.made)}
         if isinstance(content, CalibrateRecord):
-            return {"objects": f"{content.chosen}; {content.score} {content.chosen_score}"}
+            score = "" if content.chosen_score is None else f"; {content.score} {content.chosen_score}"
+            return {"objects": f"{content.chosen}{score}"}
         if isinstance(content, WeighRecord):
             return {"weights": f"sigma {content.sigma_px:g} px, gap {content.gap_px} px"}
         if isinstance(content, ModelCard):

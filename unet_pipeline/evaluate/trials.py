@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import IGNORE
@@ -92,31 +94,40 @@ class Trials:
         scores = pixel_scores(np.asarray(counts))
         return (scores.mean_iou if self.score == "mean_iou" else scores.mean_dice) or 0.0
 
-    def _objects(self, settings: ObjectSettings) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint32]]]:
+    def _objects(self, settings: ObjectSettings) -> Iterator[npt.NDArray[np.uint32]]:
         """Yield the objects of each plane, (y, x) uint32."""
         for volume, parts in self._divided(settings):
-            target = volume.scratch.layer("objects")
-            with unheard():
-                make_objects(volume, parts, settings, target)
-            yield target.read_label(0, *(slice(0, length) for length in target.shape[2:])).astype(np.uint32)
+            yield objects_from(volume, parts, settings)
 
     def _divided(self, settings: ObjectSettings) -> list[tuple[Volume, Layer]]:
         """Return the parts of each plane; those of the last settings are kept, as growing does not change them."""
         key = replace(settings, grow_px=0)
         if self._parts is None or self._parts[0] != key:
-            made = []
-            for example in self.examples:
-                classes = decided(example.probabilities, settings.threshold)
-                volume = Volume(
-                    "calibrate",
-                    ArrayPlanes(example.probabilities[None]),
-                    ArrayPlanes(classes[None, None]),
-                    InMemory((1, *classes.shape)),
-                )
-                with unheard():
-                    made.append((volume, parts_of(volume, settings)))
-            self._parts = key, made
+            self._parts = key, [divided(example.probabilities, settings) for example in self.examples]
         return self._parts[1]
+
+
+def divided(probabilities: npt.NDArray[Any], settings: ObjectSettings) -> tuple[Volume, Layer]:
+    """Return a plane as a volume in memory, and the parts it is divided into, of probabilities (classes, y, x)."""
+    classes = decided(probabilities, settings.threshold)
+    scratch = InMemory((1, *classes.shape))
+    volume = Volume("calibrate", ArrayPlanes(probabilities[None]), ArrayPlanes(classes[None, None]), scratch)
+    with unheard():
+        return volume, parts_of(volume, settings)
+
+
+def objects_from(volume: Volume, parts: Layer, settings: ObjectSettings) -> npt.NDArray[np.uint32]:
+    """Return the objects, (y, x), that parts come to, as `stitch` makes them.
+
+    Args:
+        volume: from `divided`.
+        parts: likewise; the settings may differ in growing only.
+        settings: how objects are made.
+    """
+    target = volume.scratch.layer("objects")
+    with unheard():
+        make_objects(volume, parts, settings, target)
+    return target.read_label(0, *(slice(0, length) for length in target.shape[2:])).astype(np.uint32)
 
 
 def ways(stated: ObjectSettings, smooth_px: Sequence[float]) -> list[ObjectSettings]:
