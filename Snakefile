@@ -15,6 +15,7 @@ GRAPH = checked(config)
 SETTINGS = GRAPH.config
 
 prepare_jobs()
+share_gpus()
 
 
 onstart:

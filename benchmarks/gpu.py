@@ -23,6 +23,7 @@ from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.device import autocast
 from unet_pipeline.model.models import build, save_model
+from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
@@ -83,10 +84,11 @@ def prediction(folder: Path, precision: str, compiled: bool, tile_px: int, batch
         _write_stack(folder, record, config)
     output = record.with_name("tiles.json")
     tile(Stack.open(record), config, 2, output)
-    plan, times = StackPlan.open(output), []
-    for region in (0, 1):  # the first warms up
+    plan, model, times = StackPlan.open(output), folder / "model", []
+    forward = Forward.load(model, plan.stack, config.predict, config.compute)
+    for region in (0, 1):  # the first warms up, and compiles, the network that the second is timed with
         began = wait()
-        predict(plan, region, folder / "model", config, plan.region_record(region))
+        predict(plan, region, model, config, plan.region_record(region), forward)
         times.append(wait() - began)
         for left in output.parent.glob("regions/.*"):
             left.unlink()

@@ -74,6 +74,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--tiles", type=Path, required=True, help="tiles.json of the stack")
     one.add_argument("--region", type=int, required=True, help="number of the region, from 0")
     one.add_argument("--model", type=Path, required=True, help="model folder")
+    io = "reading threads, and as many that write, or auto (compute.io_threads)"
+    one.add_argument("--io-threads", type=_number_or_word, default=None, help=io)
+    one.add_argument("--compile", type=_switch, default=None, help="true or false (compute.compile)")
 
     one = _add(verbs, stage.stitch, "--config", "--output")
     one.add_argument("--tiles", type=Path, required=True, help="tiles.json of the stack")
@@ -161,6 +164,16 @@ def _add_reading(one: argparse.ArgumentParser, *columns: str) -> None:
     one.add_argument("--series", type=int, default=None, help="which series of a file that holds several, from 0")
     one.add_argument("--pixel-um", type=_positive, default=None, help="pixel size, micrometres")
     one.add_argument("--step", type=_positive, default=None, help="distance of planes, micrometres or seconds")
+
+
+def _number_or_word(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"true or false, not {text}")
+    return text.lower() == "true"
 
 
 def _positive(text: str) -> float | None:

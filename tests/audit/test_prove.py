@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from chain import make_model, make_plan, make_stack, settings
 
-from unet_pipeline.audit.prove import describe, difference, paper_pass, paper_step, prove, tiled_pass, whole_pass
+from unet_pipeline.audit.prove import (
+    TOLERANCE,
+    describe,
+    difference,
+    paper_pass,
+    paper_step,
+    prove,
+    tiled_pass,
+    whole_pass,
+)
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.geometry import Geometry
@@ -24,11 +33,18 @@ def test_every_tiling_is_seamless_and_the_papers_step_is_not(made, tmp_path):
     stack, model = made
     found = prove(model, stack, settings(), tmp_path / "prove.json", plane=1)
     assert found.seamless
+    assert (found.compute.precision, found.tolerance_std) == ("float32", 1e-4)
     assert len(found.rows) >= 3
     assert all((row.splits, row.split_differences, row.stored_flipped) == (1, 0, 0) for row in found.rows)
     assert all(row.largest_difference_std < 1e-4 and row.flipped_labels == 0 for row in found.rows)
     assert json.loads((tmp_path / "prove.json").read_text())["crop"] == [100, 130]
     assert "every split stores the same bytes" in describe(found)
+
+
+def test_each_number_format_has_a_tolerance_of_its_own():
+    """The format that is used is in the record, also where `auto` chose it."""
+    for device in ("cpu", "cuda"):
+        assert TOLERANCE[device, "float32"] < TOLERANCE["cuda", "float16"] < TOLERANCE[device, "bfloat16"]
 
 
 def test_a_step_off_the_stride_is_caught(made):

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.machine.gpus import free_gpu, held_gpu
 from unet_pipeline.model import device
 from unet_pipeline.model.card import Architecture, ModelCard, read_card, write_card
 from unet_pipeline.model.device import Compiled, autocast, choose_device, has_bfloat16, usable_precision
@@ -221,6 +223,27 @@ def test_auto_takes_the_gpu_and_cpu_does_not(monkeypatch):
     assert choose_device(Compute(device="cpu")).type == "cpu"
 
 
+def test_jobs_side_by_side_take_different_gpus(monkeypatch, tmp_path):
+    """Names are those of the GPUs, whatever number a job sees them under; the lock is that of `machine.gpus`."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"GPU-{number}"))
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    held_gpu.cache_clear()
+    assert free_gpu(["GPU-0"], tmp_path) == 0, "another job"
+    assert choose_device(Compute()) == choose_device(Compute()) == torch.device("cuda", 1)
+    assert current == [torch.device("cuda", 1)] * 2, "before anything is built"
+    assert choose_device(Compute(device="cpu")) == torch.device("cpu")
+    held_gpu.cache_clear()
+    assert choose_device(Compute()) == torch.device("cuda", 2), "this process holds number 1 still"
+    held_gpu.cache_clear()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device(Compute()) == torch.device("cuda", 1), "shared where all are held"
+    held_gpu.cache_clear()
+
+
 def test_precision():
     cpu = torch.device("cpu")
     image, network = torch.rand(1, 1, 44, 44), build(SMALL).eval()
@@ -236,6 +259,7 @@ def test_a_machine_without_bfloat16_takes_float32_and_says_so(monkeypatch, capsy
     monkeypatch.setattr(device, "has_bfloat16", lambda device: False)
     assert usable_precision(torch.device("cpu"), "bfloat16", "predict.precision") == "float32"
     assert usable_precision(torch.device("cpu"), "float32", "predict.precision") == "float32"
+    assert usable_precision(torch.device("cpu"), "auto", "predict.precision") == "float32"
     assert capsys.readouterr().err == "predict.precision: this CPU does not compute in bfloat16, so float32 is used\n"
 
 
@@ -255,6 +279,7 @@ print(has_bfloat16(torch.device("cpu")))
 def test_bfloat16_of_gpus(monkeypatch, capability, there):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert has_bfloat16(torch.device("cuda")) == there
+    assert usable_precision(torch.device("cuda"), "auto", "predict.precision") == ("bfloat16" if there else "float32")
 
 
 @pytest.mark.slow

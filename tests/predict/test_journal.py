@@ -1,6 +1,8 @@
 import pytest
+import torch
 from chain import make_model, make_plan, make_stack, settings
 
+from unet_pipeline.config.sections import Compute
 from unet_pipeline.predict import predict as module
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.layout import journal_path
@@ -82,3 +84,20 @@ def test_other_work_starts_from_nothing(made, computed, tmp_path):
     assert starts_anew(model, threads), "other threads"
     journal.write_text(journal.read_text().replace('"shard": 3', '"shard": 4'))
     assert starts_anew(model, threads), "a journal that lies"
+
+
+def test_several_readers_and_writers_lose_no_shard_and_change_none(made):
+    alone = go(made)
+    record = made[0].region_record(0)
+    for left in (record, journal_path(record)):
+        left.unlink(missing_ok=True)
+    together = go(made, settings(compute={"io_threads": 3}))
+    assert together == alone
+    assert len(together) == made[0].plan.shard_count
+
+
+def test_more_readers_are_for_gpus(monkeypatch):
+    monkeypatch.setattr(module, "cores", lambda: 12)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [module.io_threads(Compute(), one) for one in (cpu, gpu)] == [1, 3]
+    assert module.io_threads(Compute(io_threads=2), cpu) == 2

@@ -267,6 +267,20 @@ def test_regions_of_another_model_or_precision_are_refused(ran, tmp_path):
     assert stitch(stack_plan, records, settings(), output, read_card(model)).coverage.covered_once
 
 
+def test_regions_of_two_number_formats_are_no_volume(ran):
+    """With predict.precision: auto, jobs with a GPU and jobs without one would make such a stack."""
+    stack_plan, _ = ran
+    record = stack_plan.region_record(1)
+    written = record.read_text()
+    facts = read_json(record)
+    facts["compute"]["precision"] = "bfloat16"
+    write_json(record, facts)
+    with pytest.raises(PipelineError, match=r"one number format, got float32 \(.*bfloat16 \(.*1\.json\)"):
+        again(stack_plan)
+    record.write_text(written)
+    assert again(stack_plan).coverage.covered_once
+
+
 def test_records_of_two_plans_do_not_mix(ran):
     stack_plan, model = ran
     changed = make_plan(stack_plan.stack, settings(tile={"tile_px": 16}))

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.train.guards import Termination, explain_memory, reproducible
+from unet_pipeline.model.device import explain_memory
+from unet_pipeline.train.guards import Termination, reproducible
 
 
 def test_reproducible_sets_and_puts_back():

@@ -35,17 +35,19 @@ def check_coverage(
     """
     seen: dict[int, Path] = {}
     sums: dict[Path, str] = {}
-    models = set()
+    models, formats = set(), dict[str, Path]()
     with Progress(stack_plan.plan.shard_count, f"check {stack_plan.stack.name}") as progress:
         for path in records:
             region = _open_region(stack_plan, path, work)
             models.add(region.model)
+            formats.setdefault(region.compute.precision, path)
             for entry in region.shards:
                 _check_once(path, entry.shard, seen)
             for found in _checked(stack_plan, path, region.shards):
                 sums |= found
                 progress.advance()
     _check_whole(stack_plan, seen, models)
+    _check_format(stack_plan, formats)
     return Coverage(len(seen), len(records), True, next(iter(models), None)), sums
 
 
@@ -114,3 +116,16 @@ def _check_whole(stack_plan: StackPlan, seen: dict[int, Path], models: set[str])
     if len(models) > 1:
         expected, got = "regions predicted by one model", f"{len(models)} models"
         raise PipelineError(stack_plan.store, expected, got, fix="rerun predict")
+
+
+def _check_format(stack_plan: StackPlan, formats: dict[str, Path]) -> None:
+    """Refuse a volume in parts of different number formats, between which labels differ: they would be a seam.
+
+    Args:
+        stack_plan: the plan of the stack.
+        formats: by number format of the convolutions the first record of it.
+    """
+    if len(formats) > 1:
+        got = ", ".join(f"{name} ({path})" for name, path in formats.items())
+        fix = "set predict.precision: float32, in which every machine computes, or run all jobs on one kind of machine"
+        raise PipelineError(stack_plan.store, "regions computed in one number format", got, fix=fix)

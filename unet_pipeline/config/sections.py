@@ -16,6 +16,7 @@ IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
+AutoPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Network = Literal["unet", "vgg16", "resnet50"]
 Down = Literal["pool", "stride"]
 Up = Literal["transposed", "bilinear"]
@@ -216,7 +217,9 @@ class Tile:
 class Predict:
     """The forward pass and the probabilities that are stored."""
 
-    precision: Precision = key("float32", "number format of the convolutions")
+    precision: AutoPrecision = key(
+        "auto", "number format of the convolutions; auto: bfloat16 on a GPU that has it, float32 on a CPU"
+    )
     batch: int = key(1, "tiles per network pass on a GPU; a CPU takes one by one", 1, 1024)
     probabilities: Literal["uint8", "float16"] = key("uint8", "stored probabilities: 0..255, or 0..1 in half precision")
     skip_below: float | None = key(None, "blocks with no more contrast are background; null: none are", 0, 1000)
@@ -284,6 +287,9 @@ class Compute:
 
     device: Literal["auto", "cpu", "cuda"] = key("auto", "auto: CUDA where there is a GPU, else the CPU")
     threads: int = key(2, "CPU threads of a training or prediction job; recorded: it moves float32 sums", 1, 1024)
+    io_threads: int | Literal["auto"] = key(
+        "auto", "threads of a prediction that read, and as many that write; auto: 1 on a CPU, up to 4 on a GPU", 1, 64
+    )
     compile: bool = key(False, "let torch compile the network of a prediction; where that fails it runs as it is")
     processes: int = key(1, "training processes on one machine, a GPU each; they divide train.batch", 1, 64)
 

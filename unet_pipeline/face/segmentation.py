@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from unet_pipeline.config.sections import Precision
+from unet_pipeline.config.sections import AutoPrecision
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.face.arrays import ArrayLike, Settings, changed, settings_of, write_array
 from unet_pipeline.face.open_stack import OpenStack
@@ -109,7 +109,7 @@ def predict(
     axes: str = "",
     device: Literal["auto", "cpu", "cuda"] | None = None,
     threads: int | None = None,
-    precision: Precision | None = None,
+    precision: AutoPrecision | None = None,
     tile_px: int | Literal["auto"] | None = None,
     config: Settings | None = None,
 ) -> Segmentation:
@@ -124,7 +124,7 @@ def predict(
         axes: of an array: one letter of t z c y x for each axis, such as "zcyx" or "yxc".
         device: "auto" takes CUDA where there is a GPU.
         threads: CPU threads (default 2); they may move float32 sums, so compare runs at the same number.
-        precision: number format of the convolutions: float32, bfloat16 or float16.
+        precision: number format of the convolutions: auto, float32, bfloat16 or float16.
         tile_px: kept size of a tile, px; a multiple of the pooling stride, or "auto".
         config: sections predict, stitch, store, tile and compute of the configuration, as a mapping or a YAML file;
             the options above go first.

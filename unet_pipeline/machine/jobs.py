@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -77,6 +78,16 @@ def job_prefix(package: Path, python: Path | None, keep: bool = False) -> str:
     else:
         lines.append(f'export PATH={shlex.quote(str(python.parent))}:"$PATH"')
     return "; ".join([*lines, ""])
+
+
+def gpus_here() -> int:
+    """Return how many GPUs jobs on this machine may use: those of CUDA_VISIBLE_DEVICES or, without it, all."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def gpus(device: str) -> int:

@@ -51,22 +51,22 @@ def ahead(
 
 
 @contextmanager
-def behind(function: Callable[..., None]) -> Iterator[Callable[..., None]]:
-    """Give a function that runs `function(*arguments)` in a thread; a call waits for the one before it.
+def behind(function: Callable[..., None], workers: int = 1) -> Iterator[Callable[..., None]]:
+    """Give a function that runs `function(*arguments)` in a thread; a call waits for the one `workers` before it.
 
-    So at most one call is unfinished, and all are when the block ends well.
+    So at most `workers` calls are unfinished, and all are finished when the block ends well.
 
     Raises:
-        Exception: whatever `function` raises, at the next call or at the end of the block.
+        Exception: whatever `function` raises, at a later call or at the end of the block.
     """
-    last: list[Future[None]] = []
-    with ThreadPoolExecutor(1, "behind") as pool:
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers, "behind") as pool:
 
         def soon(*arguments: Any) -> None:
-            if last:
-                last.pop().result()
-            last.append(pool.submit(function, *arguments))
+            if len(waiting) >= workers:
+                waiting.popleft().result()
+            waiting.append(pool.submit(function, *arguments))
 
         yield soon
-        if last:
-            last.pop().result()
+        while waiting:
+            waiting.popleft().result()

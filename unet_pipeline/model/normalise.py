@@ -48,13 +48,17 @@ class Normaliser:
         Raises:
             PipelineError: if the number of channels is another.
         """
-        if len(raw) != len(self.offset):
-            raise PipelineError("image", f"{len(self.offset)} channels, as normalised", f"{len(raw)} channels")
+        self.check_channels(len(raw))
         wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32
         work = np.dtype(np.float64 if wide else np.float32)
         offset, scale = (np.asarray(part, dtype=work)[:, None, None] for part in (self.offset, self.scale))
         values: npt.NDArray[np.float32] = ((raw.astype(work) - offset) * scale).astype(np.float32, copy=False)
         return values
+
+    def check_channels(self, channels: int) -> None:
+        """Refuse another number of channels than was normalised."""
+        if channels != len(self.offset):
+            raise PipelineError("image", f"{len(self.offset)} channels, as normalised", f"{channels} channels")
 
     def to_json(self) -> dict[str, list[float]]:
         """Return plain values for a record; `from_json` gives the same normaliser back, bit for bit."""

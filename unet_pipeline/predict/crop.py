@@ -49,6 +49,7 @@ def predict_crop(crop: Planes, planned: Plan, forward: Forward, dtype: np.dtype[
     for region in range(planned.regions):
         for number in planned.region(region):
             shard = planned.shard_at(number)
-            values = predict_shard(read_shard(crop, planned, number, forward), planned, shard, forward, dtype)
+            (window,) = read_shard(crop, planned, number, forward).take()
+            values = predict_shard(window, planned, shard, forward, dtype)
             probabilities[:, shard.rows, shard.columns] = values.array()
     return probabilities

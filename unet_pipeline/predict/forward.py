@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,16 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.model.averaging import Ensemble, Network, check_mirror, mirrored_mean
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.model.device import Compiled, autocast, choose_device, usable_precision
+from unet_pipeline.model.copies import Arriving, Beside, sent_normalised
+from unet_pipeline.model.device import Compiled, autocast, choose_device, explain_memory, usable_precision
 from unet_pipeline.model.models import load_model
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.stacks.stack import Stack
+
+CPU = torch.device("cpu")
+FULL = ("tile.tile_px", "lower tile.tile_px or predict.batch in config.yaml")
+"""The key that takes a GPU's memory, and how to take less; for `explain_memory`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Forward:
         mirror: which mirrorings of a window are averaged (see `averaging`).
         members: the networks of an ensemble, one by one; empty of a single network.
         batch: windows a GPU computes in one pass; a CPU takes one after the other.
+        up, down: what copies windows to a GPU, and its results back.
     """
 
     network: Network
@@ -46,6 +52,8 @@ class Forward:
     mirror: Mirror = "none"
     members: tuple[Network, ...] = ()
     batch: int = 1
+    up: Beside = Beside(CPU)
+    down: Beside = Beside(CPU)
 
     @classmethod
     def load(cls, model: Path, stack: Stack, options: Predict, compute: Compute) -> Forward:
@@ -75,6 +83,8 @@ class Forward:
             mirror=options.mirror,
             members=tuple(members),
             batch=options.batch,
+            up=Beside(device),
+            down=Beside(device),
         )
 
     def without(self, stack: Stack, plane: int) -> Forward:
@@ -93,13 +103,19 @@ class Forward:
         unseen = [any(plane in place.get("planes", ()) for place in places) for places in held_out]
         return replace(self, network=self.members[unseen.index(True)]) if any(unseen) else self
 
+    def arriving(self, raw: npt.NDArray[Any]) -> Arriving:
+        """Send grey values (channels, y, x) of the stack to the device, normalised: one part, as `window` returns it.
+
+        Any thread may call it; the network goes on meanwhile.
+        """
+        with explain_memory(*FULL):
+            if self.device.type == "cpu":
+                return Arriving((torch.from_numpy(self.normaliser(raw)),))
+            return self.up.make(lambda: (sent_normalised(raw, self.normaliser, self.device),))
+
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
         """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
-        values = torch.from_numpy(self.normaliser(raw))
-        # from pinned memory, else the copy would wait for the network
-        if self.device.type == "cuda":
-            values = values.pin_memory().to(self.device, non_blocking=True)
-        return values
+        return self.arriving(raw).take()[0]
 
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
@@ -113,7 +129,7 @@ class Forward:
         """
         size = 1 if self.device.type == "cpu" else self.batch
         groups = [list(windows[start : start + size]) for start in range(0, len(windows), size)]
-        with _explained_out_of_memory(), _exact(), torch.inference_mode():
+        with explain_memory(*FULL), _exact(), torch.inference_mode():
             return torch.cat([self._pass(group + group[-1:] * (size - len(group)))[: len(group)] for group in groups])
 
     def _pass(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -132,16 +148,6 @@ def _exact() -> AbstractContextManager[None]:
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     return flags
-
-
-@contextmanager
-def _explained_out_of_memory() -> Iterator[None]:
-    """Turn "CUDA out of memory" into a PipelineError that says which key to lower."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        fix = "lower tile.tile_px or predict.batch in config.yaml"
-        raise PipelineError("tile.tile_px", "tiles that fit the GPU's memory", error, fix=fix) from error
 
 
 def describe_compute(forward: Forward, compute: Compute) -> ComputeUsed:

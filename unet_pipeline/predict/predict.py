@@ -1,11 +1,12 @@
 """Predict: the tiles of one region through the network, into whole shards, each written once.
 
 ```
-reading thread     window of shard i + 1: read, mirrored, normalised
+reading threads    windows of shard i + 1 and later: read, mirrored, normalised
 this thread        tiles of shard i through the network, probabilities into the shard's array
-writing thread     shard i - 1: compressed, written, checksum, journal
+writing threads    shard i - 1 and before: compressed, written, checksum, journal
 ```
-So the network waits for the first window and the last write only. A region record says which shards were written, with
+So the network waits for the first window and the last write only, if there are threads enough
+(`compute.io_threads`). A region record says which shards were written, with
 the checksum of each file; `stitch` trusts nothing else.
 """
 
@@ -16,6 +17,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,14 +26,16 @@ import torch
 
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
-from unet_pipeline.config.sections import Config
+from unet_pipeline.config.sections import Compute, Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.images.planes import Planes
-from unet_pipeline.machine.parallel import ahead, behind
+from unet_pipeline.machine.parallel import ahead, behind, cores
 from unet_pipeline.machine.progress import Progress
+from unet_pipeline.model.copies import Arriving, Beside, mark
+from unet_pipeline.model.device import explain_memory
 from unet_pipeline.predict.empty_blocks import empty_pixels
-from unet_pipeline.predict.forward import Forward, describe_compute
+from unet_pipeline.predict.forward import CPU, FULL, Forward, describe_compute
 from unet_pipeline.predict.journal import Journal
 from unet_pipeline.predict.plan import Plan, Shard, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
@@ -45,9 +49,13 @@ from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
 Array = npt.NDArray[Any]
 STORED = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
 """Number formats of stored probabilities."""
+MOST_IO = 4
+"""Readers, and writers, of a GPU at most: more than these and the disk is what bounds it."""
 
 
-def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, output: Path) -> PredictRecord:
+def predict(
+    stack_plan: StackPlan, region: int, model: Path, config: Config, output: Path, forward: Forward | None = None
+) -> PredictRecord:
     """Predict one region and write its record.
 
     Args:
@@ -56,12 +64,14 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
         model: model folder.
         config: sections predict and compute are used.
         output: `results/{stack}/regions/{region}.json`.
+        forward: the model where it is loaded already; None loads it.
 
     Returns:
         The record: plan, region, shards (number and checksum of each file), tiles, those of them that were empty and
         skipped, device, provenance.
     """
-    forward = Forward.load(model, stack_plan.stack, config.predict, config.compute)
+    with explain_memory(*FULL):
+        forward = forward or Forward.load(model, stack_plan.stack, config.predict, config.compute)
     _check_fit(stack_plan, forward, config)
     if forward.device.type == "cpu":
         check_memory(stack_plan.plan, forward.card.architecture)
@@ -71,7 +81,8 @@ def predict(stack_plan: StackPlan, region: int, model: Path, config: Config, out
     refuse_link(output.parent)
     with claim(output, journal_path(output)) as mine:
         journal = Journal(mine, digest([made_by, region, asdict(compute)]))
-        written = _predict_region(stack_plan, region, forward, config, journal, mine.check)
+        with explain_memory(*FULL):
+            written = _predict_region(stack_plan, region, forward, config, journal, mine.check)
         record = PredictRecord(
             stack=stack_plan.stack.name,
             plan=stack_plan.digest,
@@ -96,15 +107,17 @@ def _predict_region(
     probabilities = stack_plan.probabilities(True, check)
     # a job that was cut off left finished shards: those whose files still are what the journal says are not made again
     done = {n: entry for n in numbers if (entry := journal.finished(n, plan.shard_at(n), probabilities))}
+    workers, noting = io_threads(config.compute, forward.device), Lock()
 
     def write(number: int, values: Values) -> None:
-        # waits for the GPU here, in the writing thread, so that the network goes on with the next shard meanwhile
+        # waits for the GPU here, in a writing thread, so that the network goes on with the next shard meanwhile
         total = _write(probabilities, plan.shard_at(number), values.array())
         skipped = 0 if values.empty is None else _count_empty(plan, plan.shard_at(number), values.empty)
         facts = {"shard": number, "probabilities": total, "tiles_skipped": skipped}
-        done[number] = build(ShardWritten, facts, f"shard {number}")
-        # noted last: of a job killed before this line the shard counts as unwritten, and is written again whole
-        journal.add(done[number])
+        with noting:
+            done[number] = build(ShardWritten, facts, f"shard {number}")
+            # noted last: of a job killed before this line the shard counts as unwritten, and is written again whole
+            journal.add(done[number])
 
     missing = [n for n in numbers if n not in done]
     with Progress(plan.tile_count(numbers), f"predict {stack_plan.stack.name} region {region}") as progress:
@@ -112,13 +125,14 @@ def _predict_region(
             progress.say(f"{len(done)} of {len(numbers)} shards were finished by an earlier job")
             progress.skip(plan.tile_count(done))
         skip_below, image = config.predict.skip_below, stack_plan.stack.image
-        # read one shard ahead: its chunks are decoded while the network is at work on this one
-        windows = ahead(lambda number: look_at_shard(image, plan, number, forward, skip_below), missing)
-        with closing(windows), behind(write) as write_soon:
-            for number, (empty, window) in zip(missing, windows, strict=True):
+        # read ahead: chunks of the next shards are decoded while the network is at work on this one
+        windows = ahead(lambda number: look_at_shard(image, plan, number, forward, skip_below), missing, workers)
+        with closing(windows), behind(write, workers) as write_soon:
+            for number, (empty, arriving) in zip(missing, windows, strict=True):
                 shard = plan.shard_at(number)
                 # the member may change from plane to plane, never inside a shard, which lies in one plane
                 network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
+                (window,) = arriving.take()
                 values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
                 write_soon(number, values)
     shards = [plan.shard_at(number) for number in numbers]
@@ -127,9 +141,17 @@ def _predict_region(
     return tuple(done[number] for number in numbers)
 
 
+def io_threads(compute: Compute, device: torch.device) -> int:
+    """Return the number of reading and of writing threads of a prediction, each of which holds a shard in memory."""
+    if compute.io_threads != "auto":
+        return compute.io_threads
+    # on a CPU they share the cores with the network, which is slower than one of each
+    return 1 if device.type == "cpu" else min(MOST_IO, max(1, cores() // 4))
+
+
 def look_at_shard(
     image: Planes, plan: Plan, number: int, forward: Forward, skip_below: float | None
-) -> tuple[Array | None, torch.Tensor]:
+) -> tuple[Array | None, Arriving]:
     """Return which pixels of a shard lie in empty blocks, and the window that its tiles read.
 
     Returns:
@@ -139,15 +161,15 @@ def look_at_shard(
     if skip_below is None:
         return None, read_shard(image, plan, number, forward)
     empty = empty_pixels(image, plan.shard_at(number), forward.normaliser, skip_below)
-    return empty, torch.empty(0) if empty.all() else read_shard(image, plan, number, forward)
+    return empty, Arriving((torch.empty(0),)) if empty.all() else read_shard(image, plan, number, forward)
 
 
-def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> torch.Tensor:
-    """Return the window that all tiles of a shard read, normalised, on the device: (channels, y, x) float32.
+def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> Arriving:
+    """Return the window that all tiles of a shard read, normalised, on the device: one part, (channels, y, x) float32.
 
     Each chunk is decoded once, where tile by tile would decode those at the tiles' edges again.
     """
-    return forward.window(plan.read_shard(image, plan.shard_at(number)))
+    return forward.arriving(plan.read_shard(image, plan.shard_at(number)))
 
 
 @dataclass(frozen=True)
@@ -157,14 +179,18 @@ class Values:
     Attributes:
         probabilities: (classes, height, width), on the device.
         empty: (height, width) bool, in memory, pixels of empty blocks; None where nothing is skipped.
+        ready: happens when they are computed; None on a CPU.
+        down: what copies them into memory.
     """
 
     probabilities: torch.Tensor
     empty: Array | None = None
+    ready: torch.cuda.Event | None = None
+    down: Beside = Beside(CPU)
 
     def array(self) -> Array:
         """Wait for the device; return probabilities (classes, y, x), in memory."""
-        return self.probabilities.cpu().numpy()
+        return self.down.fetch(self.probabilities, self.ready)
 
 
 def predict_shard(
@@ -205,7 +231,7 @@ def predict_shard(
     if empty is not None:
         _clear(probabilities, empty)
         on_tiles(_count_empty(plan, shard, empty))
-    return Values(probabilities, empty)
+    return Values(probabilities, empty, mark(device), forward.down)
 
 
 def _clear(probabilities: torch.Tensor, empty: Array) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.machine.parallel import ahead
+from unet_pipeline.model.copies import Beside, sent
 from unet_pipeline.train.dataset import Sampler
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -44,27 +45,14 @@ def batches(
         indices: which tiles of each batch.
         workers: threads that make batches.
     """
-    beside = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    if beside is not None:  # the planes must have arrived
-        beside.wait_stream(torch.cuda.current_stream(device))
+    beside = Beside(device)
 
-    def make(step: int) -> tuple[Batch, torch.cuda.Event | None]:
-        with torch.cuda.stream(beside):  # None: nothing changes
-            image, target, boundary = (_pinned(part, device) for part in sampler.batch(step, indices))
-            image = image.to(device, non_blocking=True, memory_format=torch.channels_last)
-            target, boundary = (part.to(device, non_blocking=True) for part in (target, boundary))
-            return (image, target.long(), boundary), beside.record_event() if beside else None
+    def parts(step: int) -> Batch:
+        image, target, boundary = sampler.batch(step, indices)
+        image = sent(image, device, torch.channels_last)
+        return image, sent(target, device).long(), sent(boundary, device)
 
-    with closing(prefetch(make, steps, workers)) as made:
-        for batch, ready in made:
-            if ready is not None:
-                learning = torch.cuda.current_stream(device)
-                learning.wait_event(ready)
-                for part in batch:  # its memory must not be given away before it was learned from
-                    part.record_stream(learning)
-            yield batch
-
-
-def _pinned(part: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return memory that a GPU can fetch by itself, where it has to."""
-    return part.pin_memory() if device.type == "cuda" and part.device.type == "cpu" else part
+    with closing(prefetch(lambda step: beside.make(lambda: parts(step)), steps, workers)) as made:
+        for batch in made:
+            image, target, boundary = batch.take()
+            yield image, target, boundary

@@ -1,4 +1,4 @@
-"""Guards around a training: fixed arithmetic, a polite end on SIGTERM, and plain words for a full GPU."""
+"""Guards around a training: fixed arithmetic, and a polite end on SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import torch
-
-from unet_pipeline.errors import PipelineError
 
 
 @contextmanager
@@ -69,13 +67,3 @@ class Termination:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-
-
-@contextmanager
-def explain_memory(where: str, fix: str) -> Iterator[None]:
-    """Turn "CUDA out of memory" into a PipelineError that says which key to lower."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        first = str(error).splitlines()[0] if str(error) else "CUDA out of memory"
-        raise PipelineError(where, "tiles that fit the GPU's memory", first, fix=fix) from error

@@ -33,7 +33,7 @@ from unet_pipeline.train.history import Row
 from unet_pipeline.train.losses import Loss
 from unet_pipeline.train.observer import Observer
 from unet_pipeline.train.optimisers import buffers, optimiser, peak_rate, restore
-from unet_pipeline.train.processes import Group, own_device, present_group
+from unet_pipeline.train.processes import Group, present_group
 from unet_pipeline.train.sources import sources
 from unet_pipeline.train.training_stack import TrainingStack, in_memory
 from unet_pipeline.train.validation import Validation
@@ -142,7 +142,7 @@ def prepare(
     Raises:
         PipelineError: a device, precision, tile size or class weights that do not fit.
     """
-    group, device = present_group(), own_device(choose_device(settings.compute))
+    group, device = present_group(), choose_device(settings.compute)
     settings = _resolved(settings, device)
     options = settings.train
     card.geometry.check_keep(options.tile_px, "train.tile_px")

@@ -26,12 +26,12 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.model.device import autocast
+from unet_pipeline.model.device import autocast, explain_memory
 from unet_pipeline.model.models import save_model
 from unet_pipeline.records.files import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.records.layout import HISTORY_FILE
 from unet_pipeline.train.feed import Batch
-from unet_pipeline.train.guards import Termination, explain_memory, reproducible
+from unet_pipeline.train.guards import Termination, reproducible
 from unet_pipeline.train.history import Row, history_text
 from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, save
 from unet_pipeline.train.losses import pixel_weight, total

@@ -78,21 +78,12 @@ def present_group() -> Group:
     return Group(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
 
-def own_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process where there are several on its machine."""
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
-
-
 @contextmanager
 def joined(group: Group, device: torch.device) -> Iterator[None]:
     """Let the processes reach one another within the block."""
     if group.size == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield

@@ -45,7 +45,7 @@ from unet_pipeline.config.files import check_file
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import cluster
 from unet_pipeline.machine.conda import prepare as prepare_conda
-from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, job_prefix
+from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, gpus_here, job_prefix
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.records.layout import CARD_FILE, MODEL, previous_model
 from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
@@ -111,6 +111,12 @@ def prepare_jobs():
     theirs = (shell._process_prefix or "") if IMPORTED else ""
     if prefix not in theirs:
         shell.prefix((theirs + prefix).replace("{", "{{").replace("}", "}}"))  # Snakemake formats it
+
+
+def share_gpus():
+    """Let as many jobs with a network run at once as this machine has GPUs, unless --resources says how many."""
+    if workflow.is_main_process and workflow.local_exec and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", max(1, gpus_here()))
 
 
 def alone():

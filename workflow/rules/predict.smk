@@ -16,6 +16,8 @@ rule predict:
         gpu=gpus(SETTINGS.compute.device),
         torch_threads=SETTINGS.compute.threads,
         torch_device=SETTINGS.compute.device,
+        torch_io_threads=SETTINGS.compute.io_threads,
+        torch_compile=str(SETTINGS.compute.compile),
     params:
         version=VERSION,
         config=section("predict"),
@@ -29,6 +31,8 @@ rule predict:
             --config {params.config:q} \
             --threads {resources.torch_threads} \
             --device {resources.torch_device:q} \
+            --io-threads {resources.torch_io_threads:q} \
+            --compile {resources.torch_compile:q} \
             --output {output:q} \
             2>&1 | tee {log:q}
         """

@@ -1,0 +1,44 @@
+"""Which GPU of a machine a process takes, where jobs run side by side: one that no other of them holds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+
+@cache  # once for a process: a second look would find its own GPU taken
+def held_gpu(names: tuple[str, ...], rank: int = 0) -> int:
+    """Return the number of a GPU, and hold it until this process ends.
+
+    A GPU is held by a lock on a file in the folder for temporary files, which the system lets go with the process,
+    however that ends. Where all are held (Snakemake was told of more than there are), GPUs are shared.
+
+    Args:
+        names: of the GPUs that this process sees, the same in every process, such as their serial numbers.
+        rank: number of this process in its job, which then chooses among those that are shared.
+    """
+    found = free_gpu(names, Path(tempfile.gettempdir()))
+    return found if found is not None else (rank or os.getpid()) % len(names)
+
+
+def free_gpu(names: Sequence[str], folder: Path) -> int | None:
+    """Return the number of the first GPU that nobody holds, and hold it; None where all are held."""
+    for number, name in enumerate(names):
+        file = folder / f"unet_pipeline-{os.getuid()}-{re.sub('[^A-Za-z0-9-]', '_', name)}.lock"
+        try:
+            # stays open: the lock ends with the process
+            opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(opened)
+        else:
+            return number
+    return None
