@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.geometry import resized, unpadded
+from unet_pipeline.model.geometry import padded, resized, unpadded
 
 
 def walk(size: int, depth: int) -> int | None:
@@ -69,6 +69,22 @@ def test_the_nearest_legal_input_is_legal_and_nearest(size):
         assert walk(nearest, 3)
         legal = [n for n in range(1, 2100) if walk(n, 3)]
         assert abs(nearest - size) == min(abs(n - size) for n in legal)
+
+
+@given(depth=st.integers(1, 4), size=st.integers(1, 900))
+def test_legal_sizes_at_half_the_resolution_are_twice_those_of_the_figure(depth, size):
+    geometry = unpadded(depth).doubled()
+    half = walk(size // 2, depth) if size % 2 == 0 else None
+    if half is None:
+        with pytest.raises(PipelineError):
+            geometry.output_px(size)
+    else:
+        assert geometry.output_px(size) == 2 * half
+        assert (size - geometry.smallest_px) % geometry.stride == 0
+
+
+def test_a_padded_network_at_half_the_resolution_cuts_away_twice_as_much():
+    assert padded(14, 4).doubled() == padded(32, 8)
 
 
 def test_depth_zero_is_refused():

@@ -24,6 +24,11 @@ VARIANTS = {
     "padded, strided, deeper": Model(
         depth=3, base_channels=2, batch_norm=False, padded=True, down="stride", up="bilinear"
     ),
+    "half": Model(depth=2, base_channels=4, padded=True, stem="half"),
+    "half, residual, strided, bilinear, narrow": Model(
+        depth=2, base_channels=4, padded=True, stem="half", residual=True, down="stride", up="bilinear", widest=6
+    ),
+    "half, unpadded, residual": Model(depth=2, base_channels=4, batch_norm=False, stem="half", residual=True, widest=4),
     "vgg16": Model(network="vgg16", batch_norm=False),
     "vgg16, bilinear, batch norm": Model(network="vgg16", up="bilinear", batch_norm=True),
     "resnet50": Model(network="resnet50", batch_norm=False, up="bilinear"),
@@ -35,6 +40,8 @@ LEVELS = {
     "padded, batch norm, bilinear": unet(2, strided=False),
     "padded, strided": unet(2, strided=True),
     "padded, strided, deeper": unet(3, strided=True),
+    "half": unet(2, strided=False),
+    "half, residual, strided, bilinear, narrow": unet(2, strided=True),
     "vgg16": vgg16(),
     "vgg16, bilinear, batch norm": vgg16(),
     "resnet50": resnet50(),
@@ -73,11 +80,11 @@ def test_tiles_equal_one_whole_pass(name: str) -> None:
             torch.testing.assert_close(part, whole[..., y : y + keep, x : x + keep], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["paper", "padded, strided", "resnet50"])
+@pytest.mark.parametrize("name", ["paper", "padded, strided", "half, unpadded, residual", "resnet50"])
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     """Of the first kernel, which the output sees through all levels and through the highest skip."""
     network, generator = network_of(VARIANTS[name]).double(), torch.Generator().manual_seed(2)
-    size = 44 if name == "paper" else 32
+    size = {"paper": 44, "half, unpadded, residual": 88}.get(name, 32)
     image = torch.rand(1, 1, size, size, dtype=torch.float64, generator=generator)
     kernel = next(network.parameters())
     along = torch.randn(kernel.shape, dtype=torch.float64, generator=generator)
@@ -135,4 +142,6 @@ def test_sees_as_far_as_is_computed(name: str) -> None:
         before, after = (max(abs(row - ends[side]) for row, ends in zip(rows, seen, strict=True)) for side in (0, 1))
         assert max(before, after) <= sizes.before < max(before, after) + sizes.stride
         radius = radius_px(LEVELS[name], VARIANTS[name].up == "bilinear")
+        if VARIANTS[name].stem == "half":  # of pixels twice as large, and the other one of its own
+            radius = 2 * radius + 1
         assert max(before, after) == radius

@@ -123,6 +123,15 @@ NETWORKS = {
         "batch_norm": True,
     },
     "padded, bilinear, odd channels": {"depth": 2, "base_channels": 3, "padded": True, "up": "bilinear"},
+    "half, residual, narrow": {
+        "depth": 2,
+        "base_channels": 4,
+        "padded": True,
+        "stem": "half",
+        "residual": True,
+        "widest": 6,
+    },
+    "half, unpadded": {"depth": 1, "base_channels": 4, "stem": "half"},
 }
 
 

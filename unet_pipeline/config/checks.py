@@ -77,6 +77,14 @@ def _check_model(model: Model) -> None:
         raise PipelineError(
             "model.resize_output", "false: the output of a padded network has the size of its input", True, False
         )
+    if model.stem == "half" and (model.resize_output or own):
+        expected = "full: an encoder has its own" if own else "full with resize_output, which stretches by itself"
+        raise PipelineError("model.stem", expected, "half", "full")
+    for name, value in (("widest", model.widest), ("residual", model.residual)):
+        if value and own:
+            raise PipelineError(f"model.{name}", "not set: the encoder's layers are torchvision's", value)
+    if model.widest and model.widest < model.base_channels:
+        raise PipelineError("model.widest", "base_channels or more, or null", model.widest, model.base_channels)
     if model.wide_up and (model.up == "bilinear" or own):
         raise PipelineError("model.wide_up", "up: transposed with network: unet", "no up-convolution", False)
     if model.encoder_weights and model.start_from:

@@ -20,6 +20,7 @@ AutoPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 Network = Literal["unet", "vgg16", "resnet50"]
 Down = Literal["pool", "stride"]
 Up = Literal["transposed", "bilinear"]
+Stem = Literal["full", "half"]
 Mirror = Literal["none", "flips", "all"]
 Loss = Literal[
     "cross_entropy", "focal", "binary_cross_entropy", "dice",
@@ -120,6 +121,14 @@ class Model:
     dropout: float = key(0.0, "dropout probability at the end of the contracting path", 0, 0.95)
     padded: bool = key(False, "zeros around each convolution, so that the output is as large as the input")
     batch_norm: bool = key(True, "batch normalisation after each 3x3 convolution")
+    stem: Stem = key(
+        "full",
+        "resolution of the first level; half: a 2x2 convolution of stride 2 before it, an up-convolution at the end",
+    )
+    widest: int | None = key(
+        None, "deeper levels have no more channels than this; null: doubled to the bottom", 1, 16384
+    )
+    residual: bool = key(False, "what enters a level's two convolutions is added to what they give")
     down: Down = key("pool", "halving by 2x2 maximum, or by a learned convolution of stride 2")
     up: Up = key("transposed", "doubling by a learned 2x2 up-convolution, or by bilinear interpolation")
     up_relu: bool = key(False, "ReLU after each up-convolution, as in the authors' release")
@@ -132,7 +141,7 @@ class Model:
     @property
     def stride(self) -> int:
         """The pooling stride, px."""
-        return int(2 ** ENCODER_DEPTH.get(self.network, self.depth))
+        return int(2 ** ENCODER_DEPTH.get(self.network, self.depth + (self.stem == "half")))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterat
         f"a pixel, {chosen} sees {reach[chosen]} px; a step then costs more"
     )
     yield Advice("model.depth", model.depth, chosen, why)
-    stride = 2**chosen
+    stride = replace(model, depth=chosen).stride
     tile_px = max(stride, round(config.train.tile_px / stride) * stride)
     yield Advice(
         "train.tile_px", config.train.tile_px, tile_px, f"a multiple of the stride of depth {chosen}, {stride} px"

@@ -7,14 +7,14 @@ the SHA-256 of the first).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy.typing as npt
 
 from unet_pipeline.config.keys import build, key, plain
-from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Up
+from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Stem, Up
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import receptive_field
 from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
@@ -49,6 +49,9 @@ class Architecture:
     up_relu: bool = key(False, "ReLU after each up-convolution")
     wide_up: bool = key(False, "the last up-convolution keeps its channels")
     resize_output: bool = key(False, "output stretched to the size of the input")
+    stem: Stem = key("full", "resolution of the first level")
+    widest: int | None = key(None, "most channels of a level", 1, 16384)
+    residual: bool = key(False, "what enters a level is added to what its convolutions give")
     members: int = key(1, "networks of this kind whose probabilities are averaged, an ensemble", 1, 64)
 
 
@@ -67,11 +70,14 @@ def architecture(model: Model, channels: int, classes: int) -> Architecture:
     return Architecture(
         model.network, depth, base, channels, classes, model.dropout, model.padded or own, model.batch_norm,
         model.down, model.up, model.up_relu, model.wide_up, model.resize_output,
+        model.stem, model.widest, model.residual,
     )  # fmt: skip
 
 
 def geometry(architecture: Architecture) -> Geometry:
     """Return the size arithmetic of a network."""
+    if architecture.stem == "half":
+        return geometry(replace(architecture, stem="full")).doubled()
     depth, bilinear = architecture.depth, architecture.up == "bilinear"
     own = ENCODER_LEVELS.get(architecture.network)
     if own or architecture.padded:

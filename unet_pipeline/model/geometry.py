@@ -73,6 +73,14 @@ class Geometry:
         self.check_read(read_px, "network input")
         return read_px - self.lost
 
+    def doubled(self) -> Geometry:
+        """Return the geometry of a network that runs at half the resolution.
+
+        Every second boundary between pixels is one between its pixels, so all sizes double: a tile keeps whole pixels
+        of the half resolution, and each depends on no others than those of this geometry.
+        """
+        return Geometry(2 * self.stride, 2 * self.before, 2 * self.after, 2 * self.lost, 2 * self.crop_px)
+
     @property
     def smallest_px(self) -> int:
         """The smallest input size at which the network returns anything; legal sizes go on in steps of the stride."""

@@ -48,7 +48,8 @@ def activation_bytes(architecture: Architecture, read: tuple[int, int], values: 
         values: values a px and base channel; measured: 3.8 (depth 4, 64 channels) to 6.4 (depth 3, 16 channels).
     """
     averaged = 3 * 8 * architecture.classes  # the sum, what is added, and a step between
-    return math.prod(read) * (values * 4 * architecture.base_channels + averaged)
+    channels = architecture.base_channels / (4 if architecture.stem == "half" else 1)  # at a quarter of the pixels
+    return math.ceil(math.prod(read) * (values * 4 * channels + averaged))
 
 
 def check_memory(plan: Plan, architecture: Architecture) -> None:

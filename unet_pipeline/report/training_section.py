@@ -95,7 +95,7 @@ def _network(model: ModelResult) -> list[tuple[str, object]]:
     grey = f", {card.normalise.low:g} % to {card.normalise.high:g} %" if card.normalise.method == "percentile" else ""
     rows = [
         ("Architecture", f"{NETWORKS[network.network]}, {', '.join(_departures(network))}"),
-        ("Size", f"depth {network.depth}, {network.base_channels} channels at the first level"),
+        ("Size", _size(network)),
         ("Networks", f"{network.members}, whose probabilities are averaged") if network.members > 1 else None,
         ("Parameters", count(model.parameters)),
         ("Channels in", network.in_channels),
@@ -107,6 +107,12 @@ def _network(model: ModelResult) -> list[tuple[str, object]]:
         ),
     ]
     return [row for row in rows if row is not None]
+
+
+def _size(network: Architecture) -> str:
+    """Return depth and channels in words."""
+    most = f", at most {network.widest}" if network.widest else ""
+    return f"depth {network.depth}, {network.base_channels} channels at the first level{most}"
 
 
 def _members(model: ModelResult) -> list[tuple[object, list[str]]]:
@@ -129,6 +135,7 @@ def _scores(model: ModelResult, record: dict[str, Any]) -> list[str]:
 def _departures(network: Architecture) -> list[str]:
     """Return in words how a network differs from the paper's."""
     words = {
+        "residual": "residual levels",
         "batch_norm": "batch normalisation",
         "up_relu": "ReLU after up-convolutions",
         "wide_up": "wide last up-convolution",
@@ -137,7 +144,8 @@ def _departures(network: Architecture) -> list[str]:
     named = [text for name, text in words.items() if getattr(network, name)]
     down = ["convolutions of stride 2"] if network.down == "stride" else []
     up = ["bilinear up-sampling"] if network.up == "bilinear" else []
-    return ["padded" if network.padded else "unpadded", *down, *up, *named]
+    stem = ["levels at half the resolution"] if network.stem == "half" else []
+    return ["padded" if network.padded else "unpadded", *stem, *down, *up, *named]
 
 
 def _training(model: ModelResult) -> list[tuple[str, object]]:

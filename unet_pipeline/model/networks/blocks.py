@@ -29,14 +29,32 @@ def convolutions(widths: tuple[int, int, int], padded: bool, batch_norm: bool) -
     return nn.Sequential(*layers)
 
 
-def halving(kind: Down, width: int, padded: bool, batch_norm: bool) -> nn.Module:
+class Residual(nn.Module):
+    """Two 3x3 convolutions with what enters added before the last ReLU (He et al. 2016), by a 1x1 convolution."""
+
+    def __init__(self, widths: tuple[int, int, int], padded: bool, batch_norm: bool) -> None:
+        """Build it of the layers of `convolutions`; unpadded, the middle of what enters is added."""
+        super().__init__()
+        *layers, self.relu = convolutions(widths, padded, batch_norm)
+        self.convolutions = nn.Sequential(*layers)
+        # of all levels, also where the channels stay: a sum of two ReLUs would only grow from level to level
+        self.shortcut = nn.Conv2d(widths[0], widths[2], 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, widths[2], y - lost, x - lost), 4 px lost unless padded."""
+        changed = self.convolutions(x)
+        found: torch.Tensor = self.relu(changed + self.shortcut(centre_crop(x, changed)))
+        return found
+
+
+def halving(kind: Down, inputs: int, outputs: int, padded: bool, batch_norm: bool) -> nn.Module:
     """Return a 2x2 max pooling, or a convolution of stride 2 with ReLU: 3x3 where padded, else 2x2, losing nothing."""
     if kind == "pool":
         return nn.MaxPool2d(2)
     layers: list[nn.Module] = [
-        nn.Conv2d(width, width, 3 if padded else 2, stride=2, padding=int(padded), bias=not batch_norm)
+        nn.Conv2d(inputs, outputs, 3 if padded else 2, stride=2, padding=int(padded), bias=not batch_norm)
     ]
-    layers += [nn.BatchNorm2d(width)] if batch_norm else []
+    layers += [nn.BatchNorm2d(outputs)] if batch_norm else []
     return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from unet_pipeline.model.card import Architecture, geometry
-from unet_pipeline.model.networks.blocks import centre_crop, check_input, convolutions, doubling, halving
+from unet_pipeline.model.networks.blocks import Residual, centre_crop, check_input, convolutions, doubling, halving
 
 
 class UNet(nn.Module):
@@ -35,20 +35,28 @@ class UNet(nn.Module):
         self.architecture = given = architecture
         self.geometry = geometry(given)
         padded, norm, bilinear = given.padded, given.batch_norm, given.up == "bilinear"
-        widths = [given.base_channels * 2**level for level in range(given.depth + 1)]
-        inputs, outputs = [given.in_channels, *widths], [*widths[:-1], widths[-1] // (1 + bilinear)]
-        self.contracting = nn.ModuleList(
-            convolutions((a, b, b), padded, norm) for a, b in zip(inputs, outputs, strict=False)
-        )
-        self.down = nn.ModuleList(halving(given.down, width, padded, norm) for width in widths[:-1])
-        self.up, self.expanding = nn.ModuleList(), nn.ModuleList()
+        most = given.widest or given.base_channels * 2**given.depth
+        widths = [min(given.base_channels * 2**level, most) for level in range(given.depth + 1)]
+        block = Residual if given.residual else convolutions
+        entering = given.in_channels
+        if given.stem == "half":
+            # patches of 2x2 px: tiles that begin at even pixels then see the same patches as the whole plane
+            self.stem = halving("stride", given.in_channels, widths[0], False, norm)
+            entering = widths[0]
+        inputs, outputs = [entering, *widths], [*widths[:-1], widths[-1] // (1 + bilinear)]
+        self.contracting = nn.ModuleList(block((a, b, b), padded, norm) for a, b in zip(inputs, outputs, strict=False))
+        self.down = nn.ModuleList(halving(given.down, width, width, padded, norm) for width in widths[:-1])
+        self.up, self.expanding, deeper = nn.ModuleList(), nn.ModuleList(), outputs[-1]
         for level in reversed(range(given.depth)):
             width, last = widths[level], level == 0
             risen = 2 * width if last and given.wide_up else width
-            self.up.append(doubling(given.up, 2 * width, risen, padded, given.up_relu))
+            self.up.append(doubling(given.up, deeper, risen, padded, given.up_relu))
             leaving = width // 2 if bilinear and not last else width
-            self.expanding.append(convolutions((width + risen, width, leaving), padded, norm))
-        self.head = nn.Conv2d(widths[0], given.classes, 1)
+            self.expanding.append(block((width + (deeper if bilinear else risen), width, leaving), padded, norm))
+            deeper = leaving
+        self.head: nn.Module = nn.Conv2d(widths[0], given.classes, 1)
+        if given.stem == "half":
+            self.head = nn.ConvTranspose2d(widths[0], given.classes, 2, stride=2)
         self.dropout = nn.Dropout(given.dropout)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -65,7 +73,7 @@ class UNet(nn.Module):
         """
         check_input(image, self.architecture.in_channels, self.geometry)
         skips = []
-        x = image
+        x = self.stem(image) if self.architecture.stem == "half" else image
         for level, contract in enumerate(self.contracting):
             x = contract(x)
             if level >= self.architecture.depth - 1:
