@@ -104,7 +104,7 @@ def test_torchscript_with_probabilities(model, network, tmp_path, capsys):
     "options",
     [
         Model(depth=2, base_channels=2, padded=True, batch_norm=True, up="bilinear"),
-        Model(depth=2, base_channels=2, batch_norm=False, padded=True, down="stride"),
+        Model(depth=2, base_channels=2, batch_norm=False, padded=True, down="stride", stem="half", residual=True),
         Model(depth=2, base_channels=2, batch_norm=False, resize_output=True),
     ],
 )
