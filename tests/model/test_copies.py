@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import copies
@@ -43,6 +44,19 @@ def test_every_value_of_small_integers(dtype: npt.DTypeLike) -> None:
     limits, normaliser = np.iinfo(dtype), Normaliser((1234.567,), (1 / 4321.0,))
     raw = np.arange(limits.min, limits.max + 1).astype(dtype).reshape(1, 16, -1)[:, :, ::-1]  # strides as of mirroring
     np.testing.assert_array_equal(sent_normalised(raw, normaliser, CPU).numpy(), normaliser(raw))
+
+
+@pytest.mark.parametrize(("name", "travels"), [("u1", torch.uint8), ("u2", torch.int16), ("f4", torch.float32)])
+def test_small_numbers_travel_as_they_are_and_all_else_is_done_there(
+    monkeypatch: pytest.MonkeyPatch, name: str, travels: torch.dtype
+) -> None:
+    """FakeTensorMode refuses to mix devices, as a GPU does."""
+    pinned: list[torch.dtype] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.dtype) or self)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = sent_normalised(np.ones((1, 4, 5), name), Normaliser((1.0,), (2.0,)), torch.device("cuda", 0))
+    assert (there.device, there.dtype, there.shape) == (torch.device("cuda", 0), torch.float32, (1, 4, 5))
+    assert pinned[0] == travels
 
 
 def test_another_number_of_channels_is_refused() -> None:

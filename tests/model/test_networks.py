@@ -11,6 +11,7 @@ from torch import nn
 from unet_pipeline.config.sections import Model
 from unet_pipeline.model.card import architecture, geometry
 from unet_pipeline.model.models import build
+from unet_pipeline.model.networks.blocks import Bilinear, doubled_by_convolution
 from unet_pipeline.model.receptive_field import radius_px, resnet50, unet, vgg16
 
 VARIANTS = {
@@ -145,3 +146,16 @@ def test_sees_as_far_as_is_computed(name: str) -> None:
         if VARIANTS[name].stem == "half":  # of pixels twice as large, and the other one of its own
             radius = 2 * radius + 1
         assert max(before, after) == radius
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_doubling_by_convolution_is_bilinear_interpolation_gradient_included(padded):
+    """So a GPU trains it, where the gradient of `interpolate` is slow if it is to be deterministic."""
+    image = torch.rand(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    weight = torch.rand(2, 3, 10 - 2 * (not padded), 16 - 2 * (not padded))
+    ours, theirs = (image.clone().requires_grad_() for _ in range(2))
+    doubled = doubled_by_convolution(ours, int(not padded)), Bilinear(padded)(theirs)
+    for one in doubled:
+        (one * weight).sum().backward()
+    torch.testing.assert_close(*doubled, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-6)

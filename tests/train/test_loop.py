@@ -17,6 +17,7 @@ from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.models import build, load_model
 from unet_pipeline.records.files import unclaimed
 from unet_pipeline.records.layout import CHECKPOINT
+from unet_pipeline.train import loop
 from unet_pipeline.train.loop import dropout_seed, train
 from unet_pipeline.train.optimisers import learning_rate
 
@@ -206,6 +207,21 @@ def test_long_trainings_sum_up_their_losses(tmp_path, monkeypatch):
     losses = [row.train_loss for row in single.history]
     assert [row.step for row in summed.history] == [4, 8, 12]
     np.testing.assert_allclose([row.train_loss for row in summed.history], np.reshape(losses, (3, 4)).mean(axis=1))
+
+
+def test_losses_that_are_read_seldom_give_the_same_history(unbroken, tmp_path, monkeypatch):
+    """On a GPU they stay there for some steps, whatever the number of rows; a row between two looks is added later."""
+    looks, real = [], loop._read_losses
+    monkeypatch.setattr(loop, "look_every", lambda device: 4)
+    monkeypatch.setattr(loop, "_read_losses", lambda learner, state: looks.append(state.step) or real(learner, state))
+    run(tmp_path / "whole")
+    assert content(tmp_path / "whole") == unbroken[0]
+    every = {step for spacing in (4, 5, 7) for step in range(spacing, 25, spacing)}
+    assert looks == sorted(every), "looks, checkpoints and validations; rows, one a step, wait for them"
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", at=9)
+    run(tmp_path / "killed")
+    assert content(tmp_path / "killed") == unbroken[0]
 
 
 def test_it_learns_and_keeps_the_best_weights(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.config.sections import Loss as LossName
-from unet_pipeline.train.losses import SMOOTH_PX, Loss, binary_cross_entropy, focal, pixel_weight, total
+from unet_pipeline.train.losses import SMOOTH_PX, Loss, binary_cross_entropy, focal, picked, pixel_weight, total
 
 
 def example(seed, classes=3, ignore=0.3):
@@ -47,6 +47,18 @@ def test_uniform_weights_equal_torchs_cross_entropy_gradient_included():
     Loss()(ours, wanted, torch.full(wanted.shape, 7.0)).backward()
     torch.nn.functional.cross_entropy(theirs, wanted, ignore_index=IGNORE).backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 21])
+def test_picking_by_comparison_gives_the_bits_of_gather_gradient_included(classes):
+    """So it is done on a GPU, where gather's gradient is slow."""
+    logits, target, weight = (torch.tensor(part) for part in example(4, classes, ignore=0))
+    ours, theirs = (logits.float().requires_grad_() for _ in range(2))
+    losses = [picked(ours.log_softmax(1), target), theirs.log_softmax(1).gather(1, target[:, None])[:, 0]]
+    for loss in losses:
+        (loss * weight).sum().backward()
+    assert torch.equal(*losses)
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 def test_the_scale_of_the_weights_does_not_matter():

@@ -7,16 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.numpy
+import torch
 from chain import make_stack, settings
 from places import ROOT
+from torch import nn
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.train.processes import Group, present_group
+from unet_pipeline.train.processes import GradientSum, Group, present_group
 
 WORK = """
 import io, json, sys
@@ -43,6 +46,40 @@ if steps < 24:
 with Progress(24, "train", io.StringIO()) as progress:
     result = train([discs(0)], [discs(2, (1, 50, 50))], card, np.array([1, 2]), options, folder, "d", progress)
 sys.stdout.write(f"resumed {result.resumed_step}\\n")  # one write: lines of two processes do not mix
+"""
+
+
+SUMS = """
+import sys
+import torch
+from torch import distributed, nn
+from unet_pipeline.train.processes import GradientSum, joined, present_group
+
+group = present_group()
+torch.manual_seed(0)
+network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Linear(4, 3), nn.Linear(3, 1))
+with joined(group, torch.device("cpu")):
+    gradients, sent, real = GradientSum(group, network, bucket_bytes=100), [], distributed.all_reduce
+    distributed.all_reduce = lambda tensor, **more: (sent.append(tensor.numel()), real(tensor, **more))[1]
+    for step, frozen in enumerate((False, True, False)):  # an encoder that does not learn at first
+        network[0].requires_grad_(not frozen)
+        network.zero_grad()
+        sent.clear()
+        image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(10 * step + group.rank))
+        loss = network[2](network[1](network[0](image))).square().mean()  # the linear layers learn nothing
+        loss.backward()
+        own = {name: one.grad.clone() for name, one in network.named_parameters() if one.grad is not None}
+        gradients.finish()
+        for name, one in network.named_parameters():
+            if name in own:
+                real(own[name])
+                assert torch.equal(one.grad, own[name]), name
+            else:
+                assert one.grad is None
+        assert set(own) == {f"{layer}.{what}" for layer in (range(1, 3) if frozen else range(3)) for what in
+                            ("weight", "bias")}, own
+        assert sum(sent) == sum(one.numel() for one in own.values()), sent
+sys.stdout.write("equal\\n")
 """
 
 
@@ -93,6 +130,36 @@ def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bytes(two: 
     assert ran.stdout.count("resumed 12") == 2, ran.stderr
     for name in ("weights.safetensors", "history.tsv", "model.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (two / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_gradients_sent_in_buckets_are_the_sums_of_all_processes(tmp_path: Path) -> None:
+    """Bit for bit, also of layers that do not learn for some steps, or never."""
+    (tmp_path / "sums.py").write_text(SUMS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(tmp_path / "sums.py")]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.stdout.count("equal") == 2, ran.stderr
+
+
+def test_buckets_leave_while_earlier_layers_are_still_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `backward` is at when each bucket is sent, on one process that is told it is one of two."""
+    network = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(4)))
+    events: list[object] = []
+
+    def sent(tensor: torch.Tensor, async_op: bool) -> SimpleNamespace:
+        events.append(tensor.numel())
+        return SimpleNamespace(wait=lambda: events.append("waits"))
+
+    monkeypatch.setattr("torch.distributed.all_reduce", sent)
+    for number, layer in enumerate(network):
+        layer.weight.register_post_accumulate_grad_hook(lambda grad, number=number: events.append(f"layer {number}"))
+    gradients = GradientSum(Group(0, 2), network, bucket_bytes=128)
+    network(torch.rand(2, 4)).sum().backward()
+    assert events == ["layer 3", "layer 2", 32, "layer 1", "layer 0", 32]
+    gradients.finish()
+    assert events[6:] == ["waits", "waits"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -58,7 +58,9 @@ def test_only_used_planes_are_copied():
 
 def test_on_a_gpu_all_is_made_there(monkeypatch):
     """FakeTensorMode refuses to mix devices, as a GPU does, and to ask for a value, for which a GPU would be waited."""
+    pinned = []
     monkeypatch.setattr(torch, "Generator", lambda device: torch._C.Generator(CPU))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(tuple(self.shape)) or self)
     plain = coordinates_stack(60, 50)
     here = resident(plain)
     shapes = [part.shape for part in sampler(plain, options=Augment()).tile(0, 0)]
@@ -66,6 +68,7 @@ def test_on_a_gpu_all_is_made_there(monkeypatch):
         planes = {part: {0: getattr(here, part)[0].to(GPU)} for part in ("images", "targets", "boundaries")}
         there = dataclasses.replace(here, device=GPU, **planes)
         tile = Sampler((there,), GEOMETRY, 16, Augment(), 5).tile(0, 0)
+    assert pinned == [(2, 3, 3), (3, 1, 1), (3, 1, 1)], "from other memory the copy would wait for the GPU"
     assert [part.device for part in tile] == [GPU] * 3
     assert [part.shape for part in tile] == shapes
     assert [part.dtype for part in tile] == [torch.float32, torch.uint8, torch.float32]

@@ -113,7 +113,7 @@ def sent_normalised(raw: npt.NDArray[Any], normaliser: Normaliser, device: torch
     wide = (values.to(torch.int32) & 0xFFFF) if unsigned else values
     # the same two operations in float32 as in `Normaliser`, each rounded once: no bit differs
     offset, scale = (
-        torch.tensor(part, dtype=torch.float32)[:, None, None].to(device)
+        sent(torch.tensor(part, dtype=torch.float32)[:, None, None], device)
         for part in (normaliser.offset, normaliser.scale)
     )
     return wide.to(torch.float32).sub_(offset).mul_(scale)

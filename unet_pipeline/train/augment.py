@@ -17,6 +17,7 @@ import torch
 from torch.nn.functional import grid_sample
 
 from unet_pipeline.config.sections import Augment
+from unet_pipeline.model.copies import sent
 
 Floats = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
@@ -119,7 +120,7 @@ def _elastic(transform: Transform, shape: tuple[int, int], device: torch.device)
         _weights_on(device, size, number, transform.spacing_px) for size, number in zip(shape, points, strict=True)
     )
     # separable: the grid is regular in both axes
-    return down @ torch.from_numpy(transform.displacement).float().to(device) @ across.T
+    return down @ sent(torch.from_numpy(transform.displacement).float(), device) @ across.T
 
 
 @lru_cache(maxsize=16)
@@ -222,7 +223,7 @@ def grey(image: torch.Tensor, transform: Transform, generator: np.random.Generat
         A new image of the same shape and dtype.
     """
     contrast, brightness = (
-        torch.as_tensor(part, dtype=torch.float32)[:, None, None].to(image.device)
+        sent(torch.as_tensor(part, dtype=torch.float32)[:, None, None], image.device)
         for part in (transform.contrast, transform.brightness)
     )
     changed = image * contrast + brightness

@@ -33,7 +33,7 @@ from unet_pipeline.train.history import Row
 from unet_pipeline.train.losses import Loss
 from unet_pipeline.train.observer import Observer
 from unet_pipeline.train.optimisers import buffers, optimiser, peak_rate, restore
-from unet_pipeline.train.processes import Group, present_group
+from unet_pipeline.train.processes import GradientSum, Group, present_group
 from unet_pipeline.train.sources import sources
 from unet_pipeline.train.training_stack import TrainingStack, in_memory
 from unet_pipeline.train.validation import Validation
@@ -96,6 +96,7 @@ class Learner:
     checkpoint: Path
     digest: str
     group: Group
+    gradients: GradientSum
     validation_tiles: int
     observer: Observer = field(default_factory=Observer)
 
@@ -169,6 +170,7 @@ def prepare(
         folder / CHECKPOINT,
         digest_of(content),
         group,
+        GradientSum(group, network),
         len(tiles),
         Observer(settings.watch if group.first else None, folder, card.classes),
     )

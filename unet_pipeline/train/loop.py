@@ -130,29 +130,27 @@ def train(
 def _loop(learner: Learner, state: State, progress: Progress, termination: Termination, check: Check) -> None:
     """Update the weights, log, validate and write checkpoints, until `train.steps`."""
     options, group = learner.settings.train, learner.group
-    look_every = 1 if learner.device.type == "cpu" else CHECK_EVERY_ON_GPU
-    row_every = max(1, options.steps // ROWS)
+    every = look_every(learner.device)
     with closing(learner.batches(state.step)) as batches:
         for batch in batches:
-            rate, loss = _update(learner, state.step, batch)
-            state.step += 1
             # the loss stays on the device: reading it here would make every step wait for the GPU
-            state.unread.append(loss)
+            state.unread.append(_update(learner, state.step, batch))
+            state.step += 1
             last = state.step == options.steps
-            look = state.step % look_every == 0
+            look = state.step % every == 0
             # all processes stop after the same step: one that went on alone would wait for the others' gradients
             stop = (look or group.size == 1) and group.any(termination.requested, learner.device)
             # the last step is always validated: its weights may be the best
             validate = bool(learner.validation_tiles) and (last or state.step % options.validate_every == 0)
-            row = last or validate or state.step % row_every == 0
+            row = last or validate or _row_due(state.step, options)
             # a checkpoint after the last step lets a model whose files were lost be written again without training
             keep = last or stop or state.step % options.checkpoint_every == 0
-            # a row averages the losses and a checkpoint stores them, so both need them read, and found finite, first
-            if row or keep or look:
-                _read_losses(state, options)
-            if row:
-                score = learner.validation.score(learner.network, learner.class_weights) if validate else None
-                _add_row(learner, state, rate, score)
+            # before the weights are judged or kept, the losses are read, and found finite
+            if last or validate or keep or look:
+                _read_losses(learner, state)
+                if row:
+                    score = learner.validation.score(learner.network, learner.class_weights) if validate else None
+                    _add_row(learner, state, state.step, score)
             # after the row, so that a resumed training goes on behind it and does not write it twice
             if keep:
                 _keep(learner, state, check)
@@ -161,12 +159,18 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             progress.advance(1, _note(state))
 
 
-def _update(learner: Learner, step: int, batch: Batch) -> tuple[float, torch.Tensor]:
-    """Learning rate, forward, backward, clip, step; return the learning rate and the loss of the whole batch."""
+def look_every(device: torch.device) -> int:
+    """Return the steps between looks at the losses."""
+    return 1 if device.type == "cpu" else CHECK_EVERY_ON_GPU
+
+
+def _update(learner: Learner, step: int, batch: Batch) -> torch.Tensor:
+    """Learning rate, forward, backward, clip, step; return the loss of the whole batch, on the device."""
     image, target, boundary = batch
     options, network, optimiser, scaler = learner.settings.train, learner.network, learner.optimiser, learner.scaler
     learner.enter(step)
-    rate = _set_rate(optimiser, learning_rate(options, step))
+    for parameters in optimiser.param_groups:
+        parameters["lr"] = learning_rate(options, step)
     # seeded anew in each step, so that a resumed training drops the same units as an unbroken one
     torch.manual_seed(dropout_seed(options.seed, step, learner.group.rank))
     with autocast(learner.device, options.precision):
@@ -175,7 +179,7 @@ def _update(learner: Learner, step: int, batch: Batch) -> tuple[float, torch.Ten
     # float16 gradients of a small loss would round to 0: the scaler enlarges the loss, and `scaler.step` undoes it
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     # summed before clipping: the norm that is clipped is that of the whole batch
-    learner.group.sum_gradients(network)
+    learner.gradients.finish()
     if options.clip > 0:
         # the limit is meant for the true gradients
         scaler.unscale_(optimiser)
@@ -184,13 +188,7 @@ def _update(learner: Learner, step: int, batch: Batch) -> tuple[float, torch.Ten
     scaler.step(optimiser)
     scaler.update()
     optimiser.zero_grad()
-    return rate, learner.group.sum(loss.detach())
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> float:
-    for parameters in optimiser.param_groups:
-        parameters["lr"] = rate
-    return rate
+    return learner.group.sum(loss.detach())
 
 
 def _loss(learner: Learner, logits: torch.Tensor, target: torch.Tensor, boundary: torch.Tensor) -> torch.Tensor:
@@ -215,15 +213,20 @@ def dropout_seed(seed: int, step: int, rank: int = 0) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
-def _read_losses(state: State, options: Train) -> None:
-    """Move the losses off the device, and stop at one that is not finite."""
-    values = torch.stack(state.unread).tolist() if state.unread else []
-    first = state.step - len(values)
-    for step, value in enumerate(values, start=first):
-        if not math.isfinite(value):
-            raise _diverged(f"a loss of {value} at step {step + 1}", learning_rate(options, step), options)
-    state.losses += values
+def _row_due(step: int, options: Train) -> bool:
+    return step % max(1, options.steps // ROWS) == 0
+
+
+def _read_losses(learner: Learner, state: State) -> None:
+    """Move the losses off the device, stop at one that is not finite, and add the rows of the steps before this one."""
+    options, values = learner.settings.train, torch.stack(state.unread).tolist()
     state.unread.clear()
+    for step, value in enumerate(values, start=state.step - len(values) + 1):
+        if not math.isfinite(value):
+            raise _diverged(f"a loss of {value} at step {step}", learning_rate(options, step - 1), options)
+        state.losses.append(value)
+        if step < state.step and _row_due(step, options):
+            _add_row(learner, state, step, None)
 
 
 def _check_weights(state: State, learner: Learner) -> None:
@@ -255,11 +258,11 @@ def _judge_start(learner: Learner, state: State, progress: Progress) -> None:
         _append(learner, state, Row(0, 0.0, None), learner.validation.score(learner.network, learner.class_weights))
 
 
-def _add_row(learner: Learner, state: State, rate: float, score: Score | None) -> None:
-    """Add a row for the updates since the last one."""
+def _add_row(learner: Learner, state: State, step: int, score: Score | None) -> None:
+    """Add the row of a step, for the updates since the last one."""
     mean = math.fsum(state.losses) / len(state.losses)
     state.losses.clear()
-    _append(learner, state, Row(state.step, rate, mean), score)
+    _append(learner, state, Row(step, learning_rate(learner.settings.train, step - 1), mean), score)
 
 
 def _append(learner: Learner, state: State, row: Row, score: Score | None) -> None:
