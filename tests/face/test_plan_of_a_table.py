@@ -8,16 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 import yaml
 from chain import draw, settings
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
-from unet_pipeline.config.sections import Labels, Weigh
+from unet_pipeline.config.sections import Labels, Model, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.face.advice import Advice, advise
-from unet_pipeline.face.cost import Cost, stored_bytes
+from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.face.plan import plan, with_advice
+from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.model.networks.unet import UNet
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.object_sizes import ObjectSizes, measure
@@ -141,6 +144,38 @@ def test_a_table_is_told_with_what_it_takes(tmp_path: Path) -> None:
     assert yaml.safe_load("\n".join(line.strip() for line in snippet.splitlines()))["weigh"]["sigma"] == "auto"
     assert "train    " in text and "(750 steps)" in text
     assert "(0.0184 Mpx in 1 stacks)" in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "device", "named"), [({}, "cpu", True), ({}, "cuda", False), ({"padded": True}, "cpu", False)]
+)
+def test_a_cpu_is_told_of_its_preset(
+    keys: dict[str, bool], device: str, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet_pipeline.face.plan.measure_cost", lambda *_: Cost(0.5, 1.0, "here", device))
+    graph = table(tmp_path)
+    text = plan(replace(graph, config=replace(graph.config, model=Model(**keys))))
+    assert ("presets/fast.yaml" in text) == named
+
+
+def test_a_step_of_a_padded_network_reads_no_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    keys = {
+        "model": {"depth": 2, "base_channels": 2, "padded": True},
+        "train": {"tile_px": 32},
+        "tile": {"tile_px": 64},
+    }
+    config = from_dict({**keys, "compute": {"device": "cpu", "threads": 1}})
+
+    def seen(_: object, given: tuple[torch.Tensor, ...]) -> None:
+        shapes.append(tuple(given[0].shape[2:]))
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, given: seen(module, given) if isinstance(module, UNet) else None
+    ):
+        measure_cost(architecture(config.model, 1, 2), config)
+    read_px = geometry(architecture(config.model, 1, 2)).read_px(64)
+    assert set(shapes) == {(32, 32), (read_px, read_px)}
 
 
 def test_a_run_of_folds_costs_as_many_trainings(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ RUNS, ENOUGH_S = (2, 10), 3.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a step of training and of a predicted megapixel, on how many threads of what."""
+    """Seconds of a step of training and of a predicted megapixel, on how many threads of what; `device`: its kind."""
 
     step_s: float
     predict_s_per_mpx: float
     where: str
+    device: str = "cpu"
 
 
 def measure_cost(network: Architecture, config: Config) -> Cost:
@@ -52,7 +53,7 @@ def measure_cost(network: Architecture, config: Config) -> Cost:
     loss, tile_px = Loss.of(config.train), config.train.tile_px
 
     def step() -> None:
-        image = torch.rand(config.train.batch, channels, *(2 * (sizes.read_px(tile_px),)), device=device)
+        image = torch.rand(config.train.batch, channels, *(2 * (sizes.training_px(tile_px),)), device=device)
         logits = module(image.contiguous(memory_format=torch.channels_last))
         target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=device)
         torch.autograd.backward(loss(logits, target, torch.ones(target.shape, device=device)))
@@ -66,7 +67,7 @@ def measure_cost(network: Architecture, config: Config) -> Cost:
         module.eval()(image.contiguous(memory_format=torch.channels_last))
 
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{config.compute.threads} CPU threads"
-    return Cost(_second(step), _second(tile) / (kept**2 / 1e6), where)
+    return Cost(_second(step), _second(tile) / (kept**2 / 1e6), where, device.type)
 
 
 def _second(work: Callable[[], None]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_pipeline.config.keys import build, plain
-from unet_pipeline.config.sections import Config
+from unet_pipeline.config.sections import Config, Model
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.machine.progress import tell
@@ -85,7 +85,7 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
         advised += _steps(config, cost, minutes)
         config = with_advice(graph.config, advised)
     if seen:
-        lines += ["", *_advice(advised)]
+        lines += ["", *_advice(advised), *_preset(config, cost)]
     lines += ["", *_costs(found, graph, config, cost)]
     return "\n".join(lines)
 
@@ -169,6 +169,16 @@ def _advice(advised: Sequence[Advice]) -> Iterator[str]:
     yield "in config.yaml, or in a file for Snakemake's --configfile:"
     for section, keys in sections.items():
         yield f"  {section}: {{{', '.join(keys)}}}"
+
+
+def _preset(config: Config, cost: Cost) -> Iterator[str]:
+    """Name the preset for trainings on a CPU, where nothing was said that speaks for another network."""
+    model = config.model
+    if cost.device == "cpu" and model == replace(Model(), depth=model.depth, dropout=model.dropout):
+        yield (
+            "on a CPU the preset `fast` finds more in a training of the same minutes (benchmarks/real_data.md): "
+            "--configfile workflow/presets/fast.yaml"
+        )
 
 
 def with_advice(config: Config, advised: Sequence[Advice]) -> Config:
