@@ -21,10 +21,9 @@ from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     BENCHMARKS,
-    CALIBRATE_FILE,
     CARD_FILE,
+    FLOW,
     IMAGE,
-    LAST,
     LOGS,
     REGIONS,
     REPORT_RECORD,
@@ -204,15 +203,14 @@ def _of_folder(folder: Path) -> list[Path]:
     """Return the records of a model, of a stack, of regions, or of all folders in this one."""
     if model := _existing([folder / CARD_FILE]):
         return model
-    own = _existing(folder / name for name in LAST)
+    own = _existing(folder / name for name in reversed(FLOW))
     if own:
         return own
     regions = [path for path in folder.glob("*.json") if path.stem.isdecimal()]
     if regions:
         return sorted(regions, key=lambda path: int(path.stem))
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in (LOGS, BENCHMARKS))
-    names = [folder / REPORT_RECORD, *(one / name for one in inner for name in (CARD_FILE, CALIBRATE_FILE, *LAST))]
-    return _existing(names)
+    return _existing([folder / REPORT_RECORD, *(one / name for one in inner for name in reversed(FLOW))])
 
 
 def _existing(paths: Iterable[Path]) -> list[Path]:

@@ -26,22 +26,19 @@ from unet_pipeline.records.layout import (
     CARD_FILE,
     CHECKPOINT,
     CONFUSION_FILE,
+    FLOW,
     FOLDS,
     FORMER,
     HISTORY_FILE,
     INGEST_FILE,
-    METRICS_FILE,
     PLAIN,
     PLANES_FILE,
     PREVIOUS_MODEL,
-    PROVE_FILE,
     REGIONS,
     REPORT_FILE,
     REPORT_RECORD,
-    STITCH_FILE,
     STORES,
     TILES_FILE,
-    WEIGH_FILE,
     WEIGHTS_FILE,
     list_path,
 )
@@ -52,12 +49,6 @@ from unet_pipeline.records.volume_records import StitchRecord, TileRecord
 
 Tell = Callable[[str], None]
 Sums = dict[Path, str]
-
-FLOW = (
-    INGEST_FILE, WEIGH_FILE, CARD_FILE, CALIBRATE_FILE, TILES_FILE, REGIONS, STITCH_FILE, METRICS_FILE, PROVE_FILE,
-    REPORT_RECORD,
-)  # fmt: skip
-"""Records by their names, each after those that it is made from."""
 
 
 @dataclass

@@ -85,8 +85,11 @@ STORES: Mapping[str, tuple[str, ...]] = {
 PLAIN = (METRICS_FILE, PROVE_FILE)
 """Records that vouch for themselves alone."""
 
-LAST = (METRICS_FILE, PROVE_FILE, STITCH_FILE, TILES_FILE, WEIGH_FILE, INGEST_FILE)
-"""Records of a stack's folder, those first that stand at the end of the flow."""
+FLOW = (
+    INGEST_FILE, WEIGH_FILE, CARD_FILE, CALIBRATE_FILE, TILES_FILE, REGIONS, STITCH_FILE, METRICS_FILE, PROVE_FILE,
+    REPORT_RECORD,
+)  # fmt: skip
+"""Records by their names, each after those that it is made from."""
 
 VOUCHING: Mapping[str, str] = {
     **{product: record for record, products in STORES.items() for product in products},
