@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -
 
     The same value gives the same bytes. `read_json` finds any byte that was changed since.
     """
-    text = _sealed(value)
+    unsealed = {name: part for name, part in value.items() if name != SEAL}
+    text = _sealed(json.dumps(unsealed, indent=1, allow_nan=False))
     if len(text) > LARGEST:  # ASCII: as many bytes
         fix = "raise the column `regions` of the stack, or tile.regions"
         raise PipelineError(path, f"a record of at most {LARGEST} bytes", f"{len(text)} bytes", fix=fix)
@@ -33,13 +34,32 @@ def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -
 
 def write_record(path: Path, record: Any, check: Check = unclaimed) -> None:
     """Write a record of `steps`, its step first; see `write_json`."""
-    write_json(path, asdict(record), check)
+    write_json(path, plain(record), check)
 
 
-def _sealed(value: Mapping[str, Any]) -> str:
-    plain = {name: part for name, part in value.items() if name != SEAL}
-    text = json.dumps(plain, indent=1, allow_nan=False)
-    return json.dumps({**plain, SEAL: sha256_bytes(text.encode())}, indent=1, allow_nan=False) + "\n"
+def plain(value: Any) -> Any:
+    """Return what JSON can say of a record: mappings in place of dataclasses, however deep, and all else as it is.
+
+    `dataclasses.asdict` copies each number of a list, of which a record may hold a million.
+    """
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple) and value and not isinstance(value[0], int | float | str):
+        return [plain(part) for part in value]
+    return value
+
+
+def _sealed(text: str) -> str:
+    """Return the text of a JSON object, indented by 1, with its own SHA-256 as the last key."""
+    comma = "," if text != "{}" else ""
+    return f'{text[:-1].rstrip()}{comma}\n "{SEAL}": "{sha256_bytes(text.encode())}"\n}}\n'
+
+
+def _unsealed(text: str) -> str:
+    before = text.rpartition(f'\n "{SEAL}": ')[0]
+    return before[:-1] + "\n}" if before.endswith(",") else before + "}"
 
 
 def read_json(path: Path, fix: str = "run the step that writes it") -> dict[str, Any]:
@@ -50,23 +70,20 @@ def read_json(path: Path, fix: str = "run the step that writes it") -> dict[str,
     """
     try:
         text = read_small(path, LARGEST).decode("utf-8")
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are ValueErrors
         raise PipelineError(path, "a readable JSON record", error, fix=fix) from error
     if not isinstance(value, dict) or SEAL not in value:
         got = f"keys {sorted(value)[:6]}" if isinstance(value, dict) else type(value).__name__
         raise PipelineError(path, f"a record with its checksum ({SEAL})", got, fix=fix)
     del value[SEAL]
-    if text != _sealed_again(value):
+    if text != _sealed(_unsealed(text)):
         raise PipelineError(path, f"the record that was written, of its {SEAL}", "another: it was altered", fix=fix)
     return value
 
 
-def _sealed_again(value: Mapping[str, Any]) -> str | None:
-    try:
-        return _sealed(value)
-    except (ValueError, RecursionError):  # NaN, which no record holds
-        return None
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant}, which JSON does not have")
 
 
 def how_to_remake(record: Path) -> str:
