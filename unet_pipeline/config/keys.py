@@ -127,7 +127,11 @@ def _items(options: tuple[Any, ...], item: Any, where: str) -> tuple[Any, ...]:
         raise PipelineError(where, "a list of names" if names else "a list", _shown(item))
     if last is not ... and len(item) != len(options):
         raise PipelineError(where, f"a list of {len(options)} values", f"{len(item)} values")
-    if last is ... and first in (int, float, bool) and all(type(part) is first for part in item):
+    kind, *checks = get_args(first) if get_origin(first) is Annotated else (first,)
+    if last is ... and kind in (int, float) and all(type(part) is kind for part in item):
+        for check in checks:
+            for number, part in enumerate(item):
+                check(part, f"{where}[{number}]")
         return tuple(item)  # at once: a record may hold a million numbers
     hints = (first,) * len(item) if last is ... else options
     places = (where if names else f"{where}[{number}]" for number in range(len(item)))
