@@ -6,7 +6,7 @@ SHELL := bash
 .PHONY: help demo test test-slow presets cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
 
 CORES ?= all
-WORKERS ?= 2
+WORKERS ?= 3
 SEED ?= 0
 LIMIT ?= 600
 PYTHON ?= >=3.11,<3.14
@@ -33,7 +33,7 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
 
-test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (2): 7 minutes
+test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (3): 5 minutes
 	@$(PYTEST)
 
 test-slow: environment ## the rest, 11 minutes: clean runs, months later, cross-validation, browser, conda, hostile files

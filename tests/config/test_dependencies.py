@@ -46,6 +46,7 @@ def test_every_section_is_of_a_result_or_of_the_machine() -> None:
     assert set().union(*(SECTIONS[step] for step in SECTIONS if step != "report")) | {"report"} == set(RESULT_SECTIONS)
 
 
+@pytest.mark.slow
 def test_no_step_reads_a_section_that_its_rule_is_not_told(tmp_path: Path) -> None:
     """The whole chain, each step with a configuration that refuses the rest; its record then keeps what it was told."""
     config = settings(stitch={"tiff": True}, report={"pictures": ["overlay", "panels"]})

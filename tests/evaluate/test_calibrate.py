@@ -168,6 +168,7 @@ def test_planes_that_were_learned_are_never_looked_at(tmp_path: Path) -> None:
         assert unseen_planes(replace(read_card(model), training=training), stack) == expected
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_tried_and_what_it_gained(tmp_path: Path) -> None:
     config, model = settings(), validated(make_model(tmp_path / "model"))
     image, ids = draw(2, (64, 80))
@@ -182,6 +183,7 @@ def test_the_record_says_what_was_tried_and_what_it_gained(tmp_path: Path) -> No
     assert calibrate(model, [stack.record], config, model / "calibrate.json").trials == record.trials, "the same again"
 
 
+@pytest.mark.slow
 def test_without_a_plane_or_an_object_the_stated_defaults_stay_and_it_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +238,7 @@ def test_keys_by_hand_go_before_what_was_calibrated() -> None:
     assert settled(settings().stitch) == STATED
 
 
+@pytest.mark.slow
 def test_stitch_takes_the_calibration_of_its_model_and_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_an_unlabelled_stack_cannot_be_scored(tmp_path):
     assert not stitched.with_name("metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_scores_of_three_classes_are_those_of_another_library(tmp_path):
     """The confusion of the whole volume against skimage's, and the means from masks of each class."""
     _, ids = draw()

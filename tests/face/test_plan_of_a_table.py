@@ -178,6 +178,7 @@ def test_a_step_of_a_padded_network_reads_no_margin(monkeypatch: pytest.MonkeyPa
     assert set(shapes) == {(32, 32), (read_px, read_px)}
 
 
+@pytest.mark.slow
 def test_a_run_of_folds_costs_as_many_trainings(tmp_path: Path) -> None:
     assert "750 steps, 2 networks" in plan(table(tmp_path, planes=2))
 
@@ -191,6 +192,7 @@ def test_minutes_become_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "train.steps: 480" in plan(table(tmp_path, planes=2), minutes=10), "two networks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 0])
 def test_labels_with_one_object_or_none(tmp_path: Path, count: int) -> None:
     labels = np.zeros((6, 96, 96), np.uint16)
@@ -205,6 +207,7 @@ def test_labels_with_one_object_or_none(tmp_path: Path, count: int) -> None:
             plan(table(tmp_path, labels=labels))
 
 
+@pytest.mark.slow
 def test_class_labels_are_measured_by_their_pieces(tmp_path: Path) -> None:
     graph = table(tmp_path, labels=(draw(6, (96, 96))[1] > 0).astype(np.uint8))
     labels = from_dict({"labels": {"kind": "classes", "values": {0: "background", 1: "cell"}}}).labels

@@ -52,6 +52,7 @@ def test_its_folder_is_one_that_the_other_verbs_know(made, capsys):
     assert "image.tif" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_second_run_and_one_after_a_kill_predict_only_what_is_missing(made, capsys):
     again = made / "cells"
     before = tree(again)
@@ -72,6 +73,7 @@ def test_a_second_run_and_one_after_a_kill_predict_only_what_is_missing(made, ca
     assert not differing(tree(again), before)
 
 
+@pytest.mark.slow
 def test_an_image_replaced_by_another_of_its_shape_is_predicted_anew(made, tmp_path, capsys):
     shutil.copytree(made / "model", tmp_path / "model")
     for seed in (0, 1):

@@ -92,7 +92,7 @@ def test_a_turn_is_undone(mirror):
     assert len({(image.shape, tuple(image.flatten().tolist())) for image in images}) == COUNTS[mirror]
 
 
-@pytest.mark.parametrize("mirror", ["flips", "all"])
+@pytest.mark.parametrize("mirror", ["flips", pytest.param("all", marks=pytest.mark.slow)])
 def test_tilings_equal_one_whole_pass(made, mirror):
     stack, model = made
     found = prove(model, stack, settings(predict={"mirror": mirror}), None, plane=1, crop_px=70)

@@ -66,7 +66,7 @@ def variants(*slow: str) -> list[Any]:
     return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in VARIANTS]
 
 
-@pytest.mark.parametrize("name", variants("vgg16, bilinear, batch norm", "resnet50"))
+@pytest.mark.parametrize("name", variants("vgg16", "vgg16, bilinear, batch norm", "resnet50"))
 def test_tiles_equal_one_whole_pass(name: str) -> None:
     network, sizes = network_of(VARIANTS[name]), geometry(architecture(VARIANTS[name], 1, 2))
     stride, keep = sizes.stride, sizes.round_up(32)

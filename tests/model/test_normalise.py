@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_pipeline.config.sections import Normalise
@@ -117,6 +117,7 @@ def test_a_malformed_normaliser_is_refused(value):
         Normaliser.from_json(value, "model.json")
 
 
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 10**6))
 def test_merged_statistics_are_those_of_all_pixels_together(sizes, seed):
     generator = np.random.default_rng(seed)

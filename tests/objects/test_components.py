@@ -48,7 +48,7 @@ def volumes(draw, classes=(0, 0, 0, 1, 1, 1, 2, IGNORE)):
     return volume
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     volumes(),
     st.tuples(st.integers(1, 23), st.integers(1, 23)),

@@ -137,6 +137,7 @@ def test_what_is_skipped_is_background_and_the_rest_as_without(slide, tile_px, s
     assert skipped > 0 or tile_px == 352
 
 
+@pytest.mark.slow
 def test_a_region_that_goes_on_counts_what_was_skipped_before(slide, monkeypatch):
     _, records, _ = predicted(slide, 0.3, 32, 96, 1)
     stack, model = slide

@@ -184,6 +184,7 @@ def proved_with(one_dnn: str, aten: str, folder: Path, names: Sequence[str]) -> 
     return str(found["bits"])
 
 
+@pytest.mark.slow
 def test_the_promise_holds_on_another_processors_kernels(tmp_path):
     names = list(NETWORKS)[:1]
     bits = proved_with("SSE41", "default", tmp_path / "there", names)

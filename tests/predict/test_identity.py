@@ -83,6 +83,7 @@ def test_the_grey_beside_small_pictures_is_another_work(tmp_path: Path) -> None:
     assert len(set(given)) == 3
 
 
+@pytest.mark.slow
 def test_labels_are_no_part_of_the_work(tmp_path: Path) -> None:
     ids = draw()[1]
     stacks = [make_stack(tmp_path / str(number), labels=values) for number, values in enumerate((ids, ids[:, ::-1]))]
@@ -155,6 +156,7 @@ def test_a_replaced_image_leaves_no_shard_of_the_old_one(tmp_path: Path, monkeyp
     assert len(computed) == 2 * plan.plan.shard_count
 
 
+@pytest.mark.slow
 def test_constants_of_the_model_instead_of_the_stack_are_another_work(tmp_path: Path) -> None:
     """With one training stack both give the same weights; the stack that is predicted is the darker one."""
     stack = make_stack(tmp_path / "learn")
@@ -190,6 +192,7 @@ def empty(folder: Path) -> None:
     (folder / SHARDS[0]).write_bytes(b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", [lose, exchange, empty])
 def test_harmed_shards_of_an_image_are_never_predicted(tmp_path: Path, harm) -> None:
     plan, model = make_plan(make_stack(tmp_path), regions=1), make_model(tmp_path / "model")
@@ -210,6 +213,7 @@ def test_a_file_that_its_list_does_not_name_is_not_read(tmp_path: Path) -> None:
     vouched.read(0, slice(0, 64), slice(0, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["image.ome.zarr/labels/instances/0/c", "image.ome.zarr/0/c"])
 def test_a_lost_shard_is_never_weighed_nor_trained_on(tmp_path: Path, name: str) -> None:
     stack = make_stack(tmp_path)
@@ -221,6 +225,7 @@ def test_a_lost_shard_is_never_weighed_nor_trained_on(tmp_path: Path, name: str)
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["target", "boundary"])
 def test_a_lost_shard_of_the_weights_is_never_trained_on(tmp_path: Path, name: str) -> None:
     stack = make_stack(tmp_path)

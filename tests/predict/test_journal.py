@@ -66,6 +66,7 @@ def test_a_damaged_or_lost_shard_is_computed_again(made, computed):
     assert [(shard.plane, shard.rows.start, shard.columns.start) for shard in computed[0]] == [(0, 0, 64), (1, 64, 0)]
 
 
+@pytest.mark.slow
 def test_other_work_starts_from_nothing(made, computed, tmp_path):
     stack_plan, model = made
     journal = journal_path(stack_plan.region_record(0))

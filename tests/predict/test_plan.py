@@ -36,7 +36,7 @@ def test_mirroring_equals_numpys_reflect(length, before, after):
     shard=st.integers(1, 6),
     regions=st.integers(1, 9),
 )
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_every_pixel_is_kept_once(shape, depth, tile, shard, regions):
     geometry = unpadded(depth)
     stride = geometry.stride

@@ -50,6 +50,7 @@ class Disk:
                 yield path
 
 
+@pytest.mark.slow
 def test_no_record_outlasts_what_it_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(stitch={"tiff": True})
     model = make_model(tmp_path / "model")

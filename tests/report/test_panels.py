@@ -47,6 +47,7 @@ def without_bar(rgb, shape):
     return small, free
 
 
+@pytest.mark.slow
 def test_each_stack_shows_what_it_has(run):
     titles = {name: [t for t, _, _ in shown(one, views(one, OPTIONS)[0])] for name, one in run.items()}
     assert titles["train_a"] == ["Raw", "Boundary weight", "Reference labels"]

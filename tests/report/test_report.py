@@ -183,6 +183,7 @@ def test_names_stay_text(tmp_path):
     assert str(escape(NASTY)) in text
 
 
+@pytest.mark.slow
 def test_stale_scores_are_not_shown(run, tmp_path):
     model, stacks, config, _ = run
     shutil.copytree(model.parent, tmp_path / "results")
@@ -239,6 +240,7 @@ def test_pictures_fit_the_options(run, tmp_path):
     assert {decoded(image.attributes["src"]).shape[:2] for image in panels} == {(11 * 64, 11 * 64)}
 
 
+@pytest.mark.slow
 def test_only_crops_and_coarse_levels_are_read(tmp_path, monkeypatch):
     """Memory does not grow with the image: no read is larger than a coarse level or a strip of a tile."""
     monkeypatch.setattr(views, "COARSE_PX", 200)

@@ -32,6 +32,7 @@ def change(path, **values):
     write_json(path, read_json(path) | values)
 
 
+@pytest.mark.slow
 def test_all_records_are_found(run):
     model, (train, unseen, small, new) = run
     one = open_result(train, model)

@@ -83,6 +83,7 @@ def test_pixels_nobody_annotated_stay_unknown(tmp_path):
     assert (target == 255).sum() == 2 * 20 * 30
 
 
+@pytest.mark.slow
 def test_sigma_in_micrometres_needs_and_uses_the_pixel_size(tmp_path):
     config = settings(weigh={"sigma": 2.5, "unit": "um"})
     with pytest.raises(PipelineError, match="pixel size"):
@@ -92,6 +93,7 @@ def test_sigma_in_micrometres_needs_and_uses_the_pixel_size(tmp_path):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
+@pytest.mark.slow
 def test_objects_that_vanish_in_the_gap_are_counted(tmp_path):
     labels = np.zeros((2, 100, 130), np.uint8)
     labels[:, 10:30, 10:20], labels[:, 10:30, 20], labels[:, 10:30, 21:60] = 1, 2, 3

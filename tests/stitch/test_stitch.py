@@ -57,6 +57,7 @@ def whole(array):
     return np.stack([array.read_label(plane, slice(None), slice(None)) for plane in range(array.shape[0])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixel_um", [None, 0.5])
 def test_the_record_says_how_much_each_class_takes(tmp_path, pixel_um):
     stack_plan = make_plan(make_stack(tmp_path, pixel_um=pixel_um))

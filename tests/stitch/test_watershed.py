@@ -123,7 +123,7 @@ def fields(draw):
     return (np.round(probabilities * 255 / coarse) * coarse).clip(0, 255).astype(np.uint8)
 
 
-@trials(max_examples=20, deadline=None)
+@trials(max_examples=12, deadline=None)
 @given(
     fields(),
     st.sampled_from([16, 32, 48, 64]),
@@ -169,6 +169,7 @@ def test_touching_discs_are_parted_where_components_join_them(shard_px):
     assert sum((pairs == np.array(pair)[:, None]).all(axis=0).sum() > 20 for pair in both) == len(CROSS)
 
 
+@pytest.mark.slow
 def test_an_object_without_a_seed_stays_and_small_seeds_are_none():
     inside = np.zeros((1, 40, 40))
     inside[0, 4:14, 4:24] = 0.6  # no seed
@@ -190,6 +191,7 @@ def test_the_least_probability_of_a_seed_is_inclusive(dtype):
         assert divided(stored(inside, dtype), seed=seed).max() == count
 
 
+@pytest.mark.slow
 def test_parts_join_from_plane_to_plane_and_are_flooded_there():
     centres = [(2, 16, 10), (2, 16, 24)]
     probabilities = discs(centres, (5, 32, 40), 8.0)
@@ -226,6 +228,7 @@ def test_a_full_disk_is_told(monkeypatch):
         divided(discs(CROSS, (1, 64, 80)), 16)
 
 
+@pytest.mark.slow
 def test_the_whole_stage_takes_it(tmp_path):
     seeded = {"method": "watershed", "seed": 0.55, "seed_min_area_px": 1}
     config = settings(stitch=seeded | {"min_area_px": 0, "fill_holes": False})
@@ -259,6 +262,7 @@ def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_are
     assert not ((whole > 0) & (joined == 0)).any() or min_area_px
 
 
+@pytest.mark.slow
 def test_notches_of_a_rough_outline_are_no_necks_of_averaged_distances():
     y, x = np.indices((40, 130))
     bar = (abs(y - 20) <= 10) & (abs(x - 65) <= 55)

@@ -167,6 +167,7 @@ def crossed(tmp_path_factory):
     return made, folds, folder / "results" / "model"
 
 
+@pytest.mark.slow
 def test_its_record_tells_of_each_fold_and_of_all(crossed):
     _, folds, model = crossed
     training, each = read_card(model).training, [read_card(fold).training for fold in folds]

@@ -165,6 +165,7 @@ def test_a_checkpoint_of_other_inputs_or_settings_is_not_used(unbroken, tmp_path
         assert content(tmp_path) == unbroken[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:-9] + b"123456789"])
 def test_a_damaged_checkpoint_is_noticed_and_the_training_starts_again(unbroken, tmp_path, damage):
     with pytest.raises(Killed):

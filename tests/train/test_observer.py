@@ -102,6 +102,7 @@ def test_scalars_are_those_of_the_history(tmp_path):
     assert scalars(Row(3, 0.1, 0.5), CARD.classes) == {"loss/train": 0.5, "learning_rate": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensorboard", [False, True])
 def test_watching_changes_no_byte_of_the_model(tmp_path, tensorboard):
     if tensorboard:
@@ -113,6 +114,7 @@ def test_watching_changes_no_byte_of_the_model(tmp_path, tensorboard):
     assert not {"tensorboard", "samples"} & {path.name for path in (tmp_path / "unseen").iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [3, 13, 23])
 def test_a_training_that_goes_on_doubles_no_step(tmp_path, at):
     pytest.importorskip("tensorboardX", reason=NEEDED)

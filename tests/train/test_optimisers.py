@@ -20,6 +20,7 @@ from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.train.optimisers import learning_rate, optimiser
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "rmsprop"])
 def test_a_killed_training_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
     options = settings(optimiser=name, learning_rate=1e-3, loss="focal+dice")

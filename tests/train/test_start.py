@@ -219,6 +219,7 @@ def test_doubtful_starts_are_told(record: Path, tmp_path: Path, capsys: pytest.C
     assert read_card(tmp_path / "model").normalise.method == "zscore"
 
 
+@pytest.mark.slow
 def test_a_start_is_kept_where_nothing_better_follows(
     record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ def weighed(folder, config=None, **source):
     return record
 
 
+@pytest.mark.slow
 def test_the_model_knows_what_made_it(tmp_path):
     records = [weighed(tmp_path / name) for name in ("a", "b")]
     train_model(records[:1], records[1:], settings(), tmp_path / "model")
@@ -59,6 +60,7 @@ def test_normalisation_of_the_model_is_that_of_the_training_set(tmp_path):
     assert normaliser.scale[0] == pytest.approx(1 / image.std())
 
 
+@pytest.mark.slow
 def test_stacks_with_other_channels_do_not_mix(tmp_path):
     image, labels = draw()
     two = np.stack([image, image], axis=1)
@@ -74,6 +76,7 @@ def test_a_foreign_record_is_named(tmp_path):
         Weighed.open(record.with_name("ingest.json"))
 
 
+@pytest.mark.slow
 def test_class_weights_balance_the_pixels_of_all_training_stacks(tmp_path):
     _, labels = draw()
     fewer = np.where(np.arange(labels.shape[2]) < 30, labels, 0)

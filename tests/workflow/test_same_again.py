@@ -110,6 +110,7 @@ def test_threads_are_those_of_the_configuration_whatever_the_cores(done: Workspa
     assert shards["1"] == shards["2"]
 
 
+@pytest.mark.slow
 def test_the_recorded_number_of_threads_is_the_one_torch_uses(tmp_path: Path) -> None:
     stack = make_stack(tmp_path, labelled=False)
     plan, model, before = make_plan(stack, regions=1), make_model(tmp_path / "model"), torch.get_num_threads()
