@@ -87,6 +87,14 @@ def test_a_padded_network_at_half_the_resolution_cuts_away_twice_as_much():
     assert padded(14, 4).doubled() == padded(32, 8)
 
 
+def test_a_validation_reads_no_more_than_half_a_tile_around():
+    wide = padded(224, 32)
+    assert wide.validating(128) == padded(64, 32)
+    assert wide.validating(160).read_px(160) == 160 + 2 * 96, "whole strides"
+    for sizes in (padded(112, 16), unpadded(4), resized(2)):
+        assert sizes.validating(256) == sizes
+
+
 def test_depth_zero_is_refused():
     with pytest.raises(PipelineError, match=r"model\.depth"):
         unpadded(0)

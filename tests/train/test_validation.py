@@ -6,10 +6,12 @@ import torch
 from synthetic_training import ARCHITECTURE, discs
 from torch import nn
 
-from unet_pipeline.config.sections import IGNORE
+from unet_pipeline.config.sections import IGNORE, Compute, Train
+from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.geometry import Geometry
 from unet_pipeline.model.models import build
 from unet_pipeline.train.dataset import validation_tiles
+from unet_pipeline.train.learner import Settings, prepare
 from unet_pipeline.train.validation import Validation
 
 STACKS = [discs(1, (2, 37, 50)), discs(2, (1, 20, 16))]
@@ -91,3 +93,15 @@ def test_padded_networks_are_scored_on_the_kept_block_alone():
     image = dataclasses.replace(clean.image, planes={0: 60 + 100 * (clean.target.planes[0] == 1).astype(np.uint8)})
     padded = Geometry(stride=4, before=8, after=8, lost=0, crop_px=8)
     assert scored(Echo(), stacks=[dataclasses.replace(clean, image=image)], geometry=padded).dice == (1.0, 1.0)
+
+
+def test_a_padded_network_is_validated_by_half_a_tile_around(tmp_path):
+    network = dataclasses.replace(ARCHITECTURE, depth=2, padded=True, stem="half")
+    card = ModelCard(network, ("background", "cell"))
+    options = Settings(Train(steps=1, batch=1, tile_px=16, warmup=0), compute=Compute(device="cpu", threads=1))
+    learner = prepare(STACKS, STACKS, card, np.ones(2), options, tmp_path, "d")
+    sizes = []
+    learner.network.register_forward_pre_hook(lambda _, given: sizes.append(tuple(given[0].shape[2:])))
+    learner.validation.score(learner.network, WEIGHTS)
+    assert set(sizes) == {(32, 32)}
+    assert card.geometry.read_px(16) > 32

@@ -8,7 +8,7 @@ size; `receptive_field` has the radius of padded networks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unet_pipeline.errors import PipelineError
 
@@ -72,6 +72,17 @@ class Geometry:
         """Return the network's output size for a legal input size."""
         self.check_read(read_px, "network input")
         return read_px - self.lost
+
+    def validating(self, tile_px: int) -> Geometry:
+        """Return the sizes by which training validates: of a padded network with at most half a tile read around each.
+
+        A margin of 224 px around tiles of 128 px would cost twenty times the pixels. What lies farther away than half a
+        tile hardly counts, no training tile shows it, and a validation does no more than choose between weights.
+        """
+        if not self.is_padded or self.whole_plane:
+            return self
+        margin = min(self.before, self.round_up(tile_px // 2))
+        return replace(self, before=margin, after=margin, crop_px=margin)
 
     def doubled(self) -> Geometry:
         """Return the geometry of a network that runs at half the resolution.

@@ -235,7 +235,7 @@ def _validation(
     workers = readers(settings.compute, device)
     return Validation(
         share,
-        card.geometry,
+        card.geometry.validating(options.tile_px),
         options.tile_px,
         options.batch,
         options.precision,

@@ -57,7 +57,7 @@ class Validation:
 
     Attributes:
         tiles: this process's share of those from `dataset.validation_tiles`.
-        geometry: size arithmetic of the network.
+        geometry: size arithmetic of the network, or what is read of it; see `Geometry.validating`.
         tile_px: kept output of a tile, px.
         batch: tiles per pass.
         precision: number format of the convolutions.
