@@ -189,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; a user's mistake ends in one message and exit code 1."""
     options = parser().parse_args(arguments)
     give_back_pages()  # networks take it back: they keep theirs
+    if options.verb not in (stage.export, stage.import_):  # whose libraries may want it
+        # zarr would import fsspec, for stores behind URLs, which no verb opens: half of the time zarr takes to start
+        sys.modules.setdefault("fsspec", None)  # type: ignore[arg-type]
     try:
         return options.verb(options) or 0
     except PipelineError as error:

@@ -98,6 +98,27 @@ def test_stages_without_a_network_start_without_torch() -> None:
     assert found.stdout.split() == heavy, "a stage with a network would be noticed"
 
 
+DRAWS, COUNTS, COMPILES = {"matplotlib"}, {"numba", "scipy"}, {"torch._dynamo", "torch._inductor", "sympy"}
+STARTS = {
+    "stacks.ingest stacks.weigh predict.tile stitch.stitch evaluate.evaluate": DRAWS | COUNTS | {"torch", "jinja2"},
+    "report.report": DRAWS | COUNTS | {"torch"},
+    "train.train predict.predict evaluate.calibrate audit.prove": DRAWS | COUNTS | COMPILES,
+}
+"""By the stages of one process, what none of them imports before it is needed; each takes a quarter of a second."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", STARTS, ids=lambda stages: stages.split()[0])
+def test_stages_start_without_what_they_may_not_need(stages: str) -> None:
+    """The verb's own process also does without fsspec, which zarr would import."""
+    code = "import sys\nfrom unet_pipeline.__main__ import main\nassert main(['record', 'nowhere']) == 1\n"
+    code += "".join(f"import unet_pipeline.{stage}\n" for stage in stages.split())
+    code += "import zarr\nprint(*sorted({name for name, found in sys.modules.items() if found}))"
+    found = modules_after(code)
+    assert found.returncode == 0, found.stderr
+    assert not (STARTS[stages] | {"fsspec"}) & set(found.stdout.split())
+
+
 def test_parsing_the_workflow_needs_no_more_than_snakemake_brings() -> None:
     heavy = ("numpy", "scipy", "zarr", "tifffile", "torch", "matplotlib")
     block = f"import sys; sys.modules.update(dict.fromkeys({heavy!r}))"

@@ -45,6 +45,7 @@ if steps < 24:
     loop.save = stop
 with Progress(24, "train", io.StringIO()) as progress:
     result = train([discs(0)], [discs(2, (1, 50, 50))], card, np.array([1, 2]), options, folder, "d", progress)
+assert "torch._dynamo" not in sys.modules, "torch's compiler, which takes seconds to import, and compiles nothing here"
 sys.stdout.write(f"resumed {result.resumed_step}\\n")  # one write: lines of two processes do not mix
 """
 

@@ -30,7 +30,6 @@ from operator import add
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -38,6 +37,7 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.overlaps import OverlapTable, check_same_shape, integers
 from unet_pipeline.evaluate.scores import PairSums, PartitionScore, Score, pair_sums, v_info, v_rand
 from unet_pipeline.evaluate.warping import Warping, warping
+from unet_pipeline.objects.compiled import compiled
 
 THRESHOLDS = tuple(tenth / 10 for tenth in range(10))
 """The challenge's grid. Finer steps can only raise the scores, so they would not compare with published ones."""
@@ -103,7 +103,7 @@ def _grow_rounds(labels: NDArray[np.int64], wanted: NDArray[np.bool_], first: ND
         begin, end = end, filled
 
 
-_grow: Callable[[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64], int], None] = njit(cache=True)(_grow_rounds)
+_grow: Callable[[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64], int], None] = compiled(_grow_rounds)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from unet_pipeline.evaluate.overlaps import check_same_shape
 from unet_pipeline.evaluate.scores import Score
+from unet_pipeline.objects.compiled import compiled
 
 _EIGHT_CONNECTED = np.ones((3, 3), bool)
 
@@ -92,10 +92,8 @@ def _flip_simple_points(
                 queued[neighbour] = True
 
 
-simple_point: Callable[[NDArray[np.bool_], int, int], bool] = njit(cache=True)(_is_simple)
-_flip: Callable[[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64], int], None] = njit(cache=True)(
-    _flip_simple_points
-)
+simple_point: Callable[[NDArray[np.bool_], int, int], bool] = compiled(_is_simple)
+_flip: Callable[[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64], int], None] = compiled(_flip_simple_points)
 
 
 @dataclass(frozen=True)

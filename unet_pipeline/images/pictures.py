@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -90,8 +89,10 @@ def as_grey(values: npt.NDArray[Any]) -> Rgb:
 
 def channel_colours(channels: int) -> npt.NDArray[np.float64]:
     """Return (channels, 3) colours, 0..1, whose sum is white: magenta and green for two."""
+    from matplotlib.colors import hsv_to_rgb  # here, as below: it takes most of the start of what draws nothing
+
     hues = (np.arange(channels) / channels + 5 / 6) % 1
-    colours = matplotlib.colors.hsv_to_rgb(np.stack([hues, np.ones(channels), np.ones(channels)], axis=1))
+    colours = hsv_to_rgb(np.stack([hues, np.ones(channels), np.ones(channels)], axis=1))
     balanced: npt.NDArray[np.float64] = colours / np.maximum(colours.sum(axis=0), 1)
     return balanced if channels > 2 else np.array([[1.0, 0, 1], [0, 1.0, 0]])
 
@@ -110,7 +111,9 @@ def scale_colours(scale: str, steps: int = 9) -> list[str]:
 
 @cache
 def _scale(name: str) -> npt.NDArray[np.uint8]:
-    return _bytes(matplotlib.colormaps[name](np.linspace(0, 1, LEVELS))[:, :3])
+    from matplotlib import colormaps
+
+    return _bytes(colormaps[name](np.linspace(0, 1, LEVELS))[:, :3])
 
 
 def as_instances(ids: npt.NDArray[Any]) -> Rgb:
@@ -118,11 +121,13 @@ def as_instances(ids: npt.NDArray[Any]) -> Rgb:
 
     Neighbouring numbers lie a golden angle apart in hue and differ in lightness.
     """
+    from matplotlib.colors import hsv_to_rgb
+
     numbers, place = np.unique(ids, return_inverse=True)
     turns = numbers.astype(np.float64)
     hue, light, strength = (turns * 0.6180339887498949) % 1, np.array([1.0, 0.82, 0.92]), np.array([0.62, 0.8, 0.42])
     third = (numbers % 3).astype(np.intp)
-    colours = matplotlib.colors.hsv_to_rgb(np.stack([hue, strength[third], light[third]], axis=1))
+    colours = hsv_to_rgb(np.stack([hue, strength[third], light[third]], axis=1))
     table = np.where((numbers > 0)[:, None], _bytes(colours), np.array(INK, np.uint8))
     return np.asarray(table[place].reshape(*ids.shape, 3), np.uint8)
 
@@ -187,7 +192,9 @@ def with_scale_bar(rgb: Rgb, bar: ScaleBar, factor: int) -> Rgb:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    from matplotlib import get_data_path
+
+    path = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 

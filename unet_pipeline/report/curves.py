@@ -8,15 +8,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.pictures import class_colour, css
 from unet_pipeline.records.calibrate_record import CalibrateRecord
+
+if TYPE_CHECKING:  # matplotlib is imported where something is drawn: it takes half of the start of report
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH_PX, HEIGHT_PX = 1000, 640
 """Twice the size curves are shown at."""
@@ -153,6 +154,8 @@ def calibration_curve(record: CalibrateRecord) -> bytes:
     Args:
         record: with trials.
     """
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     assert record.stated_score is not None and record.chosen_score is not None  # as there are trials
     figure, axes = _empty(f"{record.score} on validation planes", "threshold")
     for width, (method, stroke) in zip((5, 3, 1.2), METHODS.items(), strict=True):  # equal ones show side by side
@@ -167,8 +170,8 @@ def calibration_curve(record: CalibrateRecord) -> bytes:
     place = [_threshold(record.chosen)], [record.chosen_score]
     axes.plot(*place, "o", color=chosen, markersize=8, markerfacecolor="none", markeredgewidth=2)
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:.1f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.1f}"))
     return _finished(figure)
 
 
@@ -177,6 +180,9 @@ def _threshold(settings: ObjectSettings) -> float:
 
 
 def _empty(title: str, along: str = "step") -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     # 10 points at 250 px an inch are 12 px in a picture shown 350 px wide.
     figure = Figure(figsize=(WIDTH_PX / DPI, HEIGHT_PX / DPI), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -188,9 +194,9 @@ def _empty(title: str, along: str = "step") -> tuple[Figure, Axes]:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LINE)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4, integer=True))
-    axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     return figure, axes
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from unet_pipeline.images.mirrored import mirrored, read_window
 from unet_pipeline.images.pictures import as_grey
@@ -21,6 +18,10 @@ from unet_pipeline.report.panels import Panel, shown_normaliser
 from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import coarse_level
 from unet_pipeline.stacks.stack import Stack
+
+if TYPE_CHECKING:  # imported where something is drawn, as in `curves`
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHOWN_PX = 480
 """Longest side of the picture behind a drawing, px."""
@@ -187,6 +188,8 @@ def shard_edges(plan: Plan) -> Edges:
 
 
 def _canvas(box: Extent) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
     x, y, width, height = box
     # Between a band and a square: what is much longer than wide is drawn thin, not as a picture of endless length.
     figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * min(max(height / width, 0.3), 1.5)))
@@ -212,6 +215,8 @@ def _lines(axes: Axes, edges: Edges, colour: str, width: float) -> None:
 
 
 def _rectangle(axes: Axes, box: Extent, colour: str, dashed: bool = False, filled: bool = False) -> None:
+    from matplotlib.patches import Rectangle
+
     x, y, width, height = box
     if filled:
         axes.add_patch(Rectangle((x, y), width, height, color=colour, alpha=0.28, linewidth=0))

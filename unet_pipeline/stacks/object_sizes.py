@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from unet_pipeline.config.sections import IGNORE, Labels
 from unet_pipeline.errors import PipelineError
@@ -90,7 +89,7 @@ def look_at_objects(labels: Fitted, options: Labels, where: str) -> ObjectSizes:
             if options.kind == "pieces":
                 ids = _pieces(ids)
             elif reader.shapes.only is not None:  # one value so far
-                most = max(most, (int(ndimage.label(ids > 0, np.ones((3, 3)))[1]), plane))
+                most = max(most, (_labelled(ids > 0, np.ones((3, 3)))[1], plane))
         parts.append(measure(ids))
     if any(len(part.diameters_px) for part in parts):
         reader.finish()
@@ -130,11 +129,18 @@ def measure(ids: npt.NDArray[np.uint32]) -> ObjectSizes:
     return ObjectSizes(2 * np.sqrt(areas / np.pi), int(edge.sum()), int(contact.sum()), 1, int(not len(areas)))
 
 
+def _labelled(mask: npt.NDArray[np.bool_], beside: npt.NDArray[Any] | None = None) -> tuple[npt.NDArray[np.int32], int]:
+    from scipy.ndimage import label  # here, because it would be most of the start of weigh
+
+    pieces, count = label(mask, beside)
+    return pieces, int(count)
+
+
 def _pieces(values: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """Return the connected pieces of each value but 0, numbered, (y, x) uint32."""
     ids, last = np.zeros(values.shape, np.uint32), 0
     for value in np.unique(values[values > 0]).tolist():
-        pieces, count = ndimage.label(values == value)
+        pieces, count = _labelled(values == value)
         ids[pieces > 0] = pieces[pieces > 0] + last
         last += count
     return ids

@@ -29,7 +29,8 @@ def reproducible(threads: int) -> Iterator[None]:
     flags = cudnn.benchmark, cudnn.allow_tf32, determinism.fill_uninitialized_memory
     try:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # as use_deterministic_algorithms(True, warn_only=True), which also imports the compiler, for seconds
+        torch.set_deterministic_debug_mode("warn")
         # filling new tensors with NaN finds mistakes but costs time, and no result depends on it
         cudnn.benchmark, cudnn.allow_tf32, determinism.fill_uninitialized_memory = False, False, False
         yield

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from unet_pipeline.config.sections import IGNORE
 
@@ -32,12 +31,14 @@ def object_counts(inside: npt.NDArray[np.floating[Any]], target: npt.NDArray[np.
         (thresholds, 4): sum of the SEG of the target's objects, their number, that of the found objects, and of those
         that match. Counts of several tiles add up.
     """
+    from scipy.ndimage import label  # here, because it takes longer to start than all else of training but torch
+
     counts = np.zeros((len(THRESHOLDS), 4))
     for probability, classes in zip(inside, target, strict=True):
         annotated = classes != IGNORE
-        reference = ndimage.label((classes > 0) & annotated)[0]
+        reference = label((classes > 0) & annotated)[0]
         for row, threshold in enumerate(THRESHOLDS):
-            counts[row] += _counts(reference, ndimage.label((probability >= threshold) & annotated)[0])
+            counts[row] += _counts(reference, label((probability >= threshold) & annotated)[0])
     return counts
 
 

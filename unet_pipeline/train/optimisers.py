@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -24,10 +25,20 @@ def optimiser(network: nn.Module, options: Train) -> torch.optim.Optimizer:
     groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     rate, momentum = peak_rate(options), options.momentum
     if options.optimiser == "adam":
-        return torch.optim.Adam(groups, lr=rate, betas=(momentum, 0.999))
+        return _uncompiled(torch.optim.Adam)(groups, lr=rate, betas=(momentum, 0.999))
     if options.optimiser == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=rate, momentum=momentum)
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+        return _uncompiled(torch.optim.RMSprop)(groups, lr=rate, momentum=momentum)
+    return _uncompiled(torch.optim.SGD)(groups, lr=rate, momentum=momentum)
+
+
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return an optimiser that does the same without asking for torch's compiler, whose import takes 2 s of a start.
+
+    Torch wraps these three methods, so that a compiler leaves them alone; nothing here compiles a step.
+    """
+    step, names = inspect.unwrap(kind.step), ("add_param_group", "zero_grad")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {"step": torch.no_grad()(step), **plain})
 
 
 def buffers(network: nn.Module, chosen: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
