@@ -57,12 +57,14 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s 
 	fi
 	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(or $(N),1000) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
 
-bench: bench-environment ## all benchmarks that fit a small machine, about 25 minutes; tables in benchmarks/tables
-	@for name in $(or $(ONLY),weigh predict train shards memory workflow gpu); do \
-		.venv-bench/bin/python benchmarks/$$name.py; \
+bench: bench-environment ## all benchmarks that fit a small machine, about 25 minutes; tables in benchmarks/tables; SMALL=1: do they run?
+	@for name in $(or $(ONLY),weigh objects predict train shards memory workflow gpu); do \
+		$(if $(SMALL),BENCH_SMALL=1) .venv-bench/bin/python benchmarks/$$name.py; \
 	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
 
 compare: bench-environment ## presets and peers on real data, equal CPU minutes; BUDGET='1 6', SETS, FOLDS, DATA=folder, GIVEN='--config …'
+	@$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes --only-binary :all: \
+		-r benchmarks/requirements-stardist.txt || echo "no wheels of StarDist for this machine: left out"
 	@mkdir -p benchmarks/jobs/compare
 	@$(if $(DATA),UNET_PIPELINE_DATA='$(abspath $(DATA))') .venv-bench/bin/python -m snakemake --cores $(CORES) \
 		--snakefile benchmarks/comparison/Snakefile --directory benchmarks/jobs/compare --keep-going --nolock --rerun-incomplete \
@@ -74,8 +76,6 @@ bench-environment: environment
 	@if [[ ! -x .venv-bench/bin/python ]]; then \
 		$(call beside,.venv-bench); \
 		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
-		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes --only-binary :all: \
-			-r benchmarks/requirements-stardist.txt || echo "no wheels of StarDist for this machine: left out"; \
 	fi
 
 lint: environment ## ruff, mypy, snakefmt, snakemake --lint

@@ -12,10 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 TABLES = Path(__file__).parent / "tables"
+SMALL = "BENCH_SMALL" in os.environ
+"""Whether to run at small size, to see that all of it runs: then no table is written, and no goal counts."""
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Instruction sets that decide how fast a network is on a CPU, as Linux names them."""
@@ -68,6 +71,14 @@ class Figure:
         return [self.name, f"{self.ours:.4g} {self.unit}", other, ratio, cpu, goal, met]
 
 
+T = TypeVar("T")
+
+
+def sized(usual: T, small: T) -> T:
+    """Return the usual size of a benchmark, or the small one."""
+    return small if SMALL else usual
+
+
 @dataclass(frozen=True)
 class Taken:
     """What a call took: wall time, and CPU time of all threads of this process, seconds."""
@@ -83,6 +94,7 @@ def in_turn(*functions: Callable[[], object], rounds: int = 5) -> list[Taken]:
     """
     for function in functions:
         function()
+    rounds = sized(rounds, 1)
     times: list[list[tuple[float, float]]] = [[] for _ in functions]
     for _ in range(rounds):
         for function, taken in zip(functions, times, strict=True):
@@ -94,6 +106,9 @@ def in_turn(*functions: Callable[[], object], rounds: int = 5) -> list[Taken]:
 
 def publish(benchmark: str, figures: Sequence[Figure], notes: str = "") -> None:
     """Print the figures and write the dated table of a benchmark."""
+    if SMALL:
+        print_figures([replace(figure, goal=None) for figure in figures])
+        return
     TABLES.mkdir(exist_ok=True)
     command = " ".join([f"benchmarks/{benchmark}.py", *sys.argv[1:]])
     lines = [f"# {benchmark}", "", f"{datetime.date.today()}, {machine()}: `python {command}`", ""]

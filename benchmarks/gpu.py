@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from figures import Figure, publish, step
+from figures import Figure, publish, sized, step
 from timed_training import options, stack_of_cells, times_of_steps
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -135,7 +135,7 @@ def measure() -> list[Figure]:
     per_px = flops(keep, 1, learn=False) / keep**2
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("float32", "bfloat16"):
-            for compiled in (False, True):
+            for compiled in sized((False, True), (False,)):
                 name = f"{precision}{', compiled' if compiled else ''}"
                 step(f"prediction, {name}")
                 output = prediction(Path(folder), precision, compiled, keep, batch)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from figures import Figure, asked, has_bfloat16, in_turn, publish, step
+from figures import Figure, asked, has_bfloat16, in_turn, publish, sized, step
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
@@ -28,10 +28,9 @@ from unet_pipeline.predict.tile import tile
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 
-BASE = 16
-DEPTH = 4
-PLANES, EDGE = 6, 2048
-PLANES_OF_OTHERS = 2
+BASE, DEPTH = sized((16, 4), (2, 2))
+PLANES, EDGE = sized((6, 2048), (2, 256))
+PLANES_OF_OTHERS = sized(2, 1)
 ROI_PX = 512
 
 
@@ -68,7 +67,7 @@ def whole_stage(plan: StackPlan, model: Path, config: Config) -> None:
 def network_alone(forward: Forward) -> Callable[[], None]:
     """Return a function that passes as many px as the image has through the network alone, in the best tiles."""
     geometry, rates = forward.card.geometry, {}
-    for keep in (256, 384, 512, 768, 1024, 2048):
+    for keep in sized((256, 384, 512, 768, 1024, 2048), (256,)):
         window = [torch.rand(1, *(geometry.read_px(keep),) * 2)]
         forward(window)
         times = []

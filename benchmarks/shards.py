@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorstore
 import zarr
-from figures import Figure, in_turn, publish, step
+from figures import Figure, in_turn, publish, sized, step
 from numcodecs import LZ4, Blosc, GZip, Zstd
 
 from unet_pipeline.config.sections import Store
@@ -25,7 +25,7 @@ Why Zstandard, level 3: levels above it keep a hundredth less at half the speed,
 one and a half times the speed, LZ4 a sixth more. Compression is not what is waited for: on two cores a network makes
 4 to 6 MB/s of probabilities and classes; 16 cores beside a GPU compress 1.3 GB/s, where 250 Mpx/s would make 0.75.
 """
-EDGE = 4096
+EDGE = sized(4096, 512)
 CHUNK = Store().chunk_px
 
 
@@ -90,7 +90,7 @@ def held_against_a_list(folder: Path) -> list[Figure]:
     grid, values = ngff.Grid(1, 3 * EDGE, 3 * EDGE, "z", None, None), probabilities()
     folder.mkdir()
     store, record = folder / "image.ome.zarr", folder / "ingest.json"
-    ngff.create_image(store, "", grid, len(values), values.dtype, Store(), {})
+    ngff.create_image(store, "", grid, len(values), values.dtype, Store(shard_px=EDGE, chunk_px=min(CHUNK, EDGE)), {})
     written = open_array(store, "0", writable=True)
     for shard in written.shards():
         written.write(*shard.at, values)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import torch
-from figures import Figure, asked, publish, step
+from figures import Figure, asked, publish, sized, step
 from timed_training import options, stack_of_cells, times_of_steps
 from torch import nn
 
@@ -20,10 +20,13 @@ from unet_pipeline.model.models import build
 from unet_pipeline.train.losses import Loss, pixel_weight
 from unet_pipeline.train.training_stack import TrainingStack
 
-CASES = (
-    # name, depth, base channels, kept px, batch, steps
-    ("depth 3, base 16, 160 px kept", 3, 16, 160, 1, 60),
-    ("depth 4, base 16, 384 px kept", 4, 16, 384, 1, 24),
+CASES = sized(
+    (
+        # name, depth, base channels, kept px, batch, steps
+        ("depth 3, base 16, 160 px kept", 3, 16, 160, 1, 60),
+        ("depth 4, base 16, 384 px kept", 4, 16, 384, 1, 24),
+    ),
+    (("depth 1, base 2, 32 px kept", 1, 2, 32, 1, 8),),
 )
 
 
@@ -65,7 +68,7 @@ def measure(threads: int, rounds: int) -> list[Figure]:
     """Measure each case in both precisions, both sides in turn."""
     source, figures = stack_of_cells(1, 768), []
     for case in CASES:
-        for precision in ("float32", "bfloat16"):
+        for precision in sized(("float32", "bfloat16"), ("float32",)):
             step(f"{case[0]}, {precision}")
             mine, other = [], []
             for _ in range(rounds):

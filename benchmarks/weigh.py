@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from figures import Figure, in_turn, on_cores, publish, step
+from figures import Figure, in_turn, on_cores, publish, sized, step
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -21,10 +21,11 @@ from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.stacks.weight_map import boundary_term, open_gaps
 
-EDGES = (512, 1024, 2048, 4096, 8192)
+EDGES = sized((512, 1024, 2048, 4096, 8192), (128, 256))
 DENSITIES = (20, 300, 1300, 4000, 14_000)
 """Cells per Mpx."""
 PLANES = 3
+EDGE, LARGE_EDGE = sized((2048, 4096), (256, 512))
 HALO_PX = 30
 """Beyond as many px a term of 5 px width is nothing."""
 
@@ -88,28 +89,28 @@ def density() -> Figure:
     times = []
     for per_mpx in DENSITIES:
         step(f"{per_mpx} cells/Mpx")
-        labels = touching_cells(2048, per_mpx)
+        labels = touching_cells(EDGE, per_mpx)
         times += [taken.wall_s for taken in in_turn(lambda labels=labels: ours(labels), rounds=5)]
     return Figure("weigh: dearest over cheapest density", max(times) / min(times), None, "", 2, at_most=True)
 
 
 def against_boxes() -> Figure:
     """Time the map of a plane on both sides, once both are found to be equal."""
-    labels = touching_cells(2048, 320)
+    labels = touching_cells(EDGE, 320)
     parted = open_gaps(labels, 1)
     step(f"distance transforms in the boxes of {len(np.unique(labels)) - 1} cells")
     np.testing.assert_allclose(boundary_term(parted, 10, 5), by_boxes(parted), atol=1e-5)
     mine, other = in_turn(lambda: ours(labels), lambda: by_boxes(open_gaps(labels, 1)), rounds=3)
-    name, cpu_s = "weigh: 2048 px, transforms in the box of each cell", (mine.cpu_s, other.cpu_s)
+    name, cpu_s = f"weigh: {EDGE} px, transforms in the box of each cell", (mine.cpu_s, other.cpu_s)
     return Figure(name, mine.wall_s, other.wall_s, "s", larger=False, cpu_s=cpu_s)
 
 
 def stage() -> list[Figure]:
     """Time the stage from store to store, on one core and on two."""
     with tempfile.TemporaryDirectory() as folder:
-        step(f"the stage, {PLANES} planes of 4096 px")
+        step(f"the stage, {PLANES} planes of {LARGE_EDGE} px")
         place = Path(folder)
-        labels = touching_cells(4096, 300).astype(np.uint16)
+        labels = touching_cells(LARGE_EDGE, 300).astype(np.uint16)
         for name, values in (("image", (labels % 251).astype(np.uint8)), ("labels", labels)):
             tifffile.imwrite(place / f"{name}.tif", np.stack([values] * PLANES), photometric="minisblack")
         record, config = place / "cells" / "ingest.json", from_dict({})
@@ -121,7 +122,7 @@ def stage() -> list[Figure]:
                 weigh(stack, config, output, threads=count)
 
         one, two = (taken.wall_s for taken in in_turn(lambda: on(1), lambda: on(2), rounds=3))
-    mpx = PLANES * 4096**2 / 1e6
+    mpx = PLANES * LARGE_EDGE**2 / 1e6
     return [
         Figure("weigh: stage on two cores, against one", two / mpx * 1e3, one / mpx * 1e3, "ms/Mpx", 1.8, larger=False),
     ]
@@ -136,7 +137,7 @@ def memory() -> Figure:
 
 def print_peak() -> None:
     """Print the bytes a pixel costs in a large block, beyond its labels."""
-    labels = touching_cells(4096, 300)
+    labels = touching_cells(LARGE_EDGE, 300)
     open_gaps(labels[:64, :64], 1)
     boundary_term(labels[:64, :64], 10, 5)  # compiled and loaded
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
