@@ -187,7 +187,6 @@ def small(name: str, labels: Mapping[str, Any]) -> dict[str, Any]:
             "freeze_batch": min(train.freeze_batch, 2),
             "validate_every": steps // 2,
             "validate_tiles": 4,
-            "checkpoint_every": steps // 2,
             "precision": "float32",
         },
         "tile": {"tile_px": "auto"},

@@ -30,9 +30,7 @@ def stack_of_cells(planes: int, edge: int) -> TrainingStack:
 
 def options(steps: int, batch: int, keep: int, precision: str) -> Train:
     """Return a training of nothing but steps: no validation, no checkpoint between."""
-    return Train(
-        steps=steps, batch=batch, tile_px=keep, precision=precision, warmup=0, checkpoint_every=10**6, select="last"
-    )
+    return Train(steps=steps, batch=batch, tile_px=keep, precision=precision, warmup=0, select="last")
 
 
 def times_of_steps(source: TrainingStack, architecture: Architecture, given: Train, compute: Compute) -> list[float]:

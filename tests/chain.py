@@ -21,7 +21,7 @@ SETTINGS = {
     "store": {"chunk_px": 32, "shard_px": 64},
     "model": {"depth": 2, "base_channels": 4},
     "tile": {"tile_px": 32},
-    "train": {"tile_px": 32, "steps": 4, "validate_every": 2, "validate_tiles": 2, "checkpoint_every": 2, "warmup": 0},
+    "train": {"tile_px": 32, "steps": 4, "validate_every": 2, "validate_tiles": 2, "warmup": 0},
     "compute": {"threads": 1, "device": "cpu"},
 }
 

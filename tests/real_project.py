@@ -19,11 +19,10 @@ TINY = {
         "warmup": 2,
         "validate_every": 10,
         "validate_tiles": 2,
-        "checkpoint_every": 10,
     },
     "tile": {"tile_px": 48},
     "report": {"panel_px": 64},
-    "compute": {"threads": 1, "device": "cpu"},
+    "compute": {"threads": 1, "device": "cpu", "checkpoint_minutes": 0},
 }
 TABLE = (
     "stack   | image                | labels               | role    | regions",

@@ -36,10 +36,24 @@ def discs(seed=0, shape=(2, 60, 70), channels=1, name="discs"):
     return TrainingStack(name, planes(raw), normaliser, planes(target), planes(boundary))
 
 
+def every(steps):
+    """Return what stands for `checkpoint.Cadence` where checkpoints shall be so many steps apart."""
+
+    class Counted:
+        def __init__(self, minutes):
+            self.calls = 0
+
+        def due(self):
+            self.calls += 1
+            return self.calls % steps == 0
+
+    return Counted
+
+
 def settings(watch=None, **train):
     """Settings of a training of seconds."""
     values = {
         "steps": 24, "tile_px": 16, "batch": 2, "optimiser": "sgd", "learning_rate": 0.01, "warmup": 4, "momentum": 0.9,
-        "validate_every": 7, "validate_tiles": 3, "checkpoint_every": 5, "seed": 3, "loss": "cross_entropy",
+        "validate_every": 7, "validate_tiles": 3, "seed": 3, "loss": "cross_entropy",
     }  # fmt: skip
-    return Settings(Train(**{**values, **train}), Augment(), Compute(device="cpu", threads=1), watch or Watch())
+    return Settings(Train(**{**values, **train}), Augment(), Compute("cpu", 1, checkpoint_minutes=0), watch or Watch())

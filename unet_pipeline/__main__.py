@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
 
     one = _add(verbs, stage.train, "--config", "--output", "--threads", "--device")
     one.add_argument("--processes", type=int, default=None, help="training processes, a GPU each (compute.processes)")
+    text = "minutes between checkpoints (compute.checkpoint_minutes)"
+    one.add_argument("--checkpoint-minutes", type=float, default=None, help=text)
     watched = "tensorboard, samples, both with a comma between, or none (section watch)"
     one.add_argument("--watch", default=None, help=watched)
     one.add_argument("--train", type=Path, nargs="+", required=True, help="weigh.json of each training stack")

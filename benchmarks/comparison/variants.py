@@ -165,7 +165,7 @@ def with_steps(config: Mapping[str, Any], steps: int, seed: int = 0) -> dict[str
     train = dict(config["train"])
     share = steps / train["steps"]
     train |= {"steps": steps, "seed": seed, "warmup": min(train["warmup"], steps // 10)}
-    train |= {"validate_every": max(1, -(-steps // VALIDATIONS)), "checkpoint_every": max(1, steps // 4)}
+    train["validate_every"] = max(1, -(-steps // VALIDATIONS))
     if train.get("freeze_steps"):
         train["freeze_steps"] = round(train["freeze_steps"] * share)
     return merged(config, {"train": train})

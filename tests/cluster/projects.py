@@ -25,7 +25,7 @@ if verb in Path("hold").read_text().split():
 """A faked stage says where it runs, and waits while the file `hold` names it."""
 
 
-CONFIG = TINY | {"train": TINY["train"] | {"steps": 400, "checkpoint_every": 50, "validate_every": 100}}
+CONFIG = TINY | {"train": TINY["train"] | {"steps": 400, "validate_every": 100}}
 """Training long enough to be met while it runs."""
 
 

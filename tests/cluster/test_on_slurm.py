@@ -151,8 +151,7 @@ def test_a_job_out_of_time_is_gone_on_with_from_its_last_checkpoint(cluster: Clu
     assert step
     if heard:
         assert {step[1]} == heard
-    assert int(step[1]) >= 50, "train.checkpoint_every"
-    assert heard or int(step[1]) % 50 == 0
+    assert int(step[1]) >= 1, "compute.checkpoint_minutes"
     assert states(run.jobs("train"))[0] == "TIMEOUT"
 
 

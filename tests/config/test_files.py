@@ -148,6 +148,7 @@ def test_an_unknown_section_or_key_names_the_nearest() -> None:
         ({"train": {"tile_px": 388}, "model": {"depth": 4}}, "train.tile_px", "384"),
         ({"normalise": {"low": 99.9}}, "normalise.low", None),
         ({"predict": {"threshold": 0.5}}, "predict.threshold", None),
+        ({"train": {"checkpoint_every": 100}}, "train.checkpoint_every", None),
         ({"labels": {"classes": ["only"]}}, "labels.classes", None),
         ({"labels": {"classes": ["a", "a"]}}, "labels.classes", None),
         ({"labels": {"classes": ["a", "b", "c"]}}, "labels.classes", None),

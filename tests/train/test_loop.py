@@ -3,12 +3,14 @@ import io
 import json
 import os
 import signal
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from synthetic_training import ARCHITECTURE, CARD, discs, settings
+from synthetic_training import ARCHITECTURE, CARD, discs, every, settings
 from torch import nn
 
 from unet_pipeline.config.sections import Augment, Compute, Train
@@ -18,6 +20,7 @@ from unet_pipeline.model.models import build, load_model
 from unet_pipeline.records.files import unclaimed
 from unet_pipeline.records.layout import CHECKPOINT
 from unet_pipeline.train import loop
+from unet_pipeline.train.checkpoint import Cadence
 from unet_pipeline.train.loop import dropout_seed, train
 from unet_pipeline.train.optimisers import learning_rate
 
@@ -70,6 +73,11 @@ def content(folder):
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
+@pytest.fixture(autouse=True)
+def _checkpoint_every_fifth_step(monkeypatch):
+    monkeypatch.setattr(loop, "Cadence", every(5))
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
@@ -116,6 +124,58 @@ def test_a_training_killed_anywhere_and_resumed_equals_an_unbroken_one(unbroken,
     assert result.history == unbroken[1].history
     assert result.resumed_step == at // 5 * 5
     assert ("resuming after step" in text) == (at >= 5)
+
+
+@pytest.mark.parametrize(("minutes", "count"), [(1000.0, 1), (0.0, 24)])
+def test_the_time_between_checkpoints_changes_no_result(unbroken, tmp_path, monkeypatch, minutes, count):
+    """The last alone, and one after every step: by the clock, which no result may depend on."""
+    written, real = [], loop.write_checkpoint
+    monkeypatch.setattr(loop, "Cadence", Cadence)
+    monkeypatch.setattr(loop, "write_checkpoint", lambda *all: written.append(all[1].state["step"]) or real(*all))
+    options = settings()
+    compute = dataclasses.replace(options.compute, checkpoint_minutes=minutes)
+    run(tmp_path, dataclasses.replace(options, compute=compute))
+    assert content(tmp_path) == unbroken[0]
+    assert written == list(range(25 - count, 25))
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_cannot_change_it(unbroken, tmp_path, monkeypatch):
+    """The writer holds the first one back until two more steps are done: it is that of step 5 all the same."""
+    further, real = threading.Event(), loop.write_checkpoint
+
+    def slow(path, checkpoint, check):
+        assert further.wait(60)
+        real(path, checkpoint, check)
+
+    def end():
+        further.set()
+        raise Killed
+
+    monkeypatch.setattr(loop, "write_checkpoint", slow)
+    with pytest.raises(Killed):
+        run(tmp_path, at=7, act=end)
+    result, _ = run(tmp_path)
+    assert result.resumed_step == 5
+    assert content(tmp_path) == unbroken[0]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(tmp_path, monkeypatch):
+    def full(path, checkpoint, check):
+        raise PipelineError(path, "room", "a full disk")
+
+    monkeypatch.setattr(loop, "write_checkpoint", full)
+    with pytest.raises(PipelineError, match="a full disk"):
+        run(tmp_path)
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_checkpoints_are_due_by_the_clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("unet_pipeline.train.checkpoint.time", SimpleNamespace(monotonic=lambda: now[0]))
+    cadence, due = Cadence(2.0), []
+    for now[0] in (100.0, 219.0, 220.0, 221.0, 400.0, 519.0, 520.0):
+        due.append(cadence.due())
+    assert due == [False, False, True, False, True, False, True]
 
 
 def test_a_training_killed_twice_and_in_bfloat16(tmp_path):
@@ -226,7 +286,7 @@ def test_losses_that_are_read_seldom_give_the_same_history(unbroken, tmp_path, m
 
 
 def test_it_learns_and_keeps_the_best_weights(tmp_path):
-    options = settings(steps=120, learning_rate=0.05, validate_every=20, warmup=10, checkpoint_every=1000)
+    options = settings(steps=120, learning_rate=0.05, validate_every=20, warmup=10)
     options = dataclasses.replace(options, augment=dataclasses.replace(Augment(), elastic_std_px=2.0))
     card = dataclasses.replace(CARD, architecture=dataclasses.replace(ARCHITECTURE, base_channels=4))
     result, _ = run(tmp_path, options, card=card)
@@ -366,7 +426,8 @@ def test_weights_that_are_not_finite_never_become_a_model_or_a_checkpoint(tmp_pa
             next(iter(self.param_groups[0]["params"])).fill_(float("inf"))
 
     monkeypatch.setattr(torch.optim.SGD, "step", spoil)
-    for options in (settings(steps=1), settings(steps=2, checkpoint_every=1)):
+    monkeypatch.setattr(loop, "Cadence", every(1))
+    for options in (settings(steps=1), settings(steps=2)):
         with pytest.raises(PipelineError, match="not finite after step 1"):
             run(tmp_path, options, validation=[])
     assert not any(path.is_file() for path in tmp_path.rglob("*"))

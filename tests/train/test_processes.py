@@ -22,27 +22,28 @@ from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train.processes import GradientSum, Group, present_group
 
 WORK = """
-import io, json, sys
+import io, json, os, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import torch
-from synthetic_training import ARCHITECTURE, CARD, discs, settings
+from synthetic_training import ARCHITECTURE, CARD, discs, every, settings
+import unet_pipeline.train.loop as loop
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.train.loop import train
 
-folder, steps, every = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+folder, steps = Path(sys.argv[1]), int(sys.argv[2])
 card = replace(CARD, architecture=replace(ARCHITECTURE, dropout=0.0))
-options = settings(batch=4, steps=24, validate_every=6, validate_tiles=5, checkpoint_every=every)
+options = settings(batch=4, steps=24, validate_every=6, validate_tiles=5)
+loop.Cadence = every(int(sys.argv[3]))
 if steps < 24:
-    import unet_pipeline.train.loop as loop
-    real = loop.save
-    def stop(learner, state, check):
-        real(learner, state, check)
-        if state.step == steps:
-            sys.exit(3)
-    loop.save = stop
+    real = loop.write_checkpoint
+    def stop(path, checkpoint, check):
+        real(path, checkpoint, check)
+        if checkpoint.state["step"] == steps:
+            os._exit(3)
+    loop.write_checkpoint = stop
 with Progress(24, "train", io.StringIO()) as progress:
     result = train([discs(0)], [discs(2, (1, 50, 50))], card, np.array([1, 2]), options, folder, "d", progress)
 assert "torch._dynamo" not in sys.modules, "torch's compiler, which takes seconds to import, and compiles nothing here"

@@ -35,6 +35,9 @@ def _check_moved(value: Mapping[str, Any]) -> None:
     if isinstance(section, Mapping) and section.get("select") == "best":
         fix = "best was the lowest validation loss, which is called loss now; score counts objects"
         raise PipelineError("train.select", "score, loss or last", "best, its former word", "loss", fix)
+    if isinstance(section, Mapping) and "checkpoint_every" in section:
+        fix = "remove the key: checkpoints go by time now, and no change of it trains again"
+        raise PipelineError("train.checkpoint_every", "compute.checkpoint_minutes", "its former place", fix=fix)
     section = value.get("predict")
     if isinstance(section, Mapping) and "threshold" in section:
         fix = "move the key to section stitch (null is now likeliest): it no longer runs the network again"

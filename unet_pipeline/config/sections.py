@@ -190,7 +190,6 @@ class Train:
     precision: Precision = key("float32", "number format of the convolutions")
     validate_every: int = key(150, "steps between validations", 1, 10_000_000)
     validate_tiles: int = key(8, "tiles a validation takes, evenly over the validation planes", 1, 100_000)
-    checkpoint_every: int = key(100, "steps between checkpoints an interrupted training resumes from", 1, 10_000_000)
     select: Literal["score", "loss", "last"] = key(
         "score", "which weights are kept: best score of the validation tiles, their lowest loss, or the last"
     )
@@ -300,6 +299,9 @@ class Compute:
         "auto", "threads of a prediction that read, and as many that write; auto: 1 on a CPU, up to 4 on a GPU", 1, 64
     )
     compile: bool = key(False, "let torch compile the network of a prediction; where that fails it runs as it is")
+    checkpoint_minutes: float = key(
+        2.0, "minutes between the checkpoints that an interrupted training goes on from; 0: after every step", 0, 1440
+    )
     processes: int = key(1, "training processes on one machine, a GPU each; they divide train.batch", 1, 64)
 
 

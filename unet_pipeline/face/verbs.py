@@ -209,7 +209,7 @@ def differs(options: argparse.Namespace) -> int:
 def config_of(options: argparse.Namespace) -> Config:
     """Return the configuration of a verb: sections it was given, and what its options say of the machine."""
     config = load(options.config)
-    names = ("threads", "device", "processes", "io_threads", "compile")
+    names = ("threads", "device", "processes", "io_threads", "compile", "checkpoint_minutes")
     given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     config = replace(config, compute=build(Compute, asdict(config.compute) | given, "compute"))
     if (words := getattr(options, "watch", None)) is None:

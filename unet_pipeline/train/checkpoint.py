@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,23 @@ class Checkpoint:
 
     tensors: Mapping[str, torch.Tensor]
     state: Mapping[str, Any]
+
+
+class Cadence:
+    """When a checkpoint is due: by the clock, so that it costs the same small share of any training."""
+
+    def __init__(self, minutes: float) -> None:
+        """The first is due in so many minutes."""
+        self._seconds = 60 * minutes
+        self._next = time.monotonic() + self._seconds
+
+    def due(self) -> bool:
+        """Whether one is due now; the next then is due in as many minutes again."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, check: Check = unclaimed) -> None:

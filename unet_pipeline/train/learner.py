@@ -23,10 +23,9 @@ from unet_pipeline.model.models import build, take_layers
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
 from unet_pipeline.model.start import WHERE, Start
-from unet_pipeline.records.files import Check
 from unet_pipeline.records.files import digest as digest_of
 from unet_pipeline.records.layout import CHECKPOINT
-from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint
 from unet_pipeline.train.dataset import Sampler, ValidationTile, validation_tiles
 from unet_pipeline.train.feed import Batch, batches, readers
 from unet_pipeline.train.history import Row
@@ -254,23 +253,27 @@ def _checked_weights(class_weights: npt.NDArray[np.floating[Any]], card: ModelCa
     return torch.from_numpy(weights.copy())
 
 
-def save(learner: Learner, state: State, check: Check) -> None:
-    """Write the checkpoint of a state whose losses have been read."""
+def snapshot(learner: Learner, state: State) -> Checkpoint:
+    """Return a copy, on the device, of a state whose losses have been read: training may go on while it is written."""
     # all that the next step depends on besides the seed: weights, what the optimiser remembers, and the scale of the
     # loss; tiles and dropout are functions of the step and need no state
     remembered = buffers(learner.network, learner.optimiser)
-    parts = {"model": learner.network.state_dict(), "optimiser": remembered, "best": state.best}
-    tensors = {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    parts = {"model": learner.network.state_dict(), "optimiser": remembered}
+    tensors = {
+        f"{part}.{name}": value.detach().clone() for part, named in parts.items() for name, value in named.items()
+    }
+    # no step changes the best weights: they are a copy already
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
     values = {
         "digest": learner.digest,
         "step": state.step,
         "history": [asdict(row) for row in state.history],
-        "losses": state.losses,
+        "losses": list(state.losses),
         "best_value": state.best_value,
         "best_step": state.best_step,
         "scaler": learner.scaler.state_dict(),
     }
-    write_checkpoint(learner.checkpoint, Checkpoint(tensors, values), check)
+    return Checkpoint(tensors, values)
 
 
 def resume(learner: Learner, progress: Progress) -> State:

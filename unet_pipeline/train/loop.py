@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,16 +24,19 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
+from unet_pipeline.machine.parallel import behind
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.copies import Beside, mark
 from unet_pipeline.model.device import autocast, explain_memory
 from unet_pipeline.model.models import save_model
 from unet_pipeline.records.files import Check, sha256_bytes, unclaimed, write_text
 from unet_pipeline.records.layout import HISTORY_FILE
+from unet_pipeline.train.checkpoint import Cadence, Checkpoint, write_checkpoint
 from unet_pipeline.train.feed import Batch
 from unet_pipeline.train.guards import Termination, reproducible
 from unet_pipeline.train.history import Row, history_text
-from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, save
+from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, snapshot
 from unet_pipeline.train.losses import pixel_weight, total
 from unet_pipeline.train.optimisers import learning_rate, peak_rate
 from unet_pipeline.train.processes import joined
@@ -130,8 +133,8 @@ def train(
 def _loop(learner: Learner, state: State, progress: Progress, termination: Termination, check: Check) -> None:
     """Update the weights, log, validate and write checkpoints, until `train.steps`."""
     options, group = learner.settings.train, learner.group
-    every = look_every(learner.device)
-    with closing(learner.batches(state.step)) as batches:
+    every, cadence, stopped = look_every(learner.device), Cadence(learner.settings.compute.checkpoint_minutes), False
+    with closing(learner.batches(state.step)) as batches, behind(_writer(learner, check)) as write_soon:
         for batch in batches:
             # the loss stays on the device: reading it here would make every step wait for the GPU
             state.unread.append(_update(learner, state.step, batch))
@@ -144,7 +147,7 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             validate = bool(learner.validation_tiles) and (last or state.step % options.validate_every == 0)
             row = last or validate or _row_due(state.step, options)
             # a checkpoint after the last step lets a model whose files were lost be written again without training
-            keep = last or stop or state.step % options.checkpoint_every == 0
+            keep = cadence.due() or last or stop
             # before the weights are judged or kept, the losses are read, and found finite
             if last or validate or keep or look:
                 _read_losses(learner, state)
@@ -152,11 +155,16 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
                     score = learner.validation.score(learner.network, learner.class_weights) if validate else None
                     _add_row(learner, state, state.step, score)
             # after the row, so that a resumed training goes on behind it and does not write it twice
-            if keep:
-                _keep(learner, state, check)
-            if stop and not last:
-                raise _terminated(state.step, options.steps)
+            if keep and group.first:
+                check()
+                _check_weights(state, learner)
+                # written beside the next steps; a checkpoint that is due before the last is on the disk waits for it
+                write_soon(snapshot(learner, state), mark(learner.device))
+            if stopped := stop and not last:
+                break
             progress.advance(1, _note(state))
+    if stopped:  # the checkpoint is on the disk by now
+        raise _terminated(state.step, options.steps)
 
 
 def look_every(device: torch.device) -> int:
@@ -199,12 +207,15 @@ def _loss(learner: Learner, logits: torch.Tensor, target: torch.Tensor, boundary
     return total(numerators, learner.group.sum(denominators))
 
 
-def _keep(learner: Learner, state: State, check: Check) -> None:
-    """Write a checkpoint, in the first process."""
-    if learner.group.first:
-        check()
-        _check_weights(state, learner)
-        save(learner, state, check)
+def _writer(learner: Learner, check: Check) -> Callable[[Checkpoint, torch.cuda.Event | None], None]:
+    """Return what writes a snapshot that is complete when the event happens, in a thread beside the training."""
+    down = Beside(learner.device)
+
+    def write(taken: Checkpoint, ready: torch.cuda.Event | None) -> None:
+        tensors = {name: torch.from_numpy(down.fetch(tensor, ready)) for name, tensor in taken.tensors.items()}
+        write_checkpoint(learner.checkpoint, Checkpoint(tensors, taken.state), check)
+
+    return write
 
 
 def dropout_seed(seed: int, step: int, rank: int = 0) -> int:

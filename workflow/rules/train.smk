@@ -24,6 +24,7 @@ rule train:
         torch_threads=SETTINGS.compute.threads,
         torch_device=SETTINGS.compute.device,
         torch_processes=SETTINGS.compute.processes,
+        torch_checkpoint_minutes=str(SETTINGS.compute.checkpoint_minutes),
         torch_watch=GRAPH.watched,
     params:
         version=VERSION,
@@ -40,6 +41,7 @@ rule train:
             --config {params.config:q} \
             --threads {resources.torch_threads} \
             --processes {resources.torch_processes} \
+            --checkpoint-minutes {resources.torch_checkpoint_minutes:q} \
             --device {resources.torch_device:q} \
             --watch {resources.torch_watch:q} \
             --output {params.folder:q} \
