@@ -252,6 +252,6 @@ def test_stitch_takes_the_calibration_of_its_model_and_no_other(
     file, output, card = model / "calibrate.json", plan.record.with_name("stitch.json"), read_card(model)
     record = stitch(plan, regions, config, output, card, file)
     assert record.made == coarse.chosen and record.calibrated
-    assert "its pixels are 0.5 times as large as those the calibration looked at" in capsys.readouterr().err
+    assert "its pixels are 0.5 times as wide as those the calibration looked at" in capsys.readouterr().err
     with pytest.raises(PipelineError, match="expected the calibration of this model, got that of another"):
         read_calibration(file, replace(card, training={}, weights_sha256="0" * 64))

@@ -178,6 +178,13 @@ def test_a_step_of_a_padded_network_reads_no_margin(monkeypatch: pytest.MonkeyPa
     assert set(shapes) == {(32, 32), (read_px, read_px)}
 
 
+def test_more_folds_than_planes_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    graph = table(tmp_path)
+    config = replace(graph.config, train=replace(graph.config.train, folds=20))
+    with pytest.raises(PipelineError, match=r"train\.folds: expected at most 6"):
+        plan(replace(graph, config=config))
+
+
 @pytest.mark.slow
 def test_a_run_of_folds_costs_as_many_trainings(tmp_path: Path) -> None:
     assert "750 steps, 2 networks" in plan(table(tmp_path, planes=2))

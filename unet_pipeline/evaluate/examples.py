@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Config
-from unet_pipeline.machine.progress import Progress
+from unet_pipeline.machine.progress import Progress, tell
+from unet_pipeline.model.calibration import other_size
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.box import middle
 from unet_pipeline.predict.crop import Crop, predict_crop
@@ -54,7 +55,7 @@ class Examples:
     Attributes:
         each: one for each plane.
         used: which planes they are.
-        pixel_um: pixel size of the first stack.
+        pixel_um: pixel size of the first stack that says one.
         compute: what the network ran on.
     """
 
@@ -98,7 +99,7 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
     sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in windows]
     pixels = [sizes[index][0] * sizes[index][1] for index, _ in places]
     chosen = chosen_planes(places, pixels, config.calibrate.mpx * 1e6)
-    found, used, compute = [], [], None
+    found, used, compute, pixel_um = [], [], None, None
     with Progress(len(chosen), "calibrate: predict") as progress:
         for index, stack in enumerate(stacks):
             planes = tuple(plane for at, plane in chosen if at == index)
@@ -109,9 +110,15 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
             for plane in planes:
                 found.append(_example(stack, plane, windows[index], forward, np.dtype(config.predict.probabilities)))
                 progress.advance()
+            pixel_um = pixel_um or stack.grid.pixel_um
+            if factor := other_size(stack.grid.pixel_um, pixel_um):
+                tell(
+                    f"WARNING stack {stack.name}: its pixels are {factor:.3g} times as wide as those of other planes "
+                    "looked at: areas and widths in px, chosen for all of them, fit some of them better"
+                )
             used.append(PlanesUsed(stack.name, stack.ingested.id, planes, sizes[index]))
     assert compute is not None  # there is a plane: `calibrate` refuses none
-    return Examples(tuple(found), tuple(used), stacks[0].grid.pixel_um, compute)
+    return Examples(tuple(found), tuple(used), pixel_um, compute)
 
 
 def _example(stack: Stack, plane: int, part: tuple[slice, slice], forward: Forward, dtype: np.dtype[Any]) -> Example:

@@ -19,6 +19,7 @@ from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.ingest import Source, open_image, open_labels
 from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_objects
 from unet_pipeline.stacks.table import StackRow
+from unet_pipeline.train.folds import check_planes
 
 LINE = "{:<16} {:<8} {:>6} {:>16} {:>8} {:<8} {}"
 """A line of the table of stacks."""
@@ -137,9 +138,11 @@ def _objects(sizes: ObjectSizes, config: Config) -> Iterator[str]:
 
 
 def _validation(graph: Graph, planes: int) -> Iterator[str]:
-    """Say what chooses weights and objects."""
+    """Say what chooses weights and objects, and refuse more folds than there are planes."""
     train, stacks = graph.config.train, graph.with_role("val")
     share = train.held_out_share(planes, bool(stacks))
+    if share or train.folds > 1:
+        check_planes(planes, train)
     drawn = [f"{100 * share:.3g} % of the {planes} planes of the stacks that train"] if share else []
     named = [", ".join(stacks)] if stacks else []
     if train.folds > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from unet_pipeline.config.keys import build
@@ -51,12 +52,18 @@ def settings_of(record: CalibrateRecord, stack: str, pixel_um: tuple[float, floa
         stack: name of the stack, for the message.
         pixel_um: (y, x) pixel size of the stack, micrometres; None where unknown.
     """
-    if pixel_um and record.pixel_um:
-        factor = pixel_um[0] / record.pixel_um[0]
-        if not 1 / NEAR <= factor <= NEAR:
-            tell(
-                f"WARNING stack {stack}: its pixels are {factor:.3g} times as large as those the calibration looked at "
-                f"({pixel_um[0]:g} and {record.pixel_um[0]:g} um): areas and widths in px fit another size of object; "
-                "set stitch.min_area_px and stitch.grow_px by hand"
-            )
+    factor = other_size(pixel_um, record.pixel_um)
+    if factor:
+        tell(
+            f"WARNING stack {stack}: its pixels are {factor:.3g} times as wide as those the calibration looked at: "
+            "areas and widths in px fit another size of object; set stitch.min_area_px and stitch.grow_px by hand"
+        )
     return record.chosen
+
+
+def other_size(one: tuple[float, float] | None, other: tuple[float, float] | None) -> float | None:
+    """Return how many times as wide pixels (y, x) are as others, in the mean of both axes; None where about as wide."""
+    if not one or not other:
+        return None
+    factor = math.sqrt(one[0] * one[1] / (other[0] * other[1]))
+    return None if 1 / NEAR <= factor <= NEAR else factor

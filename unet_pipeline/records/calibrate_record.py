@@ -37,7 +37,7 @@ class CalibrateRecord:
         score: what was made as large as can be.
         planes: what was looked at; empty where nothing validated, so that the stated defaults count.
         objects: in the reference of these planes.
-        pixel_um: (y, x) pixel size of the first stack, micrometres; None where unknown.
+        pixel_um: (y, x) pixel size of the first stack that says one, micrometres; None where none does.
         chosen: how objects are made.
         chosen_score: the score of it; None where nothing was looked at or there was no object.
         stated_score: that of the stated defaults, which count without a calibration.

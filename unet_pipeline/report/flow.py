@@ -45,7 +45,7 @@ def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
         Stage("train", _train_lines(model)),
         Stage("tile", (plural(tiles, "tile"), shards), bool(plans)),
         Stage("predict", (plural(sum(plan.regions for plan in plans), "region"), *_took(results)), bool(plans)),
-        Stage("stitch", (plural(objects, "object"), "each shard once"), bool(plans)),
+        Stage("stitch", (plural(objects, "object"), _made(model)), bool(plans)),
         Stage("evaluate", (_seg(seg), plural(scored, "stack") + " scored"), bool(scored)),
     ]
 
@@ -76,6 +76,12 @@ def _train_lines(model: ModelResult) -> tuple[str, ...]:
     first = f"{count(steps)} steps" if isinstance(steps, int) else "finished model"
     parameters = model.parameters
     return (first,) if parameters is None else (first, _short(parameters) + " parameters")
+
+
+def _made(model: ModelResult) -> str:
+    """Say whether objects are made as validation chose, which the keys of section stitch may still overrule."""
+    calibrated = model.calibration is not None and model.calibration.chosen_score is not None
+    return "calibrated" if calibrated else "not calibrated"
 
 
 def _short(value: int) -> str:

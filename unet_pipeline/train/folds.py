@@ -93,7 +93,7 @@ def divide(
     share = options.held_out_share(len(places), validated)
     if fold is None and not share:  # of some planes nothing is annotated
         return Division(tuple(stacks))
-    _check_number(len(places), options)
+    check_planes(len(places), options)
     chosen = set(drawn(places, share) if fold is None else dealt(places, options.folds)[fold])
     held_out = [tuple(p for p in each if (index, p) in chosen) for index, each in enumerate(planes)]
     kept = [tuple(p for p in each if (index, p) not in chosen) for index, each in enumerate(planes)]
@@ -104,7 +104,8 @@ def _with_planes(stacks: Sequence[TrainingStack], planes: Sequence[tuple[int, ..
     return tuple(replace(stack, planes=some) for stack, some in zip(stacks, planes, strict=True) if some)
 
 
-def _check_number(labelled_planes: int, options: Train) -> None:
+def check_planes(labelled_planes: int, options: Train) -> None:
+    """Refuse a division that needs more labelled planes than there are in the stacks with role train."""
     if options.folds > max(labelled_planes, 1):
         expected = f"at most {labelled_planes}, the labelled planes of the stacks with role train"
         raise PipelineError("train.folds", expected, options.folds, max(labelled_planes, 1))
