@@ -70,7 +70,7 @@ class Store:
 
     chunk_px: int = key(512, "edge of a chunk, the unit of reading, px; a multiple of 16", 16, 8192)
     shard_px: int = key(4096, "edge of a shard, the file one job writes, px; a multiple of chunk_px", 16, 65536)
-    compression: int = key(3, "Zstandard level; higher is smaller and slower", 0, 19)
+    compression: int = key(1, "Zstandard level; higher is smaller and slower", 0, 19)
 
 
 @dataclass(frozen=True)
