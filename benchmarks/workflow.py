@@ -13,12 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from figures import SMALL, Figure, in_turn, publish, sized, step
+from figures import SMALL, Figure, publish, sized, step
 
 ROOT = Path(__file__).parents[1]
 MODEL_FILES = ("model.json", "weights.safetensors", "history.tsv", "calibrate.json")
-VERBS = ("ingest", "weigh", "tile", "stitch", "evaluate", "report")
-"""Stages without a network."""
 SNAKEMAKE = (
     "import sys, snakemake.cli, snakemake.executors.touch as touch; touch.Executor.SLEEPING_TIME = 0; "
     "snakemake.cli.main(sys.argv[1:])"
@@ -93,40 +91,6 @@ def make_outputs(folder: Path, stacks: int, regions: int) -> None:
         file.write_text("{}")
 
 
-def starts() -> list[Figure]:
-    """Time each verb up to its first look at its input, against Python with numpy."""
-    missing = ["--ingest", "nowhere.json", "--output", "nowhere/out.json"]
-    arguments = {
-        "ingest": ["--stack", "s", "--image", "nowhere.tif", "--output", "nowhere/ingest.json"],
-        "weigh": missing,
-        "tile": missing,
-        "stitch": ["--tiles", "nowhere.json", "--regions", "nowhere.json", "--output", "nowhere/stitch.json"],
-        "evaluate": ["--stitch", "nowhere.json", "--output", "nowhere/metrics.json"],
-        "report": ["--model", "nowhere", "--stacks", "nowhere", "--output", "nowhere/report.html"],
-    }
-
-    def start(*command: str) -> None:
-        subprocess.run([sys.executable, *command], cwd="/", capture_output=True, check=False)
-
-    step("starts of the verbs")
-    verbs = [lambda v=verb: start("-m", "unet_pipeline", v, *arguments[v]) for verb in VERBS]
-    bare, *taken = in_turn(lambda: start("-c", "import numpy"), *verbs, rounds=7)
-    times = [one.wall_s - bare.wall_s for one in taken]
-    slowest = max(range(len(VERBS)), key=lambda index: times[index])
-    each = ", ".join(f"{verb} {seconds:.2f}" for verb, seconds in zip(VERBS, times, strict=True))
-    print(f"start over bare Python and numpy, s: {each}", file=sys.stderr)
-    return [
-        Figure(
-            f"workflow: start of {VERBS[slowest]}, the slowest, over numpy",
-            times[slowest],
-            None,
-            "s",
-            0.5,
-            at_most=True,
-        )
-    ]
-
-
 def demo() -> Figure:
     """Run the demo and say how much of it is neither training nor prediction."""
     step("the demo")
@@ -156,4 +120,4 @@ if __name__ == "__main__":
     options.add_argument("--regions", type=int, default=sized(16, 1))
     given = options.parse_args()
     graphs = [dry_run(given.stacks, given.regions), nothing_to_do(given.made, given.regions)]
-    publish("workflow", [*graphs, *starts(), *([] if SMALL else [demo()])])
+    publish("workflow", [*graphs, *([] if SMALL else [demo()])])
