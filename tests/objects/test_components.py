@@ -16,12 +16,12 @@ from skimage.measure import label as skimage_label
 from whole_volume import IGNORE, by_definition
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.objects import fragments
+from unet_pipeline.objects import survey
 from unet_pipeline.objects.components import ComponentOptions, label_components
 
 
 def label(classes, block_px=(5, 7), **options):
-    """(instances, table) of a volume (planes, y, x), or of one plane (y, x), in memory."""
+    """(instances, summary) of a volume (planes, y, x), or of one plane (y, x), in memory."""
     volume = classes.reshape(-1, *classes.shape[-2:])
     instances = np.full(volume.shape, 999_999_999, np.uint32)
 
@@ -30,8 +30,8 @@ def label(classes, block_px=(5, 7), **options):
         assert (instances[plane, y, x] == 999_999_999).all()  # every pixel once
         instances[plane, y, x] = ids
 
-    table = label_components(lambda *at: volume[at], write, volume.shape, block_px, ComponentOptions(**options))
-    return instances.reshape(classes.shape), table
+    summary = label_components(lambda *at: volume[at], write, volume.shape, block_px, ComponentOptions(**options))
+    return instances.reshape(classes.shape), summary
 
 
 @st.composite
@@ -61,22 +61,26 @@ def test_equals_the_whole_volume_for_any_block(volume, block_px, connectivity, a
     options = dict(
         connectivity=connectivity, across_planes=across_planes, min_area_px=min_area_px, fill_holes=fill_holes
     )
-    instances, table = label(volume, block_px, **options)
+    instances, summary = label(volume, block_px, **options)
     expected = by_definition(volume, **options)
     np.testing.assert_array_equal(instances, expected)
-    check_table(table, instances, volume, by_definition(volume, **(options | {"fill_holes": False})))
+    check_summary(summary, instances, by_definition(volume, **(options | {"fill_holes": False})))
 
 
-def check_table(table, instances, volume, unfilled):
+def check_summary(summary, instances, unfilled):
     count = int(instances.max())
-    assert table.id.tolist() == list(range(1, count + 1))
-    assert table.area.tolist() == np.bincount(instances.ravel(), minlength=count + 1)[1:].tolist()
+    areas = np.bincount(instances.ravel(), minlength=count + 1)[1:]
+    assert summary.count == count
+    assert areas_of(summary) == sorted(areas.tolist())
+    assert count == 0 or summary.median_area == np.median(areas)
     _, first = np.unique(instances[instances > 0], return_index=True)
-    places = np.argwhere(instances > 0)[first]
-    np.testing.assert_array_equal(table.first, places.reshape(-1, 3))
-    assert table.plane.tolist() == places.reshape(-1, 3)[:, 0].tolist()
-    assert table.class_index.tolist() == [volume[tuple(place)] for place in places]
-    assert table.filled_px == ((instances > 0) & (unfilled == 0)).sum()
+    planes = np.argwhere(instances > 0)[first][:, 0]
+    assert summary.per_plane.tolist() == np.bincount(planes, minlength=len(instances)).tolist()
+    assert summary.filled_px == ((instances > 0) & (unfilled == 0)).sum()
+
+
+def areas_of(summary):
+    return np.repeat(summary.areas, summary.counts).tolist()
 
 
 def spiral(size):
@@ -100,9 +104,9 @@ def test_spiral_through_all_blocks(block_px):
     plane = spiral(61)
     assert plane.sum() > 1500
     assert skimage_label(plane, connectivity=1).max() == 1
-    instances, table = label(plane, block_px)
+    instances, summary = label(plane, block_px)
     np.testing.assert_array_equal(instances, plane)
-    assert table.area.tolist() == [plane.sum()]
+    assert areas_of(summary) == [plane.sum()]
     background, _ = label(1 - plane, block_px)
     np.testing.assert_array_equal(background, skimage_label(1 - plane, connectivity=1))
 
@@ -125,9 +129,9 @@ def test_corners_at_the_meeting_point_of_four_blocks():
 
 def test_classes_do_not_join():
     plane = np.array([[1, 1, 2, 2, 1, 255, 1]], np.uint8)
-    instances, table = label(plane, (1, 3))
+    instances, summary = label(plane, (1, 3))
     assert instances.tolist() == [[1, 1, 2, 2, 3, 0, 4]]
-    assert table.class_index.tolist() == [1, 2, 1, 1]
+    assert areas_of(summary) == [1, 1, 2, 2]
 
 
 def ring(size=15, thick=2):
@@ -142,11 +146,11 @@ def test_holes_across_block_borders_with_scipy(block_px, connectivity):
     plane = np.zeros((64, 64), np.uint8)
     for y, x, size in ((0, 0, 15), (0, 25, 20), (30, 10, 25)):
         plane[y : y + size + 6, x : x + size + 6] |= ring(size)
-    instances, table = label(plane, block_px, connectivity=connectivity, fill_holes=True)
+    instances, summary = label(plane, block_px, connectivity=connectivity, fill_holes=True)
     around = ndimage.generate_binary_structure(2, 2 if connectivity == 4 else 1)
     filled = ndimage.binary_fill_holes(plane, around)
     np.testing.assert_array_equal(instances > 0, filled)
-    assert table.filled_px == filled.sum() - plane.sum() > 300
+    assert summary.filled_px == filled.sum() - plane.sum() > 300
 
 
 def test_a_crack_at_a_corner_opens_a_hole_of_4_connected_foreground_only():
@@ -176,12 +180,12 @@ def test_which_holes_stay_open():
 def test_area_is_checked_before_holes_are_filled():
     speck = ring()
     speck[9, 9], speck[6, 7] = 1, 2
-    instances, table = label(speck, fill_holes=True, min_area_px=2)
-    assert (table.area.tolist(), table.filled_px) == ([225], 121)  # specks do not keep the hole open
+    instances, summary = label(speck, fill_holes=True, min_area_px=2)
+    assert (areas_of(summary), summary.filled_px) == ([225], 121)  # specks do not keep the hole open
     assert (instances[3:-3, 3:-3] == 1).all()
     wall = 225 - 121
-    assert label(ring(), fill_holes=True, min_area_px=wall)[1].area.tolist() == [225]
-    assert label(ring(), fill_holes=True, min_area_px=wall + 1)[1].area.size == 0  # by its own pixels
+    assert areas_of(label(ring(), fill_holes=True, min_area_px=wall)[1]) == [225]
+    assert label(ring(), fill_holes=True, min_area_px=wall + 1)[1].count == 0  # by its own pixels
 
 
 def test_dropped_corner_chains_do_not_open_holes():
@@ -191,39 +195,39 @@ def test_dropped_corner_chains_do_not_open_holes():
     for step in range(4):
         plane[2 + step, 2 + step] = 2
     expected = by_definition(plane[None], connectivity=8, min_area_px=5, fill_holes=True)[0]
-    instances, table = label(plane, connectivity=8, min_area_px=5, fill_holes=True)
+    instances, summary = label(plane, connectivity=8, min_area_px=5, fill_holes=True)
     np.testing.assert_array_equal(instances, expected)
-    assert table.filled_px == 49
+    assert summary.filled_px == 49
 
 
 def test_minimum_area_is_inclusive_and_counts_across_blocks_and_planes():
     plane = np.zeros((3, 20), np.uint8)
     plane[1, 2:12], plane[1, 14:19] = 1, 1
-    assert label(plane, (2, 3), min_area_px=10)[1].area.tolist() == [10]
-    assert label(plane, (2, 3), min_area_px=11)[1].area.tolist() == []
+    assert areas_of(label(plane, (2, 3), min_area_px=10)[1]) == [10]
+    assert areas_of(label(plane, (2, 3), min_area_px=11)[1]) == []
     stack = np.stack([plane, plane])
-    assert label(stack, (2, 3), min_area_px=11)[1].area.tolist() == []
-    assert label(stack, (2, 3), min_area_px=11, across_planes=True)[1].area.tolist() == [20]
+    assert areas_of(label(stack, (2, 3), min_area_px=11)[1]) == []
+    assert areas_of(label(stack, (2, 3), min_area_px=11, across_planes=True)[1]) == [20]
 
 
 def test_planes_are_separate_unless_joined():
     stack = np.zeros((3, 6, 6), np.uint8)
     stack[:, 1:4, 1:4] = 1
     stack[1, 0, 5] = 1
-    instances, table = label(stack, (4, 4))
-    assert table.plane.tolist() == [0, 1, 1, 2]
+    instances, summary = label(stack, (4, 4))
+    assert summary.per_plane.tolist() == [1, 2, 1]
     assert instances[:, 2, 2].tolist() == [1, 3, 4]
-    joined, table = label(stack, (4, 4), across_planes=True)
+    joined, summary = label(stack, (4, 4), across_planes=True)
     np.testing.assert_array_equal(joined, ndimage.label(stack)[0])
-    assert table.area.tolist() == [27, 1]
+    assert areas_of(summary) == [1, 27]
 
 
 def test_holes_across_planes_are_three_dimensional():
     ball = ((np.indices((11, 14, 14)) - np.array([5, 6.5, 6.5]).reshape(3, 1, 1, 1)) ** 2).sum(0) < 25
     shell = (ball & ~ndimage.binary_erosion(ball, np.ones((3, 3, 3)))).astype(np.uint8)
-    instances, table = label(shell, across_planes=True, fill_holes=True)
+    instances, summary = label(shell, across_planes=True, fill_holes=True)
     np.testing.assert_array_equal(instances, ball)
-    assert table.filled_px == ball.sum() - shell.sum() > 50
+    assert summary.filled_px == ball.sum() - shell.sum() > 50
     # the upper half: in its first plane the hole is a hole of the plane, but open in the volume
     assert label(shell[5:], across_planes=True, fill_holes=True)[1].filled_px == 0
     assert label(shell[5:], fill_holes=True)[1].filled_px > 0
@@ -233,16 +237,17 @@ def test_numbers_follow_the_first_pixels_not_the_blocks():
     plane = np.zeros((8, 8), np.uint8)
     plane[3:, 0], plane[0, 7], plane[2:5, 4] = 1, 1, 2
     for block_px in ((8, 8), (4, 4), (8, 1), (1, 8)):
-        assert label(plane, block_px)[1].first.tolist() == [[0, 0, 7], [0, 2, 4], [0, 3, 0]]
+        instances = label(plane, block_px)[0]
+        assert [instances[at] for at in ((0, 7), (2, 4), (3, 0))] == [1, 2, 3]
 
 
 def test_empty_and_full_planes():
     for fill_holes in (False, True):
-        instances, table = label(np.zeros((2, 9, 9), np.uint8), fill_holes=fill_holes)
+        instances, summary = label(np.zeros((2, 9, 9), np.uint8), fill_holes=fill_holes)
         assert not instances.any()
-        assert (len(table.id), table.first.shape, table.filled_px) == (0, (0, 3), 0)
-        assert label(np.full((2, 9, 9), IGNORE, np.uint8), fill_holes=fill_holes)[1].id.size == 0
-        assert label(np.full((2, 9, 9), 254, np.uint8), fill_holes=fill_holes)[1].area.tolist() == [81, 81]
+        assert (summary.count, summary.areas.shape, summary.filled_px) == (0, (0,), 0)
+        assert label(np.full((2, 9, 9), IGNORE, np.uint8), fill_holes=fill_holes)[1].count == 0
+        assert areas_of(label(np.full((2, 9, 9), 254, np.uint8), fill_holes=fill_holes)[1]) == [81, 81]
 
 
 def test_blocks_are_read_twice_and_progress_ends_at_the_total():
@@ -283,7 +288,7 @@ def test_classes_of_another_shape_or_type(wrong):
 
 
 def test_too_many_components(monkeypatch):
-    monkeypatch.setattr(fragments, "MAX_FRAGMENTS", 7)
+    monkeypatch.setattr(survey, "MAX_OBJECTS", 7)
     plane = np.zeros((1, 4, 8), np.uint8)
     plane[0, ::2, ::2] = 1
     with pytest.raises(PipelineError, match="rows 0:4, columns 4:8: expected at most 7 components"):
@@ -319,7 +324,7 @@ for options in (ComponentOptions(fill_holes=True), ComponentOptions(across_plane
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is counted in KiB on Linux")
 def test_memory_stays_flat():
-    found = subprocess.run([sys.executable, "-c", FLAT], check=True, capture_output=True, text=True).stdout
+    found = subprocess.run([sys.execusummary, "-c", FLAT], check=True, capture_output=True, text=True).stdout
     for small_kib, large_kib in (map(int, line.split()) for line in found.splitlines()):
         assert large_kib - small_kib < 50 * 1024  # labels of its 23.6 Mpx alone would take 90 MiB
 
@@ -330,7 +335,7 @@ def test_real_cells():
         pytest.skip(f"no labels at {path}; set UNET_PIPELINE_DATA to the folder of data sets")
     classes = (tifffile.imread(path) > 0).astype(np.uint8)
     options = dict(min_area_px=200, fill_holes=True)
-    instances, table = label(classes, (200, 130), **options)
+    instances, summary = label(classes, (200, 130), **options)
     np.testing.assert_array_equal(instances, by_definition(classes, **options))
-    assert len(table.id) > 9
+    assert summary.count > 9
     np.testing.assert_array_equal(instances, label(classes, (512, 512), **options)[0])

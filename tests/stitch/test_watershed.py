@@ -21,7 +21,7 @@ from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.objects.flood import OUTSIDE
-from unet_pipeline.stitch import watershed
+from unet_pipeline.stitch import floods, watershed
 from unet_pipeline.stitch.stitch import write_instances
 from unet_pipeline.stitch.watershed import heights_of, seed_height
 
@@ -141,8 +141,9 @@ def test_equals_one_flood_for_any_shards(
         seed=seed, seed_min_area_px=seed_min_area_px, connect=connect, min_area_px=min_area_px, fill_holes=fill_holes
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watershed, "IN_MEMORY_PX", in_memory_px)
+        patch.setattr(floods, "IN_MEMORY_PX", in_memory_px)
         patch.setattr(watershed, "BLOCK_PX", 24)
+        patch.setattr(floods, "BLOCK_PX", 24)
         found = divided(probabilities, shard_px, **options)
     np.testing.assert_array_equal(found, one_flood(probabilities, **options))
 
@@ -213,7 +214,7 @@ def test_divided_objects_grow_into_the_background_only():
 def test_large_boxes_lie_in_files_and_give_the_same(monkeypatch):
     probabilities = discs(CROSS, (1, 64, 80))
     expected, maps, real = divided(probabilities, 96), [], np.memmap
-    monkeypatch.setattr(watershed, "IN_MEMORY_PX", 500)
+    monkeypatch.setattr(floods, "IN_MEMORY_PX", 500)
     monkeypatch.setattr(np, "memmap", lambda *a: maps.append(a) or real(*a))
     np.testing.assert_array_equal(divided(probabilities, 96), expected)
     assert len(maps) == 6, "labels, heights and queue of two pieces"
@@ -254,8 +255,9 @@ def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_are
     options |= {"smooth_px": smooth_px}
     whole = divided(probabilities, 64, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watershed, "IN_MEMORY_PX", 100)
+        patch.setattr(floods, "IN_MEMORY_PX", 100)
         patch.setattr(watershed, "BLOCK_PX", 24)
+        patch.setattr(floods, "BLOCK_PX", 24)
         np.testing.assert_array_equal(divided(probabilities, 16, **options), whole)
     joined = divided(probabilities, 64, **options | {"method": "components"})
     assert whole.max() >= joined.max() or min_area_px

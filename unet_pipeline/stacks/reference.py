@@ -21,7 +21,7 @@ from unet_pipeline.stacks.labels import LabelReader
 from unet_pipeline.stacks.sizes import Fitted
 
 if TYPE_CHECKING:
-    from unet_pipeline.objects.components import ComponentTable, Write
+    from unet_pipeline.objects.components import ComponentSummary, Write
 
 LEAST_SCALE = 0.5
 """Labels made smaller than this have objects as thin as rims."""
@@ -114,17 +114,17 @@ def _number_pieces(values: PlaneArray, instances: PlaneArray) -> int:
 
     Blocks are whole shards, and each is read for the last time before it is written.
     """
-    return len(_components(values, instances.write, 4).area)
+    return _components(values, instances.write, 4).count
 
 
 def _check_single(reader: LabelReader, classes: PlaneArray) -> None:
     """Refuse a mask of one value that has several pieces in a plane; those that touch at a corner count as one."""
-    planes, pieces = np.unique(_components(classes, lambda *_: None, 8).plane, return_counts=True)
+    pieces = _components(classes, lambda *_: None, 8).per_plane
     if (most := int(pieces.max())) > 1:
-        reader.refuse_single(most, int(planes[pieces.argmax()]))
+        reader.refuse_single(most, int(pieces.argmax()))
 
 
-def _components(values: PlaneArray, write: Write, connectivity: Literal[4, 8]) -> ComponentTable:
+def _components(values: PlaneArray, write: Write, connectivity: Literal[4, 8]) -> ComponentSummary:
     # Imported here: compiled loops take half a second to load, and most stacks bring instances.
     from unet_pipeline.objects.components import ComponentOptions, label_components
     from unet_pipeline.objects.fragments import LARGEST_CLASS

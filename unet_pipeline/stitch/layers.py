@@ -52,8 +52,8 @@ class Scratch(Protocol):
     """What is needed on the way, and gone afterwards."""
 
     @property
-    def folder(self) -> Path:
-        """Folder for files that are mapped into memory."""
+    def folder(self) -> Path | None:
+        """Folder for files that take the place of memory; None: all is kept in memory."""
 
     def layer(self, name: str) -> Layer:
         """Return empty labels, uint32, in the shards of the objects."""
@@ -86,7 +86,7 @@ class InMemory:
     """Layers of a few small planes: (planes, y, x) px."""
 
     shape: tuple[int, int, int]
-    folder: Path = Path()
+    folder: Path | None = None
 
     def layer(self, name: str) -> ArrayPlanes:
         """Create an array."""

@@ -7,7 +7,7 @@ import numpy as np
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.images.halo_blocks import halo_blocks
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.objects.components import ComponentOptions, ComponentTable
+from unet_pipeline.objects.components import ComponentOptions, ComponentSummary
 from unet_pipeline.objects.distances import grow
 from unet_pipeline.stitch.layers import Layer, Volume
 from unet_pipeline.stitch.watershed import divide, label_blocks
@@ -23,7 +23,7 @@ def parts_of(volume: Volume, settings: ObjectSettings) -> Layer:
 
 def make_objects(
     volume: Volume, parts: Layer, settings: ObjectSettings, target: Layer, block_px: int = BLOCK_PX
-) -> ComponentTable:
+) -> ComponentSummary:
     """Write the objects: connected parts, sifted by area, filled, then grown.
 
     Args:
@@ -34,19 +34,19 @@ def make_objects(
         block_px: edge of a block of work; the result does not depend on it.
 
     Returns:
-        The table of objects before growing.
+        The objects, counted before growing.
     """
     chosen = ComponentOptions(
         across_planes=volume.deep, min_area_px=settings.min_area_px, fill_holes=settings.fill_holes
     )
-    name = f"objects {volume.name}"
+    name, folder = f"objects {volume.name}", volume.scratch.folder
     if not settings.grow_px:
-        return label_blocks(parts.read_label, target, chosen, name)
+        return label_blocks(parts.read_label, target, chosen, name, folder)
     # growing reads beyond its shard, so it cannot work in place
     components = volume.scratch.layer("0")
-    table = label_blocks(parts.read_label, components, chosen, name)
+    summary = label_blocks(parts.read_label, components, chosen, name, folder)
     _grow(components, target, settings.grow_px, block_px, volume.name)
-    return table
+    return summary
 
 
 def _grow(source: Layer, target: Layer, radius_px: int, block_px: int, name: str) -> None:

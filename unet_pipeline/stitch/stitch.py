@@ -26,7 +26,7 @@ from unet_pipeline.images.pyramid import Reduction, build_pyramid, count_pyramid
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.model.calibration import read_calibration, settings_of, stated_settings
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.objects.components import ComponentTable
+from unet_pipeline.objects.components import ComponentSummary
 from unet_pipeline.objects.decided import decided
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.calibrate_record import CalibrateRecord
@@ -72,7 +72,7 @@ def stitch(
         chosen = None if calibration is None else read_calibration(calibration, card)
         settings = _settings(stack_plan, config.stitch, chosen, card)
         write_classes(stack_plan, settings.threshold, mine.check)
-        table = write_instances(stack_plan, settings, config.stitch.connect == "volume", check=mine.check)
+        objects = write_instances(stack_plan, settings, config.stitch.connect == "volume", check=mine.check)
         classes = class_areas(stack_plan)
         build_pyramids(stack_plan, mine.check)
         for name, path in tiffs.items():
@@ -85,9 +85,9 @@ def stitch(
             calibrated=chosen is not None and chosen.chosen_score is not None,
             coverage=coverage,
             classes=classes,
-            objects=len(table.area),
-            area_px=_summary(table.area),
-            filled_px=int(table.filled_px),
+            objects=objects.count,
+            area_px=_summary(objects),
+            filled_px=objects.filled_px,
             files=write_list(output, [stack_plan.store, *tiffs.values()], sums, mine.check),
             tiffs=tuple(path.name for path in tiffs.values()),
             provenance=provenance(
@@ -146,7 +146,7 @@ def write_classes(stack_plan: StackPlan, threshold: float | None, check: Check =
 
 def write_instances(
     stack_plan: StackPlan, settings: ObjectSettings, deep: bool, block_px: int = BLOCK_PX, check: Check = unclaimed
-) -> ComponentTable:
+) -> ComponentSummary:
     """Write the objects of a volume whose classes are written; see `stitch.objects`.
 
     Args:
@@ -157,7 +157,7 @@ def write_instances(
         check: called before each shard is written, so that a job that was taken over stops.
 
     Returns:
-        The table of objects before growing.
+        The objects, counted before growing.
     """
     instances = stack_plan.labels(INSTANCES, True, check)
     # what is divided or grown is read beyond its shard: it lies in a store of its own meanwhile
@@ -220,7 +220,7 @@ def _tiff_tiles(array: PlaneArray, edge: int) -> Iterator[npt.NDArray[Any]]:
                 yield np.pad(part, ((0, edge - part.shape[0]), (0, edge - part.shape[1])))
 
 
-def _summary(areas: npt.NDArray[Any]) -> AreaSummary | None:
-    if not len(areas):
+def _summary(objects: ComponentSummary) -> AreaSummary | None:
+    if not objects.count:
         return None
-    return AreaSummary(float(np.median(areas)), int(areas.min()), int(areas.max()))
+    return AreaSummary(objects.median_area, int(objects.areas[0]), int(objects.areas[-1]))
