@@ -270,6 +270,17 @@ def test_blocks_are_read_twice_and_progress_ends_at_the_total():
     assert all(reads.count(at) == 2 for at in reads)
 
 
+def test_only_what_reaches_another_block_waits_for_the_whole(tmp_path):
+    rings = np.tile(np.pad(ring(9, 2)[2:-2, 2:-2], 1), (1, 8, 8))  # 9 px each, 4 px apart, in 104 px
+    rules = ComponentOptions(fill_holes=True, min_area_px=3).rules
+    walk = survey.Survey(rings.shape, (56, 56), False, rules, tmp_path)
+    for block in walk.blocks():
+        walk.add(block, np.ascontiguousarray(rings[block.at]))
+    assert walk.objects == 64 - 15
+    assert walk.count == 14 * 2 + 4 + 15 + 4, "parts of rings on a seam, of the one on both, their holes, background"
+    assert walk.filled_px == (64 - 15) * 25
+
+
 def test_classes_that_change_between_the_passes():
     plane, reads = np.ones((1, 8, 8), np.uint8), []
 

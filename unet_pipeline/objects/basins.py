@@ -12,7 +12,6 @@ first in raster order goes first, so there is one outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from unet_pipeline.objects.compiled import compiled
 from unet_pipeline.objects.distances import two_distances
-from unet_pipeline.objects.flood import OUTSIDE, PAUSE_PX
+from unet_pipeline.objects.flood import OUTSIDE
 
 STEPS_A_PX = 16
 """Steps in which a distance is counted: finer than the raster tells apart."""
@@ -65,44 +64,18 @@ def basin_heights(pieces: NDArray[np.uint32], smooth_px: float = 0.0) -> NDArray
     return np.where(pieces > 0, DEEPEST - np.rint(steps).astype(np.uint16), np.uint16(0))
 
 
-def basins(
-    heights: NDArray[np.uint16],
-    labels: NDArray[np.uint32],
-    queue: NDArray[np.int64],
-    neck: float,
-    last: int = 0,
-    pause: Callable[[], None] | None = None,
-) -> int:
-    """Number the basins of one piece, in place, and return the number of the last one.
+def basins(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64], neck: float) -> int:
+    """Number the basins of one piece, in place, and return how many there are.
 
     Args:
         heights: (planes, y, x) uint16, contiguous, `DEEPEST` minus the distance in steps; `flood.OUTSIDE` beside the
             piece. Neighbours share an edge in their plane, or lie over each other in neighbouring planes.
-        labels: (planes, y, x) uint32, contiguous, 0 everywhere; filled with last + 1, … in the order of their first
-            pixels.
+        labels: (planes, y, x) uint32, contiguous, 0 everywhere; filled with 1..n in the order of their first pixels.
         queue: (planes * y * x,) int64, for the order of the pixels; its content does not matter.
         neck: share of the shallower basin's depth, 0..1.
-        last: number before the first one.
-        pause: called every now and then, so that arrays that lie in files can let go of their memory.
     """
-    flat, marks, size, rest = heights.reshape(-1), labels.reshape(-1), labels.size, pause or (lambda: None)
-    step, most = (max(1, size), size) if pause is None else (32 * PAUSE_PX, PAUSE_PX)
-    first, height, count = np.full(DEEPEST + 1, -1, np.int64), 0, 0
-    parent, depth = np.zeros(64, np.int64), np.zeros(64, np.int64)
-    parts = [(begin, min(begin + step, size)) for begin in range(0, size, step)]
-    for begin, end in reversed(parts):  # from the last on, so that each chain is in raster order
-        _chain(flat, queue, first, begin, end)
-        rest()
-    while height <= DEEPEST:
-        height, count, parent, depth = _sink(
-            marks, queue, first, height, most, labels.shape, neck, count, parent, depth
-        )
-        rest()
-    number, found = np.zeros(count + 1, np.int64), last
-    for begin, end in parts:
-        found = int(_renumber(marks, parent, number, found, begin, end))
-        rest()
-    return found
+    planes, rows, columns = labels.shape
+    return int(_basins(heights.reshape(-1), labels.reshape(-1), queue, planes, rows, columns, neck))
 
 
 @compiled
@@ -143,9 +116,10 @@ def _meet(roots: Any, met: int, here: int, neck: float, parent: Any, depth: Any)
 
 
 @compiled
-def _renumber(labels: Any, parent: Any, number: Any, found: int, begin: int, end: int) -> int:
-    """Number the basins that are left in the order of their first pixels; `found` of them lie before."""
-    for pixel in range(begin, end):
+def _renumber(labels: Any, parent: Any, count: int) -> int:
+    """Number the basins that are left in the order of their first pixels."""
+    number, found = np.zeros(count + 1, np.int64), 0
+    for pixel in range(labels.size):
         if labels[pixel] != 0:
             root = _root(parent, labels[pixel])
             if number[root] == 0:
@@ -156,52 +130,33 @@ def _renumber(labels: Any, parent: Any, number: Any, found: int, begin: int, end
 
 
 @compiled
-def _chain(heights: Any, queue: Any, first: Any, begin: int, end: int) -> None:
-    """Chain the pixels of each height: queue[pixel] is the next one, first[height] the first."""
-    for pixel in range(end - 1, begin - 1, -1):
+def _basins(heights: Any, labels: Any, queue: Any, planes: int, rows: int, columns: int, neck: float) -> int:
+    """Divide flat arrays: queue[pixel] is the next pixel of its height, first[height] the first of a chain."""
+    area, first = rows * columns, np.full(DEEPEST + 1, -1, np.int64)
+    for pixel in range(labels.size - 1, -1, -1):  # from the last on, so that each chain is in raster order
         if heights[pixel] != OUTSIDE:
             queue[pixel] = first[heights[pixel]]
             first[heights[pixel]] = pixel
-
-
-@compiled
-def _sink(
-    labels: Any,
-    queue: Any,
-    first: Any,
-    height: Any,
-    most: Any,
-    shape: Any,
-    neck: float,
-    count: int,
-    parent: Any,
-    depth: Any,
-) -> Any:
-    """Take at most so many pixels out of the chains, the deepest first; return height, basins, parents, depths."""
-    planes, rows, columns = shape
-    area = rows * columns
+    parent, depth, count = np.zeros(64, np.int64), np.zeros(64, np.int64), 0
     steps, roots = np.array([-area, -columns, -1, 1, columns, area]), np.zeros(6, np.int64)
-    while height <= DEEPEST and most > 0:
+    for height in range(DEEPEST + 1):
         pixel, here = first[height], DEEPEST - height
-        if pixel < 0:
-            height += 1
-            continue
-        first[height] = queue[pixel]
-        most -= 1
-        # flat indices know no edges: a step from the last column would lead into the next row
-        plane, row, column = pixel // area, pixel // columns % rows, pixel % columns
-        room = (plane > 0, row > 0, column > 0, column < columns - 1, row < rows - 1, plane < planes - 1)
-        met = 0
-        for k in range(6):
-            if room[k] and labels[pixel + steps[k]] != 0:
-                roots[met] = labels[pixel + steps[k]]
-                met += 1
-        if met == 0:  # nothing deeper beside it: a basin begins
-            count += 1
-            if count == parent.size:
-                parent, depth = _longer(parent), _longer(depth)
-            parent[count], depth[count] = count, here
-            labels[pixel] = count
-        else:
-            labels[pixel] = _meet(roots, met, here, neck, parent, depth)
-    return height, count, parent, depth
+        while pixel >= 0:
+            # flat indices know no edges: a step from the last column would lead into the next row
+            plane, row, column = pixel // area, pixel // columns % rows, pixel % columns
+            room = (plane > 0, row > 0, column > 0, column < columns - 1, row < rows - 1, plane < planes - 1)
+            met = 0
+            for k in range(6):
+                if room[k] and labels[pixel + steps[k]] != 0:
+                    roots[met] = labels[pixel + steps[k]]
+                    met += 1
+            if met == 0:  # nothing deeper beside it: a basin begins
+                count += 1
+                if count == parent.size:
+                    parent, depth = _longer(parent), _longer(depth)
+                parent[count], depth[count] = count, here
+                labels[pixel] = count
+            else:
+                labels[pixel] = _meet(roots, met, here, neck, parent, depth)
+            pixel = queue[pixel]
+    return _renumber(labels, parent, count)

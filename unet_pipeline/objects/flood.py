@@ -8,7 +8,6 @@ same order, but leaves open which of equally low seed pixels goes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,7 @@ OUTSIDE = 2**16 - 1
 """Height of pixels that are not flooded."""
 
 
-PAUSE_PX = 2**15
-"""Pixels that are flooded between two pauses."""
-
-
-def flood(
-    heights: NDArray[np.uint16],
-    labels: NDArray[np.uint32],
-    queue: NDArray[np.int64],
-    pause: Callable[[], None] | None = None,
-) -> None:
+def flood(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64]) -> None:
     """Flood from the seeds, in place.
 
     Args:
@@ -37,19 +27,8 @@ def flood(
             plane, or lie over each other in neighbouring planes.
         labels: (planes, y, x) uint32, contiguous; the seeds, 0 elsewhere. Filled; 0 stays where no seed reaches.
         queue: (planes * y * x,) int64, for the pixels that wait; its content does not matter.
-        pause: called every now and then, so that arrays that lie in files can let go of their memory.
     """
-    flat, marks, shape = heights.reshape(-1), labels.reshape(-1), labels.shape
-    first, last = np.full(OUTSIDE, -1, np.int64), np.full(OUTSIDE, -1, np.int64)
-    lowest, step = OUTSIDE, max(1, labels.size) if pause is None else 32 * PAUSE_PX
-    rest = pause or (lambda: None)
-    # seed pixels wait from the beginning, in raster order, which settles ties between seeds
-    for begin in range(0, labels.size, step):
-        lowest = min(lowest, _begin(flat, marks, queue, (first, last), (begin, min(begin + step, labels.size)), shape))
-        rest()
-    while lowest < OUTSIDE:
-        lowest = _spread(flat, marks, queue, (first, last), lowest, labels.size if pause is None else PAUSE_PX, shape)
-        rest()
+    _flood(heights.reshape(-1), labels.reshape(-1), queue, *labels.shape)
 
 
 @compiled
@@ -64,58 +43,41 @@ def _append(pixel: Any, height: Any, queue: Any, first: Any, last: Any) -> None:
 
 
 @compiled
-def _room(pixel: Any, shape: Any) -> Any:
-    """Return whether there is a neighbour at each step; flat indices know no edges: the last column leads nowhere."""
-    planes, rows, columns = shape
-    area = rows * columns
-    plane, row, column = pixel // area, pixel // columns % rows, pixel % columns
+def _room(pixel: Any, planes: int, rows: int, columns: int) -> Any:
+    """Return where there is a neighbour; flat indices know no edges: from the last column they lead to the next row."""
+    plane, row, column = pixel // (rows * columns), pixel // columns % rows, pixel % columns
     return plane > 0, row > 0, column > 0, column < columns - 1, row < rows - 1, plane < planes - 1
 
 
 @compiled
-def _steps(shape: Any) -> Any:
-    _, rows, columns = shape
-    return np.array([-rows * columns, -columns, -1, 1, columns, rows * columns])
+def _flood(heights: Any, labels: Any, queue: Any, planes: int, rows: int, columns: int) -> None:
+    """Flood flat arrays from the labelled pixels.
 
-
-@compiled
-def _begin(heights: Any, labels: Any, queue: Any, ends: Any, part: Any, shape: Any) -> Any:
-    """Let the seed pixels of a part, from its first to behind its last pixel, wait; return the lowest height.
-
-    Those with no neighbour that is to be flooded would pass on nothing, so they need not wait.
+    queue[pixel] is the pixel that waits behind it at the same height. There is one such chain for each of the 2¹⁶ - 1
+    heights, with its ends in `first` and `last`: a priority queue without sorting, first in, first out at each height.
     """
-    first, last = ends
-    steps = _steps(shape)
-    lowest: Any = np.int64(OUTSIDE)
-    for pixel in range(part[0], part[1]):
+    first, last = np.full(OUTSIDE, -1, np.int64), np.full(OUTSIDE, -1, np.int64)
+    area = rows * columns
+    lowest: Any = OUTSIDE
+    steps = np.array([-area, -columns, -1, 1, columns, area])
+    # seed pixels wait from the beginning, in raster order, which settles ties between seeds; those that can pass on
+    # nothing, which are most, need not
+    for pixel in range(labels.size):
         if labels[pixel] != 0 and heights[pixel] != OUTSIDE:
-            room = _room(pixel, shape)
+            room = _room(pixel, planes, rows, columns)
             for k in range(6):
                 if room[k] and labels[pixel + steps[k]] == 0 and heights[pixel + steps[k]] != OUTSIDE:
                     _append(pixel, heights[pixel], queue, first, last)
                     lowest = min(lowest, np.int64(heights[pixel]))
                     break
-    return lowest
-
-
-@compiled
-def _spread(heights: Any, labels: Any, queue: Any, ends: Any, lowest: Any, most: Any, shape: Any) -> Any:
-    """Let at most so many of the waiting pixels pass on their labels; return the lowest height that still waits.
-
-    queue[pixel] is the pixel that waits behind it at the same height. There is one such chain for each of the 2¹⁶ - 1
-    heights, with its ends in `first` and `last`: a priority queue without sorting, first in, first out at each height.
-    """
-    first, last = ends
-    steps = _steps(shape)
-    while lowest < OUTSIDE and most > 0:
+    while lowest < OUTSIDE:
         pixel = first[lowest]
         # this chain is empty; a lower pixel that is reached later sets `lowest` back
         if pixel < 0:
             lowest += 1
             continue
         first[lowest] = queue[pixel]
-        most -= 1
-        room = _room(pixel, shape)
+        room = _room(pixel, planes, rows, columns)
         for k in range(6):
             if room[k]:
                 beside = pixel + steps[k]
@@ -124,4 +86,3 @@ def _spread(heights: Any, labels: Any, queue: Any, ends: Any, lowest: Any, most:
                     labels[beside] = labels[pixel]
                     _append(beside, heights[beside], queue, first, last)
                     lowest = min(lowest, np.int64(heights[beside]))
-    return lowest

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,9 @@ IN_MEMORY_PX = 2**22
 BLOCK_PX = 2048
 """Edge of what is read at a time, px."""
 
-Pause = Callable[[], None]
 
-Divide = Callable[[NDArray[np.uint16], NDArray[np.uint32], NDArray[np.int64], Pause | None], None]
-"""divide(heights, labels, queue, pause): label the pixels of one piece, (planes, y, x), in place; `pause` is called now
-and then where the arrays lie in files."""
+Divide = Callable[[NDArray[np.uint16], NDArray[np.uint32], NDArray[np.int64]], None]
+"""divide(heights, labels, queue): label the pixels of one piece, (planes, y, x), in place."""
 Several = Callable[[Pieces], NDArray[np.bool_]]
 """several(pieces): which of them may be several objects, (n,)."""
 
@@ -116,24 +112,19 @@ class Floods:
         labels = self._map("labels", box, np.uint32) if large and place < 0 else self._keep(place, box)
         heights = self._map("heights", box, np.uint16) if large else np.empty(box.shape, np.uint16)
         queue = self._map("queue", box, np.int64) if large else np.empty(box.shape, np.int64)
-        pause = partial(_let_go, [labels, heights, queue]) if large else None
         if place < 0:
             window = box.counted_from(block).window
             _fill(labels[0], heights[0], piece, (here[0][window], here[1][window], here[2][window]))
         else:
-            self._read(piece, box, labels, heights, pause)
-        self.divide(heights, labels, queue.reshape(-1), pause)
+            self._read(piece, box, labels, heights)
+        self.divide(heights, labels, queue.reshape(-1))
         return labels
 
-    def _read(
-        self, piece: int, box: Box, labels: NDArray[np.uint32], heights: NDArray[np.uint16], pause: Pause | None
-    ) -> None:
+    def _read(self, piece: int, box: Box, labels: NDArray[np.uint32], heights: NDArray[np.uint16]) -> None:
         for plane in range(box.planes.start, box.planes.stop):
             for block in Box.of(plane, *box.window).divided(BLOCK_PX, BLOCK_PX):
                 at = block.counted_from(box).at
                 _fill(labels[at], heights[at], piece, self.layers.read(block))
-                if pause:
-                    pause()
 
     def _keep(self, place: int, box: Box) -> NDArray[np.uint32]:
         """Return room for the labels of a piece that stay, where other blocks need them."""
@@ -152,14 +143,6 @@ class Floods:
         path = self.folder / f"{name}.flood"
         _reserve(path, offset, int(np.prod(box.shape)) * np.dtype(dtype).itemsize)
         return np.memmap(path, dtype, "r+", offset, box.shape)
-
-
-def _let_go(arrays: list[NDArray[Any]]) -> None:
-    """Let the memory of mapped files go: what was written stays in the files, and is read again where it is needed."""
-    for array in arrays:
-        mapped = getattr(array, "_mmap", None)
-        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(path: Path, offset: int, size: int) -> None:

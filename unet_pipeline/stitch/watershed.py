@@ -8,8 +8,8 @@ parts    with seeds: a piece with several is flooded from them, downwards from t
 ```
 What a piece is divided into depends on its own pixels alone, so pieces are divided one by one, each within the smallest
 box around it, wherever it lies. Memory: some arrays of a block, 68 bytes a piece that lies in several blocks, what
-`objects.components` takes, and a box; a box of more than `floods.IN_MEMORY_PX` lies in files beside the store, which
-takes disk and time instead.
+`objects.components` takes, and a box, 14 bytes a px. A box of more than `floods.IN_MEMORY_PX` lies in files beside the
+store, whose pages the system takes back where memory is short: that takes disk and time instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from unet_pipeline.objects.decided import LARGEST_UINT8, as_stored
 from unet_pipeline.objects.flood import flood
 from unet_pipeline.objects.fragments import LARGEST_CLASS
 from unet_pipeline.objects.pieces import Pieces, measure, merged
-from unet_pipeline.stitch.floods import Floods, Layers, Pause
+from unet_pipeline.stitch.floods import Floods, Layers
 from unet_pipeline.stitch.layers import Layer, Volume
 
 BLOCK_PX = 2048
@@ -97,12 +97,12 @@ def _by_distance(volume: Volume, settings: ObjectSettings) -> Layer:
         depths.write(*shard.at, heights)
     last = whole.count  # parts that are divided are numbered behind those that are not, whatever the order
 
-    def number(
-        heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64], pause: Pause | None
-    ) -> None:
+    def number(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64]) -> None:
         nonlocal last
-        last = basins(heights, labels, queue, settings.neck, last, pause)
-        _check_count(volume, last)
+        count = basins(heights, labels, queue, settings.neck)
+        _check_count(volume, last + count)
+        labels[labels > 0] += np.uint32(last)
+        last += count
 
     def several(pieces: Pieces) -> NDArray[np.bool_]:
         return pieces.area >= 2 * max(1, settings.min_area_px)
