@@ -6,6 +6,7 @@ Each stage is a process of its own, as in the workflow. Memory that is flat does
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,8 @@ from torch import nn
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.models import UNet, save_model
 
-STAGES = ("ingest", "weigh", "tile", "predict", "stitch", "evaluate")
+STAGES = ("ingest", "weigh", "tile", "predict", "stitch watershed", "stitch distance", "stitch", "evaluate")
+"""A verb, and of `stitch` the method by which objects are divided; by itself it is by what is connected."""
 LABELLED = ("weigh", "evaluate")
 BLOCK = 1024
 LIMIT_GB = 3
@@ -31,10 +33,12 @@ Peaks = dict[int, dict[str, tuple[float, float]]]
 """By edge of the plane, px, and stage: peak in MB, seconds."""
 NETWORK = Architecture("unet", 1, 1, 1, 2, 0.5)
 SHARD_PX = 2048
-CONFIG = (
-    '{"model": {"depth": 1, "base_channels": 1}, "compute": {"threads": 2, "device": "cpu"}, '
-    f'"tile": {{"tile_px": {SHARD_PX}}}, "store": {{"shard_px": {SHARD_PX}}}}}'
-)
+CONFIG: dict[str, dict[str, object]] = {
+    "model": {"depth": 1, "base_channels": 1},
+    "compute": {"threads": 2, "device": "cpu"},
+    "tile": {"tile_px": SHARD_PX},
+    "store": {"shard_px": SHARD_PX},
+}
 """A shard is what a job holds: the smallest plane must fill one, else it takes less memory than the others."""
 
 
@@ -109,9 +113,11 @@ def stages(folder: Path, edge: int, labelled: bool) -> dict[str, tuple[float, fl
         "evaluate": ["--stitch", stitch, "--output", evaluate],
     }
     found = {}
-    for verb in (verb for verb in STAGES if labelled or verb not in LABELLED):
-        found[verb] = peak(verb, "--config", CONFIG, *verbs[verb])
-        step(f"{edge} px, {verb}: {found[verb][0]:.0f} MB, {found[verb][1]:.1f} s")
+    for stage in (stage for stage in STAGES if labelled or stage not in LABELLED):
+        verb, _, method = stage.partition(" ")
+        config = CONFIG | {"stitch": {"method": method or "components"}}
+        found[stage] = peak(verb, "--config", json.dumps(config), *verbs[verb])
+        step(f"{edge} px, {stage}: {found[stage][0]:.0f} MB, {found[stage][1]:.1f} s")
     check_seams(stack / "segmentation.ome.zarr", edge)
     return found
 
