@@ -70,7 +70,7 @@ class Place:
     whole: bool
 
     def measured(self, classes: Classes, labels: NDArray[np.uint32], count: int) -> Fragments:
-        """Return the fragments of the block, of its classes and of what `number` made of them."""
+        """Return the fragments of the block, of its classes (y, x) and of what `number` made of them, (y, x)."""
         start = (self.block.plane * self.shape[1] + self.block.rows.start) * self.shape[2] + self.block.columns.start
         area, first, class_index = _measure(classes, labels, count, start, self.shape[2])
         none = np.zeros(0, np.int64)
@@ -109,7 +109,7 @@ class Place:
 
 
 def contacts(labels: NDArray[np.uint32], others: NDArray[np.uint32], down: int, right: int) -> Keys:
-    """Return the different pairs of labels, not 0, at labels[y, x] and others[y + down, x + right]."""
+    """Return the different pairs of labels (y, x), not 0: labels[y, x], others[y + down, x + right]."""
     strips = range(0, labels.shape[0], _STRIP)
     found = [_pairs(labels[y : y + _STRIP + down], others[y : y + _STRIP + down], down, right) for y in strips]
     return np.concatenate([np.unique(keys) for keys in found])

@@ -34,14 +34,14 @@ class Pieces:
 
     @classmethod
     def none(cls, ids: NDArray[np.uint32] | None = None) -> Pieces:
-        """Return pieces of which nothing is measured."""
+        """Return the pieces (n,) as long as nothing of them is measured."""
         count = 0 if ids is None else len(ids)
         ids = np.zeros(0, np.uint32) if ids is None else ids
         boxes, area = np.tile(np.array([2**62, 0] * 3), (count, 1)), np.zeros(count, np.int64)
         return cls(ids, boxes, area, np.full(count, NO_SEED, np.uint32), np.zeros(count, np.uint32))
 
     def chosen(self, which: NDArray[Any]) -> Pieces:
-        """Return some of them, by a mask or by their indices in ascending order."""
+        """Return some of them, by a mask (n,) or by their indices in ascending order."""
         return Pieces(self.ids[which], self.boxes[which], self.area[which], self.lowest[which], self.highest[which])
 
     def box(self, index: int) -> Box:

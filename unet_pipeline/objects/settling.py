@@ -38,7 +38,7 @@ class Rules:
     fill_holes: bool
 
     def contacts(self, straight: Keys, diagonal: Keys) -> tuple[Keys, Keys]:
-        """Return the contacts that join foreground, and those that join background."""
+        """Return the contacts (n,) that join foreground, and those that join background."""
         both = np.concatenate([straight, diagonal])
         return (both, straight) if self.corners_join else (straight, both)
 
@@ -100,7 +100,7 @@ class Joined:
 
 
 def joined(class_index: NDArray[Any], area: NDArray[np.int64], first: NDArray[np.int64], foreground: Keys) -> Joined:
-    """Join what is of one class and touches; contacts of different classes join nothing."""
+    """Join what is of one class and touches, of measures (n,); contacts (k,) of different classes join nothing."""
     a, b = ends(foreground)
     root = join(len(area), foreground[(class_index[a] == class_index[b]) & (class_index[a] > 0)])
     total, earliest = np.zeros_like(area), first.copy()
@@ -135,7 +135,7 @@ def holes(owner: NDArray[np.int64], is_open: NDArray[np.bool_], background: Keys
     Args:
         owner: (fragments,) component of each fragment, 0 for background, dropped components included.
         is_open: (fragments,) bool.
-        background: pairs that touch in the connectivity of the background.
+        background: (n,) pairs that touch in the connectivity of the background.
     """
     a, b = ends(background)
     back = owner == 0

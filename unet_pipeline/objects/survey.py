@@ -39,7 +39,7 @@ class Spool:
             self.file.close()
 
     def add(self, values: NDArray[np.int64]) -> None:
-        """Keep the next array; raises PipelineError where the disk has no room."""
+        """Keep the next array (n,); raises PipelineError where the disk has no room."""
         if self.file is None:
             self._arrays.append(values)
             return
@@ -53,7 +53,7 @@ class Spool:
         self._ends.append(self._ends[-1] + values.nbytes)
 
     def get(self, index: int) -> NDArray[np.int64]:
-        """Return an array that was kept; for one thread at a time, and not while another is added."""
+        """Return an array (n,) that was kept; for one thread at a time, and not while another is added."""
         if self.file is None:
             return self._arrays[index]
         self.file.seek(self._ends[index])
@@ -158,7 +158,7 @@ class Survey:
         return Nodes(area, filled, first, class_index, is_open)
 
     def edges(self) -> tuple[Keys, Keys]:
-        """Return the pairs of nodes that join foreground, and those that join background."""
+        """Return the pairs (n,) of nodes that join foreground, and those that join background."""
         straight, diagonal, joins, beside = (
             np.concatenate([np.zeros(0, np.int64), *keys])
             for keys in (self.straight, self.diagonal, self.joins, self.beside)
