@@ -59,6 +59,20 @@ def test_the_time_left_ignores_what_an_earlier_run_did():
         assert progress.done == 51
 
 
+def test_the_time_left_follows_the_pace_of_the_last_minute():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(1000, "train", stream, clock) as progress:
+        clock.seconds += 100  # the first step compiles
+        progress.advance()
+        assert stream.getvalue().splitlines()[-1].endswith("27 h 45 min left")
+        for _ in range(199):
+            clock.seconds += 0.5
+            progress.advance()
+        assert stream.getvalue().splitlines()[-1].endswith("191/1000 (19%), 6 min 44 s left"), (
+            "809 steps of half a second"
+        )
+
+
 def test_an_error_is_not_reported_as_done():
     stream = io.StringIO()
     with pytest.raises(ValueError), Progress(3, "stitch", stream) as progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from types import TracebackType
@@ -20,6 +21,9 @@ LINE_EVERY_S = 5.0
 
 REDRAW_EVERY_S = 0.1
 """Seconds between redraws on a terminal."""
+
+LATELY_S = 60.0
+"""The time left is reckoned from the pace of as many seconds: the first units compile, read and warm up."""
 
 
 class Progress:
@@ -49,7 +53,7 @@ class Progress:
         self._clock = clock
         self._bar = self._stream.isatty()
         self._start = self._shown = clock()
-        self._skipped = 0
+        self._marks = deque([(self._start, 0)])
 
     def __enter__(self) -> Progress:
         """Show the start."""
@@ -67,13 +71,14 @@ class Progress:
     def skip(self, units: int) -> None:
         """Count units that an earlier run did: they do not enter the estimate of the time left."""
         self.done += units
-        self._skipped += units
+        self._marks = deque((at, done + units) for at, done in self._marks)
 
     def advance(self, units: int = 1, note: str = "") -> None:
         """Count `units` more; `note` is a short remark shown behind them, e.g. the loss."""
         self.done += units
         self.note = note or self.note
-        if self._clock() - self._shown >= (REDRAW_EVERY_S if self._bar else LINE_EVERY_S):
+        # the last state is shown once, by the end of the block
+        if self.done < self.total and self._clock() - self._shown >= (REDRAW_EVERY_S if self._bar else LINE_EVERY_S):
             self._show()
 
     def say(self, text: str) -> None:
@@ -94,10 +99,15 @@ class Progress:
         return f"{self.label}: {bar}{self.done}/{self.total} ({share:.0%}){note}"
 
     def _left(self) -> str:
-        here = self.done - self._skipped
-        if not here or self.done >= self.total:
+        now = self._clock()
+        while len(self._marks) > 1 and self._marks[1][0] <= now - LATELY_S:
+            self._marks.popleft()
+        began, before = self._marks[0]
+        if now - self._marks[-1][0] >= LINE_EVERY_S:
+            self._marks.append((now, self.done))
+        if self.done == before or self.done >= self.total:
             return ""
-        return f", {_duration((self._clock() - self._start) / here * (self.total - self.done))} left"
+        return f", {_duration((now - began) / (self.done - before) * (self.total - self.done))} left"
 
     def _write(self, text: str, last: bool) -> None:
         # on a terminal: back to the start of the line, clear it, and only the last text gets a line of its own
