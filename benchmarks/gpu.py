@@ -83,16 +83,16 @@ def prediction(folder: Path, precision: str, compiled: bool, tile_px: int, batch
     if not record.exists():
         _write_stack(folder, record, config)
     output = record.with_name("tiles.json")
-    tile(Stack.open(record), config, 2, output)
-    plan, model, times = StackPlan.open(output), folder / "model", []
+    tile(Stack.open(record), config, 1, output)
+    plan, model, seconds = StackPlan.open(output), folder / "model", 0.0
     forward = Forward.load(model, plan.stack, config.predict, config.compute)
-    for region in (0, 1):  # the first warms up, and compiles, the network that the second is timed with
+    for _ in range(2):  # the first warms up, and compiles, the network that the second is timed with
         began = wait()
-        predict(plan, region, model, config, plan.region_record(region), forward)
-        times.append(wait() - began)
-        for left in output.parent.glob("regions/.*"):
+        predict(plan, 0, model, config, plan.region_record(0), forward)
+        seconds = wait() - began
+        for left in output.parent.glob("regions/.*"):  # else the second would find all shards made
             left.unlink()
-    return PLANES * EDGE**2 / 2 / times[-1]
+    return PLANES * EDGE**2 / seconds
 
 
 def _write_stack(folder: Path, record: Path, config: Config) -> None:
