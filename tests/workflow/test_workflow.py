@@ -243,6 +243,8 @@ def test_a_second_run_does_nothing(done: Workspace) -> None:
     [
         ("compute", "threads", 7, set()),
         ("compute", "device", "cpu", set()),
+        ("compute", "checkpoint_minutes", 0.5, set()),
+        ("compute", "io_threads", 3, set()),
         ("watch", "samples", True, set()),
         ("report", "panel_px", 300, {"report"}),
         ("evaluate", "isbi", True, {"evaluate b", "evaluate c.1", "report"}),
