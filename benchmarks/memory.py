@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tifffile
 import torch
 import zarr
-from figures import TABLES, Figure, peak_memory, publish, step
+from figures import SMALL, TABLES, Figure, peak_memory, publish, sized, step
 from torch import nn
 
 from unet_pipeline.model.card import Architecture, ModelCard
@@ -25,19 +25,18 @@ from unet_pipeline.model.models import UNet, save_model
 STAGES = ("ingest", "weigh", "tile", "predict", "stitch watershed", "stitch distance", "stitch", "evaluate")
 """A verb, and of `stitch` the method by which objects are divided; by itself it is by what is connected."""
 LABELLED = ("weigh", "evaluate")
-BLOCK = 1024
+BLOCK, SHARD_PX = sized((1024, 2048), (256, 256))
 LIMIT_GB = 3
 BRIGHT = 0.3
 """Normalised grey value between background and cells."""
 Peaks = dict[int, dict[str, tuple[float, float]]]
 """By edge of the plane, px, and stage: peak in MB, seconds."""
 NETWORK = Architecture("unet", 1, 1, 1, 2, 0.5)
-SHARD_PX = 2048
 CONFIG: dict[str, dict[str, object]] = {
     "model": {"depth": 1, "base_channels": 1},
     "compute": {"threads": 2, "device": "cpu"},
     "tile": {"tile_px": SHARD_PX},
-    "store": {"shard_px": SHARD_PX},
+    "store": {"shard_px": SHARD_PX, "chunk_px": min(512, SHARD_PX)},
 }
 """A shard is what a job holds: the smallest plane must fill one, else it takes less memory than the others."""
 
@@ -161,7 +160,8 @@ def summary(peaks: Peaks) -> tuple[list[Figure], str]:
         cells = ("{:.0f} MB, {:.1f} s".format(*found[verb]) if verb in found else "" for found in peaks.values())
         rows.append(f"| {verb} | {' | '.join(cells)} |")
     figures.append(Figure("memory: most of any stage", most / 1000, None, "GB", LIMIT_GB, at_most=True))
-    plot(peaks, TABLES / "memory.svg")
+    if not SMALL:
+        plot(peaks, TABLES / "memory.svg")
     return figures, "\n".join([*rows, "", "![peak memory over the size of the plane](memory.svg)"])
 
 
@@ -184,7 +184,7 @@ def plot(peaks: Peaks, path: Path) -> None:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--edges", type=int, nargs="+", default=[2048, 8192])
+    options.add_argument("--edges", type=int, nargs="+", default=sized([2048, 8192], [512]))
     options.add_argument("--unlabelled", type=int, nargs="*", default=[], help="edges for the stages without labels")
     options.add_argument("--scratch", type=Path, default=None, help="folder with room: 65536 px need 40 GB")
     given = options.parse_args()
