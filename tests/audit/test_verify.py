@@ -52,6 +52,7 @@ def test_whole_results_are_verified(results):
     assert tally.files == {path for path in files(results) if path.suffix != ".shards"}
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_any_file_is_found_and_the_file_and_its_remedy_named(results):
     """Journals aside: a damaged one is not used (see test_journal)."""
     shards = [path for path in files(results) if "c" in path.parts]

@@ -47,6 +47,7 @@ def truth(joined: float, grown: int = 0, planes: int = 2) -> list[Example]:
     return found
 
 
+@pytest.mark.slow
 def test_objects_that_touch_are_parted_where_the_stated_way_joins_them() -> None:
     examples = truth(joined=0.3)
     best, plain, tried = search(examples, "seg+ap50", STATED, 400.0)
@@ -58,6 +59,7 @@ def test_objects_that_touch_are_parted_where_the_stated_way_joins_them() -> None
     assert Trials(examples, "seg+ap50")._scored(best.settings) == best.score
 
 
+@pytest.mark.slow
 def test_growing_follows_what_the_network_leaves() -> None:
     thin = []
     for one in truth(0.0, planes=1):

@@ -78,6 +78,7 @@ def test_isbi_scores_on_request(perfect):
     assert 0 < found["v_rand"]["value"] < 1, "touching cells have no membrane here, so they merge"
 
 
+@pytest.mark.slow
 def test_pixels_nobody_annotated_do_not_count(tmp_path):
     labels = draw()[1].astype(np.uint16)
     labels[:, :50] = 999

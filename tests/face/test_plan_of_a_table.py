@@ -222,6 +222,7 @@ def test_class_labels_are_measured_by_their_pieces(tmp_path: Path) -> None:
     assert "weigh.sigma" not in text, "classes have no boundary weights"
 
 
+@pytest.mark.slow
 def test_the_verb_prints_it_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table(tmp_path)
     before = sorted(tmp_path.iterdir())

@@ -154,6 +154,7 @@ def test_creating_again_replaces_and_failing_leaves_the_old(tmp_path, monkeypatc
     assert [file.name for file in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["0", "labels/instances/0"])
 def test_a_flipped_bit_anywhere_in_a_shard_is_found_and_the_shard_named(tmp_path, name):
     path = create(tmp_path / "a.ome.zarr", ngff.Grid(2, 70, 101), channels=1)

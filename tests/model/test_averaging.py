@@ -211,6 +211,7 @@ def test_an_ensemble_is_the_mean_of_its_members(made):
     np.testing.assert_allclose(softmax(got.numpy(), axis=1), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_volume_is_the_mirrored_whole_pass(made):
     stack, model = made
     config = settings(predict={"mirror": "flips", "batch": 2, "probabilities": "float16"})

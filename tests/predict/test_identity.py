@@ -142,6 +142,7 @@ def predicted(plan: StackPlan, model: Path) -> np.ndarray:
     return volume(plan.probabilities())
 
 
+@pytest.mark.slow
 def test_a_replaced_image_leaves_no_shard_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place, as a rerun does it: predict begins anew, and the volume is that of a folder that was never used."""
     model, other = make_model(tmp_path / "model"), draw(seed=9)[0]

@@ -60,6 +60,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_hostile_yaml(tmp_path, kind, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -114,6 +115,7 @@ keys = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(sections, st.dictionaries(keys | plain, values, max_size=3) | values, max_size=3))
 def test_any_value_is_a_configuration_or_refused(value):
@@ -343,6 +345,7 @@ def test_no_pickle_in_weights(tmp_path, model):
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

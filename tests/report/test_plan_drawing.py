@@ -111,6 +111,7 @@ def test_the_detail_shows_what_the_network_reads(stack):
     assert lengths == [before, planned.keep[0], after, before, planned.keep[1], after]
 
 
+@pytest.mark.slow
 def test_long_lengths_are_not_cut(stack):
     """Four and more digits at the left of the drawing: paper is left around all that is drawn."""
     planned = plan((1, 20_000, 20_000), unpadded(2), 16_384, (16_384, 16_384), 1)

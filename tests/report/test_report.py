@@ -162,6 +162,7 @@ def test_the_same_results_give_the_same_bytes(run, tmp_path):
     assert (tmp_path / "again.html").read_bytes() == output.read_bytes()
 
 
+@pytest.mark.slow
 def test_names_stay_text(tmp_path):
     config = settings(labels={"classes": ["background", NASTY]}, report={"panel_px": 64})
     model = make_model(

@@ -57,6 +57,7 @@ def test_a_missing_record_is_named(run, name):
         open_result(stacks[1], model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.json", "prove.json", "regions/1.json", "stitch.json", "tiles.json"])
 @pytest.mark.parametrize("text", ['{"name": "somebody else\'s"}', "[1]", "{", ""])
 def test_a_foreign_record_is_named(run, name, text):

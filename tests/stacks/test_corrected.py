@@ -60,6 +60,7 @@ def read(folder: Path, labels: Path, name: str, axes: str = "") -> Stack:
     return Stack.open(record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize("program", WRITERS)
 def test_corrected_objects_keep_their_ids(tmp_path: Path, program: str, planes: int) -> None:
@@ -72,6 +73,7 @@ def test_corrected_objects_keep_their_ids(tmp_path: Path, program: str, planes: 
     np.testing.assert_array_equal(volume(stack.reference("instances"))[:, 0], seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planes", [3, 4])
 def test_planes_are_no_colours(tmp_path: Path, planes: int) -> None:
     file, labels = stitched(tmp_path, planes)

@@ -172,6 +172,7 @@ def test_squares_keep_the_values_of_the_labels(voc: Voc) -> None:
         np.testing.assert_array_equal(read(stack.reference("classes"), plane)[0], expected)
 
 
+@pytest.mark.slow
 def test_rgb_from_ingest_to_scores_and_the_border_weighs_nothing(voc: Voc) -> None:
     """Ignored pixels, the white border and the bars, carry weight 0 in training and count in no score."""
     torch = pytest.importorskip("torch")

@@ -204,6 +204,7 @@ def test_parts_join_from_plane_to_plane_and_are_flooded_there():
     assert divided(probabilities, connect="planes").max() > 2
 
 
+@pytest.mark.slow
 def test_divided_objects_grow_into_the_background_only():
     probabilities = discs(CROSS, (1, 64, 80))
     small, grown = divided(probabilities), divided(probabilities, grow_px=2)

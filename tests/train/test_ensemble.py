@@ -52,6 +52,7 @@ def logits(model, stack, plane=0, mirror="none"):
     return whole_pass(Crop(stack.image, plane, *(slice(0, length) for length in stack.grid.shape[1:])), forward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", ["none", "flips"])
 def test_it_answers_with_the_mean_of_its_members(models, stack, tmp_path, mirror):
     card = ensemble(models, tmp_path / "all")

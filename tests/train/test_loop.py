@@ -215,6 +215,7 @@ def test_without_momentum_there_is_nothing_of_it_to_resume(tmp_path):
     assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_inputs_or_settings_is_not_used(unbroken, tmp_path):
     for digest, options in (("other", settings()), ("d", settings(learning_rate=0.02))):
         with pytest.raises(Killed):

@@ -72,6 +72,7 @@ def test_all_layers_are_taken(record: Path, tmp_path: Path, norm: bool, capsys: 
     assert f"{len(card['taken'])} layers taken\n" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     start = make_model(tmp_path / "start")
     config = {"labels": {"classes": ["background", "nucleus"]}}

@@ -51,6 +51,7 @@ def test_the_boundary_weights_reach_the_loss(tmp_path):
     assert any(not np.array_equal(made[0][name], made[1][name]) for name in made[0])
 
 
+@pytest.mark.slow
 def test_normalisation_of_the_model_is_that_of_the_training_set(tmp_path):
     config = settings(normalise={"method": "zscore", "scope": "model"})
     train_model([weighed(tmp_path / "a", config)], [], config, tmp_path / "model")

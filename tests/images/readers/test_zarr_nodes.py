@@ -26,6 +26,7 @@ def write_ome(path, pixels, axes, version="0.5", units=None, scale=None):
     return group
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", FORMATS)
 @pytest.mark.parametrize("axes", ["yx", "zyx", "tyx", "cyx", "czyx", "tcyx", "tczyx"])
 def test_ome_zarr(tmp_path, version, axes):
