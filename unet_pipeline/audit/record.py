@@ -203,7 +203,7 @@ def _of_folder(folder: Path) -> list[Path]:
     """Return the records of a model, of a stack, of regions, or of all folders in this one."""
     if model := _existing([folder / CARD_FILE]):
         return model
-    own = _existing(folder / name for name in reversed(FLOW))
+    own = _existing(folder / name for name in reversed(FLOW) if name != REPORT_RECORD)
     if own:
         return own
     regions = [path for path in folder.glob("*.json") if path.stem.isdecimal()]
