@@ -33,7 +33,7 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
 
-test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (3): 5 minutes
+test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (3): 5½ minutes
 	@$(PYTEST)
 
 test-slow: environment ## the rest, 11 minutes: clean runs, months later, cross-validation, browser, conda, hostile files

@@ -36,6 +36,7 @@ def segment(folder: Path, output: Path, *words: object, image: object = "image.t
     return __main__.main(["segment", *map(str, given)])
 
 
+@pytest.mark.slow
 def test_the_volume_is_that_of_the_workflow_byte_by_byte(made):
     theirs, ours = made / "workflow" / "results" / "cells", made / "cells"
     for name in ("segmentation.ome.zarr", "image.ome.zarr/0"):

@@ -105,7 +105,7 @@ def test_napari_opens_image_and_labels(tmp_path):
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90), data=st.data(), channels=st.integers(1, 3))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_pyramid_equals_the_definition(tmp_path_factory, height, width, data, channels):
     path = create(tmp_path_factory.mktemp("p") / "a.ome.zarr", ngff.Grid(2, height, width), channels)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))

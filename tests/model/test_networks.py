@@ -127,7 +127,7 @@ def extent(network: nn.Module, height: int, width: int, at: int) -> tuple[int, i
     return int(rows[0]), int(rows[-1])
 
 
-@pytest.mark.parametrize("name", variants("vgg16, bilinear, batch norm"))
+@pytest.mark.parametrize("name", variants("vgg16, bilinear, batch norm", "resnet50"))
 def test_sees_as_far_as_is_computed(name: str) -> None:
     sizes = geometry(architecture(VARIANTS[name], 1, 2))
     network, size = smooth(network_of(VARIANTS[name])).double(), sizes.read_px(sizes.stride)

@@ -87,6 +87,7 @@ def test_curves_are_the_same_bytes_and_hold_no_text(tmp_path):
         assert not re.search(rb"tEXt|iTXt|zTXt|tIME|Software|matplotlib", png)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["step\n", "step\ttrain_loss\n1\t0.5\n", "step\tdice_a\tvalidation_loss\n1\t1\t0\n"])
 def test_short_histories_can_be_drawn(tmp_path, text):
     history = written(tmp_path, text)

@@ -156,6 +156,7 @@ def test_plan_proof_and_provenance_are_told(page, run):
     assert facts["provenance"]["config"]["source"]["image"] in page.text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(run, tmp_path):
     model, stacks, config, output = run
     report(model, stacks, config, tmp_path / "again.html")

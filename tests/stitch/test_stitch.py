@@ -139,6 +139,7 @@ def test_objects_join_from_plane_to_plane_on_request(made):
         assert whole(stack_plan.labels("instances")).max() == count
 
 
+@pytest.mark.slow
 def test_the_result_is_valid_and_read_by_others(made):
     stack_plan, model = made
     run(stack_plan, model, settings(stitch={"tiff": True, "min_area_px": 0}))

@@ -276,6 +276,7 @@ def test_notches_of_a_rough_outline_are_no_necks_of_averaged_distances():
     assert divided(probabilities, **options, smooth_px=6.0).max() == 1
 
 
+@pytest.mark.slow
 def test_pieces_part_at_their_necks_whatever_the_network_is_sure_of():
     y, x = np.indices((64, 80))
     pair = ((y - 32) ** 2 + (x - 24) ** 2 < 196) | ((y - 32) ** 2 + (x - 49) ** 2 < 196)

@@ -286,6 +286,7 @@ def test_losses_that_are_read_seldom_give_the_same_history(unbroken, tmp_path, m
     assert content(tmp_path / "killed") == unbroken[0]
 
 
+@pytest.mark.slow
 def test_it_learns_and_keeps_the_best_weights(tmp_path):
     options = settings(steps=120, learning_rate=0.05, validate_every=20, warmup=10)
     options = dataclasses.replace(options, augment=dataclasses.replace(Augment(), elastic_std_px=2.0))

@@ -58,6 +58,7 @@ def largest(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor], 
     return max(float((one[name] - other[name]).abs().max()) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True])
 def test_all_layers_are_taken(record: Path, tmp_path: Path, norm: bool, capsys: pytest.CaptureFixture[str]) -> None:
     start = make_model(tmp_path / "start", network={"batch_norm": norm})

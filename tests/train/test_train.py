@@ -29,6 +29,7 @@ def test_the_model_knows_what_made_it(tmp_path):
     assert card.training["provenance"]["config"]["train"]["steps"] == 4
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes_and_another_seed_others(tmp_path):
     record = weighed(tmp_path / "a")
     files = ("weights.safetensors", "history.tsv", "model.json")
