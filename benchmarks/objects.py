@@ -27,9 +27,9 @@ STATED = ObjectSettings(grow_px=0)
 
 
 def plane(edge: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
-    """Return probabilities (2, y, x) that are unsure between some touching cells, and the cells (y, x)."""
+    """Return probabilities (2, y, x) in which one cell of twenty still touches another, and the cells (y, x)."""
     cells = touching_cells(edge, PER_MPX)
-    soft = ndimage.gaussian_filter((open_gaps(cells, 1) > 0).astype(np.float32), 2)
+    soft = ndimage.gaussian_filter((open_gaps(cells, 2) > 0).astype(np.float32), 2)
     cell = (soft * 255).round().astype(np.uint8)
     return np.stack([255 - cell, cell]), cells
 
