@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from unet_pipeline.errors import PipelineError
+
 
 @cache  # once for a process: a second look would find its own GPU taken
-def held_gpu(names: tuple[str, ...], rank: int = 0) -> int:
+def held_gpu(names: tuple[str, ...], processes: int = 1) -> int:
     """Return the number of a GPU, and hold it until this process ends.
 
     A GPU is held by a lock on a file in the folder for temporary files, which the system lets go with the process,
@@ -20,10 +22,17 @@ def held_gpu(names: tuple[str, ...], rank: int = 0) -> int:
 
     Args:
         names: of the GPUs that this process sees, the same in every process, such as their serial numbers.
-        rank: number of this process in its job, which then chooses among those that are shared.
+        processes: of the same job: two of them cannot share a GPU, as their gradients are summed from GPU to GPU.
+
+    Raises:
+        PipelineError: if all are held and the job has several processes.
     """
     found = free_gpu(names, Path(tempfile.gettempdir()))
-    return found if found is not None else (rank or os.getpid()) % len(names)
+    if found is None and processes > 1:
+        got = f"none of {len(names)} free: other jobs hold them"
+        fix = "wait for the other jobs, or lower compute.processes"
+        raise PipelineError("compute.processes", f"{processes} GPUs, one for each process", got, fix=fix)
+    return os.getpid() % len(names) if found is None else found
 
 
 def free_gpu(names: Sequence[str], folder: Path) -> int | None:

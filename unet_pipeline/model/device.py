@@ -58,7 +58,7 @@ def choose_device(compute: Compute) -> torch.device:
     Of several GPUs it is one that no other process of this package holds, and is this process's from then on.
 
     Raises:
-        PipelineError: if CUDA is asked for and absent.
+        PipelineError: if CUDA is asked for and absent, or a training's process finds no GPU of its own.
     """
     available = torch.cuda.is_available()
     if compute.device == "cuda" and not available:
@@ -71,7 +71,7 @@ def choose_device(compute: Compute) -> torch.device:
     if (count := torch.cuda.device_count()) < 2:
         return torch.device("cuda")
     names = tuple(str(getattr(torch.cuda.get_device_properties(number), "uuid", number)) for number in range(count))
-    device = torch.device("cuda", held_gpu(names, int(os.environ.get("LOCAL_RANK", 0))))
+    device = torch.device("cuda", held_gpu(names, int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     torch.cuda.set_device(device)  # else every process would also take some memory of the first GPU
     return device
 
