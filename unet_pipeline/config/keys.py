@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -47,8 +47,13 @@ def key(default: Any, doc: str, low: float | None = None, high: float | None = N
 
 
 def plain(value: Any) -> Any:
-    """Turn a section into what JSON and YAML can say."""
-    return json.loads(json.dumps(asdict(value) if hasattr(value, "__dataclass_fields__") else value))
+    """Turn a section or a record into what JSON and YAML can say."""
+    # not by `asdict`, which copies each number of a list, of which a record may hold a million
+    return json.loads(json.dumps(value, default=_named))
+
+
+def _named(value: Any) -> dict[str, Any]:
+    return {one.name: getattr(value, one.name) for one in fields(value)}
 
 
 def build(kind: type[T], value: object, where: str) -> T:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from unet_pipeline.config.keys import plain
 from unet_pipeline.errors import PipelineError, read_small
 from unet_pipeline.records.files import Check, sha256_bytes, unclaimed, write_text
 
@@ -35,20 +35,6 @@ def write_json(path: Path, value: Mapping[str, Any], check: Check = unclaimed) -
 def write_record(path: Path, record: Any, check: Check = unclaimed) -> None:
     """Write a record of `steps`, its step first; see `write_json`."""
     write_json(path, plain(record), check)
-
-
-def plain(value: Any) -> Any:
-    """Return what JSON can say of a record: mappings in place of dataclasses, however deep, and all else as it is.
-
-    `dataclasses.asdict` copies each number of a list, of which a record may hold a million.
-    """
-    if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple) and value and not isinstance(value[0], int | float | str):
-        return [plain(part) for part in value]
-    return value
 
 
 def _sealed(text: str) -> str:
