@@ -144,6 +144,8 @@ def test_an_unknown_section_or_key_names_the_nearest() -> None:
         ({"model": {"stem": "half"}, "train": {"tile_px": 152}}, "train.tile_px", "160"),
         ({"train": {"freeze_steps": 5}}, "train.freeze_steps", "0"),
         ({"train": {"folds": 2, "hold_out": 0.1}}, "train.hold_out", "0"),
+        ({"train": {"patience": 5, "select": "last"}}, "train.patience", None),
+        ({"train": {"patience": 0}}, "train.patience", "1"),
         ({"train": {"tile_px": 144}, "model": {"network": "resnet50"}}, "train.tile_px", "128"),
         ({"train": {"tile_px": 388}, "model": {"depth": 4}}, "train.tile_px", "384"),
         ({"normalise": {"low": 99.9}}, "normalise.low", None),

@@ -327,6 +327,71 @@ def test_the_kept_weights_are_those_of_the_best_validation(tmp_path, monkeypatch
     assert (tmp_path / "best" / FILES[0]).read_bytes() == (tmp_path / "short" / FILES[0]).read_bytes()
 
 
+@pytest.fixture
+def made_up(monkeypatch):
+    """Scores of the validations, one after the other; 0.1 behind the last. Resumed, they go on where they were."""
+    from unet_pipeline.train.validation import Score, Validation
+
+    def use(*values):
+        scores = iter([*values, *[0.1] * 99])
+        monkeypatch.setattr(Validation, "score", lambda *_: Score(0.5, (0.5, 0.5), next(scores)))
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "ended"),
+    [
+        ((0.2, 0.6, 0.4, 0.5), {}, 8),  # the second was the best: two in vain after it
+        ((0.2, 0.3, 0.4, 0.5, 0.6), {}, 14),
+        ((0.6,), {"warmup": 11}, 14),  # those of the warm-up do not count
+        ((0.1, 0.2, 0.1, 0.3, 0.1, 0.4, 0.1, 0.5, 0.1, 0.6, 0.1, 0.7), {}, 24),  # never two in vain
+    ],
+)
+def test_training_ends_when_no_validation_is_better(tmp_path, made_up, values, more, ended):
+    options = settings(schedule="constant", validate_every=2, patience=2, **more)
+    made_up(*values)
+    result, text = run(tmp_path / "ended", options)
+    record = result.card.training
+    assert (record["steps"], result.history[-1].step) == (ended, ended)
+    assert record["settings"]["train"]["steps"] == 24
+    best = 2 * (1 + values.index(max(values)))
+    assert record["selected_step"] == best
+    told = f"2 validations without a better score than that of step {best}"
+    assert record.get("ended") == (told if ended < 24 else None)
+    assert (f"ends after step {ended} of 24: {told}" in text) == (ended < 24)
+    # not one step of another training: the weights are those of that many steps
+    run(tmp_path / "short", settings(schedule="constant", steps=best, select="last", **more), validation=[])
+    assert (tmp_path / "ended" / FILES[0]).read_bytes() == (tmp_path / "short" / FILES[0]).read_bytes()
+
+
+@pytest.mark.parametrize("at", [3, 6, 7])
+def test_a_training_that_was_interrupted_ends_at_the_same_step(tmp_path, made_up, monkeypatch, at):
+    values, options = (0.2, 0.6, 0.4, 0.5), settings(validate_every=2, patience=2)
+    made_up(*values)
+    run(tmp_path / "whole", options)
+    monkeypatch.setattr(loop, "Cadence", every(1))
+    made_up(*values)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", options, at=at)
+    made_up(*values[at // 2 :])
+    result, _ = run(tmp_path / "killed", options)
+    assert (result.resumed_step, result.card.training["steps"]) == (at, 8)
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    # and one whose files were lost is restored without a step
+    for name in FILES:
+        (tmp_path / "killed" / name).unlink()
+    monkeypatch.setattr(torch.optim.SGD, "step", None)
+    assert run(tmp_path / "killed", options)[0].resumed_step == 8
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def test_patience_without_validation_is_told_to_end_nothing(tmp_path):
+    result, text = run(tmp_path, settings(patience=1), validation=[])
+    assert "train.patience ends nothing" in text
+    assert result.card.training["steps"] == 24
+
+
 def test_without_validation_stacks_the_last_weights_are_kept_and_it_is_said(tmp_path):
     result, text = run(tmp_path, validation=[])
     assert "the last weights are kept" in text

@@ -14,11 +14,15 @@ import safetensors.numpy
 import torch
 from chain import make_stack, settings
 from places import ROOT
+from synthetic_training import settings as training_settings
 from torch import nn
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.stacks.weigh import weigh
+from unet_pipeline.train.history import Row
+from unet_pipeline.train.learner import State
+from unet_pipeline.train.patience import settled
 from unet_pipeline.train.processes import GradientSum, Group, present_group
 
 WORK = """
@@ -170,6 +174,24 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         Group(0, 2).share(5)
     with pytest.raises(PipelineError, match="nearest legal value: 4"):
         Group(0, 4).share(1)
+
+
+def test_processes_end_together_when_any_of_them_finds_that_nothing_gets_better() -> None:
+    """Else one would wait for the gradients of another that has ended."""
+
+    class Asked(Group):
+        def any(self, flag: bool, device: torch.device) -> bool:
+            asked.append(flag)
+            return True
+
+    asked: list[bool] = []
+    given = training_settings(patience=2)
+    learner = SimpleNamespace(settings=given, group=Asked(1, 2), device=torch.device("cpu"))
+    assert settled(learner, State(6, [Row(6, 0.1, 0.5, 0.5)]))  # type: ignore[arg-type]
+    assert asked == [False]
+    learner.settings = training_settings()
+    assert not settled(learner, State())  # type: ignore[arg-type]
+    assert asked == [False], "without patience no process waits for another"
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,9 @@ def _check_train(config: Config, given: set[str]) -> None:
         raise PipelineError(
             "train.freeze_steps", "0 with network: unet, which has no encoder learned elsewhere", train.freeze_steps, 0
         )
+    if train.patience is not None and train.select == "last":
+        fix = "set train.select to score or loss, or train.patience to null"
+        raise PipelineError("train.patience", "null with select: last, which asks no score", train.patience, fix=fix)
     if train.folds > 1 and train.hold_out not in ("auto", 0):
         raise PipelineError("train.hold_out", "0 or auto with train.folds above 1", train.hold_out, 0)
     if train.loss == "dice" and {"weigh", "labels"} <= given and config.labels.kind != "classes" and w0 > 0:

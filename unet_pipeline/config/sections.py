@@ -189,6 +189,9 @@ class Train:
     class_weights: Literal["balanced", "none"] = key("none", "w_c of eq. 2: inverse class frequency, or 1")
     precision: Precision = key("float32", "number format of the convolutions")
     validate_every: int = key(150, "steps between validations", 1, 10_000_000)
+    patience: int | None = key(
+        None, "validations without a better one after which training ends before `steps`; null: never", 1, 100_000
+    )
     validate_tiles: int = key(8, "tiles a validation takes, evenly over the validation planes", 1, 100_000)
     select: Literal["score", "loss", "last"] = key(
         "score", "which weights are kept: best score of the validation tiles, their lowest loss, or the last"

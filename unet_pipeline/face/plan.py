@@ -198,7 +198,8 @@ def _costs(found: Sequence[Found], graph: Graph, config: Config, cost: Cost) -> 
     mpx = sum(one.pixels for one in predicted) / 1e6
     yield f"with that, on {cost.where} of this machine, if it has nothing else to do than just now:"
     if config.model.folder is None:
-        steps = f"{config.train.steps:,} steps{_folds(config)}"
+        most = "" if config.train.patience is None else "at most "
+        steps = f"{most}{config.train.steps:,} steps{_folds(config)}"
         train_s = cost.step_s * config.train.steps * max(1, config.train.folds)
         yield f"  train    {_minutes(train_s)} ({steps}), and the reading and validating between"
     if predicted:

@@ -156,7 +156,8 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
     if "steps" in record:
         has_tiles = {"batch", "tile_px"} <= set(settings)
         batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if has_tiles else ""
-        rows.append(("Steps", f"{count(record['steps'])}{batch}"))
+        ended = f"; ended before {count(_known(settings.get('steps')))}: {record['ended']}" if "ended" in record else ""
+        rows.append(("Steps", f"{count(record['steps'])}{batch}{ended}"))
     for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
         if names := record.get(key):
             rows.append((name, ", ".join(map(str, names)) if isinstance(names, list) else names))

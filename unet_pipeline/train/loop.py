@@ -39,6 +39,7 @@ from unet_pipeline.train.history import Row, history_text
 from unet_pipeline.train.learner import Learner, Settings, State, prepare, resume, snapshot
 from unet_pipeline.train.losses import pixel_weight, total
 from unet_pipeline.train.optimisers import learning_rate, peak_rate
+from unet_pipeline.train.patience import settled, why_settled
 from unet_pipeline.train.processes import joined
 from unet_pipeline.train.training_stack import TrainingStack, check_stacks
 from unet_pipeline.train.validation import Score
@@ -131,7 +132,9 @@ def train(
 
 
 def _loop(learner: Learner, state: State, progress: Progress, termination: Termination, check: Check) -> None:
-    """Update the weights, log, validate and write checkpoints, until `train.steps`."""
+    """Update the weights, log, validate and write checkpoints, until `train.steps` or what `train.patience` says."""
+    if settled(learner, state):  # resumed at its end, for files that were lost
+        return
     options, group = learner.settings.train, learner.group
     every, cadence, stopped = look_every(learner.device), Cadence(learner.settings.compute.checkpoint_minutes), False
     with closing(learner.batches(state.step)) as batches, behind(_writer(learner, check)) as write_soon:
@@ -154,6 +157,9 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
                 if row:
                     score = learner.validation.score(learner.network, learner.class_weights) if validate else None
                     _add_row(learner, state, state.step, score)
+            if validate and not last and settled(learner, state):
+                progress.say(f"ends after step {state.step} of {options.steps}: {why_settled(options, state)}")
+                last = keep = True
             # after the row, so that a resumed training goes on behind it and does not write it twice
             if keep and group.first:
                 check()
@@ -163,6 +169,8 @@ def _loop(learner: Learner, state: State, progress: Progress, termination: Termi
             if stopped := stop and not last:
                 break
             progress.advance(1, _note(state))
+            if last:
+                break
     if stopped:  # the checkpoint is on the disk by now
         raise _terminated(state.step, options.steps)
 
@@ -260,9 +268,10 @@ def _diverged(what: str, rate: float, options: Train) -> PipelineError:
 def _judge_start(learner: Learner, state: State, progress: Progress) -> None:
     """Score the model that training starts from before the first step: what follows has to be better to be kept."""
     if learner.settings.train.select != "last" and not learner.validation_tiles:
+        all_steps = "" if learner.settings.train.patience is None else ", and train.patience ends nothing"
         progress.say(
-            "no plane with annotated pixels validates: the last weights are kept, not the best; give a stack role val, "
-            "or set train.hold_out or train.folds"
+            f"no plane with annotated pixels validates: the last weights are kept, not the best{all_steps}; give a "
+            "stack role val, or set train.hold_out or train.folds"
         )
     start = learner.settings.start
     if state.step == 0 and start is not None and start.judged and not start.new_head and learner.validation_tiles:
@@ -313,9 +322,11 @@ def _terminated(step: int, steps: int) -> PipelineError:
 def _record(learner: Learner, state: State) -> dict[str, Any]:
     """Return the training record of `model.json`: nothing in it differs when the same training is run again."""
     options, device = learner.settings.train, learner.device
-    chosen = next(row for row in state.history if row.step == (state.best_step if state.best else options.steps))
+    chosen = next(row for row in state.history if row.step == (state.best_step if state.best else state.step))
+    ended = {"ended": why_settled(options, state)} if state.step < options.steps else {}
     return {
-        "steps": options.steps,
+        "steps": state.step,
+        **ended,
         "selected": "best" if state.best else "last",
         "selected_step": chosen.step,
         "train_loss": chosen.train_loss,
