@@ -3,8 +3,8 @@ import pytest
 from made_results import make_ingested, make_model, make_predicted, make_run, make_weighed, settings
 from read_page import decoded, read_page
 
+from unet_pipeline.config.result_sections import Report as Options
 from unet_pipeline.config.sections import IGNORE, Normalise
-from unet_pipeline.config.sections import Report as Options
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.model.normalise import from_statistics

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unet_pipeline.config.keys import key
-from unet_pipeline.config.sections import Stitch
+from unet_pipeline.config.result_sections import Stitch
 
 Method = Literal["components", "watershed", "distance"]
 BY_HAND = ("seed", "seed_min_area_px", "neck", "smooth_px", "min_area_px", "fill_holes", "grow_px")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.result_sections import Report as ReportOptions
 from unet_pipeline.config.sections import IGNORE, Normalise
-from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.images import pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from unet_pipeline.config.result_sections import Report as ReportOptions
 from unet_pipeline.config.sections import IGNORE
-from unet_pipeline.config.sections import Report as ReportOptions
 from unet_pipeline.images import pictures
 from unet_pipeline.images.overlays import beside, cut_out, mask_png, overlay, rgb_png
 from unet_pipeline.images.plane_array import PlaneArray

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unet_pipeline.config.sections import Report as ReportOptions
+from unet_pipeline.config.result_sections import Report as ReportOptions
 from unet_pipeline.records.provenance import Provenance
 from unet_pipeline.report.panels import Panel, Panels, views
 from unet_pipeline.report.render import flattened

@@ -18,7 +18,8 @@ import zarr
 from unet_pipeline.audit.coverage import check_coverage
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.object_settings import ObjectSettings, settled
-from unet_pipeline.config.sections import Config, Stitch
+from unet_pipeline.config.result_sections import Stitch
+from unet_pipeline.config.sections import Config
 from unet_pipeline.images import ngff
 from unet_pipeline.images.halo_blocks import row_bands
 from unet_pipeline.images.plane_array import PlaneArray
