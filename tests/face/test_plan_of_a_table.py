@@ -19,7 +19,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.face.plan import plan, with_advice
-from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.model.card import Architecture, architecture, geometry
+from unet_pipeline.model.depth import automatic_depth
 from unet_pipeline.model.networks.unet import UNet
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
@@ -117,6 +118,50 @@ def test_planes_that_validate_are_asked_for() -> None:
 
 def test_a_network_deeper_than_the_plane_is_not_advised() -> None:
     assert "model.depth" not in {one.key for one in advise(from_dict({}), sizes(200), 20, True, (64, 64))}
+
+
+@pytest.mark.parametrize(
+    ("found", "side", "model", "depth"),
+    [
+        (sizes(30, 5), 512, Model(), 3),  # sees 44 px
+        (sizes(9), 512, Model(), 3),
+        (sizes(60, 25), 512, Model(), 4),  # sees 92 px
+        (sizes(60, 25), 512, Model(padded=True), 4),
+        (sizes(400), 512, Model(), 4),
+        (sizes(400), 91, Model(), 3),  # what 4 sees does not fit
+        (sizes(400), 43, Model(), 2),
+        (sizes(9), 5, Model(), 1),
+        (sizes(60, 25), 512, Model(stem="half"), 3),  # sees twice as far
+        (ObjectSizes(np.zeros(0), 0, 0, 8, 8), 512, Model(), 3),
+        (ObjectSizes(np.zeros(0), 0, 0, 8, 8), 30, Model(), 2),
+        (ObjectSizes(np.array([70.0]), 200, 0, 1, 0), 512, Model(), 4),
+    ],
+)
+def test_the_depth_that_auto_comes_to(found: ObjectSizes, side: int, model: Model, depth: int) -> None:
+    """And advice on a depth set by hand ends at the same, unless it was deeper already."""
+    auto = replace(model, depth="auto")
+    chosen, why = automatic_depth(auto, found, (side, 600))
+    assert chosen == depth, why
+    seen = geometry(architecture(replace(model, depth=depth), 1, 2)).before
+    assert f"depth {depth} sees {seen} px" in why
+    assert auto.stride % geometry(architecture(replace(model, depth=depth), 1, 2)).stride == 0
+    if len(found.diameters_px) and depth >= 3:
+        config = replace(from_dict({}), model=replace(model, depth=3))
+        assert {one.key: one.advised for one in advise(config, found, 20, True, (side, 600))}.get(
+            "model.depth", 3
+        ) == depth
+
+
+def test_a_plan_settles_the_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[Architecture] = []
+    monkeypatch.setattr(
+        "unet_pipeline.face.plan.measure_cost", lambda network, _: timed.append(network) or Cost(0.5, 1.0, "here")
+    )
+    graph = table(tmp_path)
+    text = plan(replace(graph, config=replace(graph.config, model=replace(graph.config.model, depth="auto"))))
+    assert "so model.depth comes to 3: nine of ten objects are up to" in text
+    assert "the configuration suits these objects" in text
+    assert timed[0].depth == 3
 
 
 @pytest.mark.parametrize("found", [sizes(115, 40, 0.5), sizes(9), sizes(60, 5)])
@@ -268,5 +313,7 @@ def test_bytes_are_those_of_the_stores() -> None:
 
 
 def test_an_advice_says_why() -> None:
+    deep = from_dict({"model": {"depth": 6}, "train": {"tile_px": 128}})
+    assert "model.depth" not in {one.key for one in advise(deep, sizes(115), 30, True, (512, 512))}
     for one in advise(from_dict({}), sizes(115, 40, 0.5), 30, False, (512, 512)):
         assert isinstance(one, Advice) and len(one.why) > 20 and one.now != one.advised

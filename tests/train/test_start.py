@@ -74,6 +74,16 @@ def test_all_layers_are_taken(record: Path, tmp_path: Path, norm: bool, capsys: 
 
 
 @pytest.mark.slow
+def test_an_open_depth_is_that_of_the_start(record: Path, tmp_path: Path) -> None:
+    start = make_model(tmp_path / "start")
+    config = settings(model=started(start, depth="auto"), train={"steps": 1})
+    check_start(config)
+    train_model([record], [], config, tmp_path / "model")
+    card = read_card(tmp_path / "model")
+    assert card.architecture.depth == 2
+    assert card.training["auto"] == {"model.depth": "2: as the model has that training starts from"}
+
+
 def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     start = make_model(tmp_path / "start")
     config = {"labels": {"classes": ["background", "nucleus"]}}

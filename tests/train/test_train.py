@@ -7,6 +7,10 @@ from safetensors.numpy import load_file
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
+from unet_pipeline.predict.tile import tile
+from unet_pipeline.report.results import ModelResult
+from unet_pipeline.report.training_section import training_section
+from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
 from unet_pipeline.train.train import Weighed, train_model
 
@@ -50,6 +54,30 @@ def test_the_boundary_weights_reach_the_loss(tmp_path):
         train_model([record], [], config, tmp_path / f"model{w0}")
         made.append(load_file(tmp_path / f"model{w0}" / "weights.safetensors"))
     assert any(not np.array_equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_a_depth_that_is_open_is_settled_by_the_objects(tmp_path, capsys):
+    """The network is that of the number, to the last bit; log, card and page say the number and why."""
+    record = weighed(tmp_path / "a")
+    found = {}
+    for depth in ("auto", 3):
+        config = settings(model={"depth": depth}, train={"steps": 1})
+        train_model([record], [record], config, tmp_path / str(depth))
+        found[depth] = load_file(tmp_path / str(depth) / "weights.safetensors")
+    assert all(np.array_equal(found["auto"][name], found[3][name]) for name in found[3])
+    card, other = (read_card(tmp_path / str(depth)) for depth in ("auto", 3))
+    assert card.architecture == other.architecture
+    assert "auto" not in other.training
+    (why,) = card.training["auto"].values()
+    assert why.startswith("3: nine of ten objects are up to") and "the smallest plane 100 px" in why
+    assert f"train: model.depth comes to {why}" in capsys.readouterr().err
+    assert card.training["provenance"]["config"]["model"]["depth"] == "auto", "what the configuration says"
+    network = training_section(ModelResult.open(tmp_path / "auto")).network
+    assert dict(network)["model.depth"] == why
+    stack, config = Stack.open(record.with_name("ingest.json")), settings(model={"depth": "auto"})
+    with pytest.raises(PipelineError, match=r"model\.depth: expected a number where nothing is trained, got auto"):
+        tile(stack, config, 1, record.with_name("tiles.json"))
+    assert "stride 8 px" in tile(stack, config, 1, record.with_name("tiles.json"), card, dry_run=True)
 
 
 @pytest.mark.slow

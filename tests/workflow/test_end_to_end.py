@@ -121,6 +121,7 @@ def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
 def test_a_cross_validation_from_pictures_to_scores_out_of_fold(tmp_path: Path) -> None:
     space = Workspace(tmp_path / "cross validation")
     space.config = {**TINY, "train": {**TINY["train"], "folds": 2}, "predict": {"mirror": "flips"}}
+    space.config["model"] = {**TINY["model"], "depth": "auto"}
     write(space.folder, "learn", (64, 64), 3, 1)
     write(space.folder, "other", (50, 70), 1, 2)
     space.table(
@@ -131,7 +132,10 @@ def test_a_cross_validation_from_pictures_to_scores_out_of_fold(tmp_path: Path) 
     ran = space.run()
     assert ran.code == 0, ran.text
     assert {"train 0", "train 1", "ensemble", "evaluate learn", "evaluate other"} <= ran.jobs
-    training = read(space, "model/model.json")["training"]
+    card = read(space, "model/model.json")
+    training = card["training"]
+    assert card["architecture"]["depth"] == 3 and training["auto"]["model.depth"].startswith("3: nine of ten objects")
+    assert read(space, "other/tiles.json")["plan"]["geometry"]["stride"] == 8
     held_out = [plane for one in training["members"] for place in one["held_out"] for plane in place["planes"]]
     assert sorted(held_out) == [0, 1, 2]
     assert read(space, "learn/metrics.json")["pixels"]["scored"] == 3 * 64 * 64

@@ -80,6 +80,8 @@ def _check_model(model: Model) -> None:
         raise PipelineError(
             "model.resize_output", "false: the output of a padded network has the size of its input", True, False
         )
+    if model.resize_output and model.depth == "auto":
+        raise PipelineError("model.depth", "a number with resize_output, whose tile is a whole plane", "auto", 3)
     if model.stem == "half" and (model.resize_output or own):
         expected = "full: an encoder has its own" if own else "full with resize_output, which stretches by itself"
         raise PipelineError("model.stem", expected, "half", "full")

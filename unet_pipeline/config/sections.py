@@ -33,6 +33,9 @@ ObjectScore = Literal["auto", "seg+ap50", "seg", "ap50", "mean_ap", "v_rand", "m
 ENCODER_DEPTH = {"vgg16": 4, "resnet50": 5}
 """Halvings of the resolution in the networks whose encoder is torchvision's."""
 
+AUTO_DEEPEST = 4
+"""The most that `model.depth: auto` comes to, the paper's: deeper, the margin of a tile takes more than the tile."""
+
 AUTO_SHARE, AUTO_PLANES = 0.15, 5
 """What `train.hold_out: auto` holds out, of as many labelled planes or more."""
 
@@ -117,7 +120,12 @@ class Model:
         None, "a finished model folder whose layers training starts from; null: from random weights"
     )
     network: Network = key("unet", "unet: the paper's; vgg16, resnet50: torchvision's encoder with a U-Net decoder")
-    depth: int = key(3, "number of poolings; the pooling stride is 2^depth px (vgg16: always 4, resnet50: 5)", 1, 6)
+    depth: int | Literal["auto"] = key(
+        3,
+        "number of poolings; the stride is 2^depth px (vgg16: always 4, resnet50: 5); auto: by the size of objects",
+        1,
+        6,
+    )
     base_channels: int = key(16, "channels of the first level; doubled at each pooling (encoders: always 64)", 1, 256)
     dropout: float = key(0.0, "dropout probability at the end of the contracting path", 0, 0.95)
     padded: bool = key(False, "zeros around each convolution, so that the output is as large as the input")
@@ -141,8 +149,13 @@ class Model:
 
     @property
     def stride(self) -> int:
-        """The pooling stride, px."""
-        return int(2 ** ENCODER_DEPTH.get(self.network, self.depth + (self.stem == "half")))
+        """The pooling stride, px; of a depth that is still open a multiple of it."""
+        return int(2 ** ENCODER_DEPTH.get(self.network, self.most_poolings + (self.stem == "half")))
+
+    @property
+    def most_poolings(self) -> int:
+        """The depth or, where that is still open, the most that it may come to."""
+        return AUTO_DEEPEST if self.depth == "auto" else self.depth
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unet_pipeline.config.sections import AUTO_PLANES, ENCODER_DEPTH, Config
-from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.model.depth import choose_depth, reach_px
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.object_sizes import ObjectSizes
 
-DEEPEST = 4
-"""The paper's depth: of a deeper unpadded network the margin takes more than the tile."""
-LARGE = 90
-"""Percentile of the diameters that the network should see beyond a pixel."""
 SMALL_SHARE = 0.1
 """Least area over the median one."""
 
@@ -66,18 +62,12 @@ def _weigh(config: Config, sizes: ObjectSizes) -> Iterator[Advice]:
 
 def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterator[Advice]:
     model = config.model
-    if model.network in ENCODER_DEPTH or model.start_from or model.resize_output:
+    if model.depth == "auto" or model.network in ENCODER_DEPTH or model.start_from or model.resize_output:
         return
-    large, reach = sizes.diameter_px(LARGE), {}
-    for depth in range(model.depth, DEEPEST + 1):
-        reach[depth] = geometry(architecture(replace(model, depth=depth), 1, len(config.labels.classes))).before
-    fits = [depth for depth in reach if depth == model.depth or reach[depth] <= min(sides)]
-    enough = [depth for depth in fits if reach[depth] >= large]
-    chosen = min(enough, default=max(fits))
-    why = (
-        f"nine of ten objects are up to {large:.0f} px across; depth {model.depth} sees {reach[model.depth]} px around "
-        f"a pixel, {chosen} sees {reach[chosen]} px; a step then costs more"
-    )
+    # what was set by hand is never called too deep: that costs time, no object
+    found, why = choose_depth(model, sizes, sides, model.depth)
+    chosen, seen = max(found, model.depth), reach_px(model, model.depth)
+    why = f"{why}; depth {model.depth} sees {seen} px; a step then costs more"
     yield Advice("model.depth", model.depth, chosen, why)
     stride = replace(model, depth=chosen).stride
     tile_px = max(stride, round(config.train.tile_px / stride) * stride)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from unet_pipeline.config.keys import build, plain
-from unet_pipeline.config.sections import Config, Model
+from unet_pipeline.config.sections import ENCODER_DEPTH, Config, Model
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.card import architecture, read_card
+from unet_pipeline.model.depth import automatic_depth
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.ingest import Source, open_image, open_labels
@@ -62,18 +63,22 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
         PipelineError: for whatever the first steps of the workflow would refuse, as far as a few planes show it.
     """
     found = [_look(row, graph.config) for row in graph.used]
-    lines = [*_stacks(found)]
+    config, lines = graph.config, [*_stacks(found)]
     seen = [one.sizes for one in found if one.sizes is not None]
     advised: list[Advice] = []
     if seen:
         sizes = ObjectSizes.merge(seen)
-        lines += ["", *_objects(sizes, graph.config)]
+        lines += ["", *_objects(sizes, config)]
         training = [one for one in found if one.row.role == "train"]
         sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
         lines += _validation(graph, planes)
-        advised = advise(graph.config, sizes, planes, validated, sides)
-    config = with_advice(graph.config, advised)
+        if config.model.depth == "auto" and config.model.network not in ENCODER_DEPTH:
+            depth, why = automatic_depth(config.model, sizes, sides)
+            lines.append(f"so model.depth comes to {depth}: {why}")
+            config = replace(config, model=replace(config.model, depth=depth))
+        advised = advise(config, sizes, planes, validated, sides)
+    settled, config = config, with_advice(config, advised)
     folder, channels = config.model.folder, found[0].shape[1]
     network = (
         architecture(config.model, channels, len(config.labels.classes))
@@ -84,7 +89,7 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
     cost = measure_cost(network, config)
     if minutes is not None and folder is None:
         advised += _steps(config, cost, minutes)
-        config = with_advice(graph.config, advised)
+        config = with_advice(settled, advised)
     if seen:
         lines += ["", *_advice(advised), *_preset(config, cost)]
     lines += ["", *_costs(found, graph, config, cost)]

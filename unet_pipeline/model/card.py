@@ -63,10 +63,18 @@ ENCODER_LEVELS: Mapping[str, Callable[[], list[receptive_field.Level]]] = {
 
 
 def architecture(model: Model, channels: int, classes: int) -> Architecture:
-    """Return the network of section `model` for images with `channels` channels and `classes` classes."""
-    depth, base, own = model.depth, model.base_channels, model.network in ENCODER_DEPTH
+    """Return the network of section `model` for images with `channels` channels and `classes` classes.
+
+    Raises:
+        PipelineError: if the depth is still open; see `depth`.
+    """
+    base, own = model.base_channels, model.network in ENCODER_DEPTH
+    depth = model.depth
     if own:
         depth, base = ENCODER_DEPTH[model.network], 64
+    if depth == "auto":
+        fix = "name the trained model (--model), or set model.depth to the number in its model.json"
+        raise PipelineError("model.depth", "a number where nothing is trained", "auto", fix=fix)
     return Architecture(
         model.network, depth, base, channels, classes, model.dropout, model.padded or own, model.batch_norm,
         model.down, model.up, model.up_relu, model.wide_up, model.resize_output,

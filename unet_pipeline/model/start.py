@@ -6,7 +6,7 @@ All layers are taken but the head, the last 1x1 convolution, which is new where 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,11 @@ class Start:
         return told
 
 
+def start_card(start: str) -> ModelCard:
+    """Return the card of a model to start from; raises as `read_card`."""
+    return read_card(Path(start))
+
+
 def open_start(config: Config, new: ModelCard) -> Start | None:
     """Read the card of the model to start from and hold it against that of the model to be trained.
 
@@ -97,7 +102,7 @@ def open_start(config: Config, new: ModelCard) -> Start | None:
     if config.model.start_from is None:
         return None
     folder = Path(config.model.start_from)
-    card = read_card(folder)
+    card = start_card(config.model.start_from)
     _check_alike(folder, card.architecture, new.architecture)
     return Start(folder, card, new.architecture, (card.classes, card.activation) != (new.classes, new.activation))
 
@@ -105,8 +110,9 @@ def open_start(config: Config, new: ModelCard) -> Start | None:
 def check_start(config: Config) -> None:
     """Hold the model to start from against the configuration, before any image is read; raises as `open_start`."""
     if config.model.start_from is not None:
-        found = read_card(Path(config.model.start_from)).architecture
-        wanted = architecture(config.model, found.in_channels, len(config.labels.classes))
+        found = start_card(config.model.start_from).architecture
+        model = replace(config.model, depth=found.depth) if config.model.depth == "auto" else config.model
+        wanted = architecture(model, found.in_channels, len(config.labels.classes))
         _check_alike(Path(config.model.start_from), found, wanted)
 
 

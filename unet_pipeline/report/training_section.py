@@ -96,6 +96,7 @@ def _network(model: ModelResult) -> list[tuple[str, object]]:
     rows = [
         ("Architecture", f"{NETWORKS[network.network]}, {', '.join(_departures(network))}"),
         ("Size", _size(network)),
+        *_mapping(card.training.get("auto")).items(),
         ("Networks", f"{network.members}, whose probabilities are averaged") if network.members > 1 else None,
         ("Parameters", count(model.parameters)),
         ("Channels in", network.in_channels),

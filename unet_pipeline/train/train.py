@@ -33,6 +33,7 @@ from unet_pipeline.records.steps import open_record
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.weight_map import class_weights
+from unet_pipeline.train.automatic import settle
 from unet_pipeline.train.folds import Division, divide
 from unet_pipeline.train.learner import Settings
 from unet_pipeline.train.loop import TrainResult, train
@@ -125,22 +126,22 @@ def train_model(
     """
     weighed, held_out = [Weighed.open(path) for path in training], [Weighed.open(path) for path in validation]
     channels = _channels([*weighed, *held_out])
+    given, (config, settled) = config, _settled(config, weighed, held_out, folder)
     common = _common_normaliser(weighed, config)
     card = _card(config, channels, common)
-    start = _start(config, card, folder)
-    stacks, checks = (
-        [one.training_stack(common or _own_normaliser(one, config)) for one in group] for group in (weighed, held_out)
-    )
+    start = open_start(config, card)
+    stacks, checks = (_scaled(group, common, config) for group in (weighed, held_out))
     divided = divide(stacks, config.train, fold, validated=bool(checks))
     start = _doubted(start, config, held_out, weighed, divided)
     balance = _class_weights(weighed, config)
-    sections = sections_of(config, "train")
+    sections = sections_of(given, "train")
     files = [*training, *validation, *start_files(config.model)]
     made_by = {
         **_stacks_record(weighed, held_out),
         "class_weights": dict(zip(card.classes, balance.tolist(), strict=True)),
         **_division_record(divided, weighed, fold),
         **({} if start is None else {"started_from": start.record()}),
+        **({"auto": settled} if settled else {}),
         "provenance": asdict(provenance(sections, files)),
     }
     key = digest([sections, fold, [sha256_file(path) for path in files]])
@@ -226,11 +227,17 @@ def _list_planes(folder: Path, divided: Division, check: Check) -> None:
         (folder / PLANES_FILE).unlink(missing_ok=True)
 
 
-def _start(config: Config, card: ModelCard, folder: Path) -> Start | None:
-    """Return the model that training starts from, if any."""
+def _settled(
+    config: Config, weighed: Sequence[Weighed], held_out: Sequence[Weighed], folder: Path
+) -> tuple[Config, dict[str, str]]:
+    """Check what training starts from, then settle the keys that say `auto`; the first process says what they are."""
     check_start_files(config.model)
     refuse_own_start(config.model, [folder])
-    return open_start(config, card)
+    stacks = ([one.stack for one in group] for group in (weighed, held_out))
+    config, settled = settle(config, *stacks)
+    for name, said in settled.items() if present_group().first else ():
+        tell(f"train: {name} comes to {said}")
+    return config, settled
 
 
 def _doubted(
@@ -260,6 +267,11 @@ def _common_normaliser(weighed: Sequence[Weighed], config: Config) -> Normaliser
         return None
     merged = merge([one.stack.ingested.statistics for one in weighed])
     return from_statistics(config.normalise, merged, weighed[0].stack.dtype)
+
+
+def _scaled(weighed: Sequence[Weighed], common: Normaliser | None, config: Config) -> list[TrainingStack]:
+    """Return stacks as training sees them, scaled by the constants that all have or by their own."""
+    return [one.training_stack(common or _own_normaliser(one, config)) for one in weighed]
 
 
 def _own_normaliser(one: Weighed, config: Config) -> Normaliser:
