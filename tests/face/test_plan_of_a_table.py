@@ -152,14 +152,18 @@ def test_the_depth_that_auto_comes_to(found: ObjectSizes, side: int, model: Mode
         ) == depth
 
 
-def test_a_plan_settles_the_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_settles_what_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[Architecture] = []
     monkeypatch.setattr(
         "unet_pipeline.face.plan.measure_cost", lambda network, _: timed.append(network) or Cost(0.5, 1.0, "here")
     )
     graph = table(tmp_path)
-    text = plan(replace(graph, config=replace(graph.config, model=replace(graph.config.model, depth="auto"))))
-    assert "so model.depth comes to 3: nine of ten objects are up to" in text
+    config = graph.config
+    model, train = replace(config.model, depth="auto"), replace(config.train, tile_px="auto", batch="auto")
+    text = plan(replace(graph, config=replace(config, model=model, train=train)))
+    assert "model.depth comes to 3: nine of ten objects are up to" in text
+    assert "train.tile_px comes to 96: 26 % of the 188 x 188 px that a tile reads are learned from" in text
+    assert "train.batch comes to 6: 55,296 px to learn from in a step, which keeps about 0.08 GB" in text
     assert "the configuration suits these objects" in text
     assert timed[0].depth == 3
 

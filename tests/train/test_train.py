@@ -56,24 +56,27 @@ def test_the_boundary_weights_reach_the_loss(tmp_path):
     assert any(not np.array_equal(made[0][name], made[1][name]) for name in made[0])
 
 
-def test_a_depth_that_is_open_is_settled_by_the_objects(tmp_path, capsys):
-    """The network is that of the number, to the last bit; log, card and page say the number and why."""
+def test_what_is_open_is_settled_by_objects_and_planes(tmp_path, capsys):
+    """The network is that of the numbers, to the last bit; log, card and page say the numbers and why."""
     record = weighed(tmp_path / "a")
     found = {}
-    for depth in ("auto", 3):
-        config = settings(model={"depth": depth}, train={"steps": 1})
+    for depth, tile_px, batch in (("auto", "auto", "auto"), (3, 96, 6)):
+        config = settings(model={"depth": depth}, train={"steps": 1, "tile_px": tile_px, "batch": batch})
         train_model([record], [record], config, tmp_path / str(depth))
         found[depth] = load_file(tmp_path / str(depth) / "weights.safetensors")
     assert all(np.array_equal(found["auto"][name], found[3][name]) for name in found[3])
     card, other = (read_card(tmp_path / str(depth)) for depth in ("auto", 3))
     assert card.architecture == other.architecture
     assert "auto" not in other.training
-    (why,) = card.training["auto"].values()
+    assert card.training["settings"] == other.training["settings"], "the numbers"
+    why, *_ = card.training["auto"].values()
+    assert list(card.training["auto"]) == ["model.depth", "train.tile_px", "train.batch"]
     assert why.startswith("3: nine of ten objects are up to") and "the smallest plane 100 px" in why
     assert f"train: model.depth comes to {why}" in capsys.readouterr().err
     assert card.training["provenance"]["config"]["model"]["depth"] == "auto", "what the configuration says"
     network = training_section(ModelResult.open(tmp_path / "auto")).network
     assert dict(network)["model.depth"] == why
+    assert dict(network)["train.tile_px"].startswith("96: 26 % of the 188 x 188 px")
     stack, config = Stack.open(record.with_name("ingest.json")), settings(model={"depth": "auto"})
     with pytest.raises(PipelineError, match=r"model\.depth: expected a number where nothing is trained, got auto"):
         tile(stack, config, 1, record.with_name("tiles.json"))

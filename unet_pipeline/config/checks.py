@@ -107,6 +107,8 @@ def _check_train(config: Config, given: set[str]) -> None:
         raise PipelineError(
             "train.freeze_steps", "0 with network: unet, which has no encoder learned elsewhere", train.freeze_steps, 0
         )
+    if "model" in given and config.model.resize_output and train.tile_px == "auto":
+        raise PipelineError("train.tile_px", "a number with resize_output, whose tile is a whole plane", "auto", 128)
     if train.patience is not None and train.select == "last":
         fix = "set train.select to score or loss, or train.patience to null"
         raise PipelineError("train.patience", "null with select: last, which asks no score", train.patience, fix=fix)

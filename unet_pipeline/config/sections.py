@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from unet_pipeline.config.keys import json_schema, key, plain
 from unet_pipeline.config.result_sections import Evaluate, Report, Stitch
+from unet_pipeline.errors import PipelineError
 
 IGNORE = 255
 """The class index of pixels nobody annotated: weight 0 in training, left out of every score."""
@@ -38,6 +39,12 @@ AUTO_DEEPEST = 4
 
 AUTO_SHARE, AUTO_PLANES = 0.15, 5
 """What `train.hold_out: auto` holds out, of as many labelled planes or more."""
+
+
+def _settled(where: str, value: int | Literal["auto"]) -> int:
+    if value == "auto":
+        raise PipelineError(where, "a number where nothing settles it", value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -180,8 +187,12 @@ class Train:
     """Gradient descent on a loss; the paper's is the weighted pixel-wise cross-entropy, with momentum 0.99."""
 
     steps: int = key(750, "number of weight updates", 1, 10_000_000)
-    batch: int = key(2, "tiles per update; the paper takes one large tile", 1, 1024)
-    tile_px: int = key(160, "output tile, px; a multiple of 2^depth", 2, 16384)
+    batch: int | Literal["auto"] = key(
+        2, "tiles per update; the paper takes one large tile; auto: by the network", 1, 1024
+    )
+    tile_px: int | Literal["auto"] = key(
+        160, "output tile, px; a multiple of 2^depth; auto: by the network and the planes", 2, 16384
+    )
     loss: Loss = key("cross_entropy+dice", "what is minimised; sums of two are written with +")
     focal_gamma: float = key(2.0, "focal loss: pixels that are nearly right count (1 - p)^gamma", 0, 10)
     focal_alpha: float | None = key(None, "focal loss: weight of objects, background has 1 - alpha; null: none", 0, 1)
@@ -215,6 +226,16 @@ class Train:
         "auto", "share of the labelled training planes that validate instead of training; auto: 0.15 or 0", 0, 0.9
     )
     folds: int = key(1, "cross-validation: models trained, each without its share of the planes; 1 trains one", 1, 20)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles per update, once they are settled (`train/automatic.py`)."""
+        return _settled("train.batch", self.batch)
+
+    @property
+    def tile_edge_px(self) -> int:
+        """The output tile once it is settled, px."""
+        return _settled("train.tile_px", self.tile_px)
 
     def held_out_share(self, labelled_planes: int, validated: bool) -> float:
         """Return the share of the planes that `hold_out` comes to, 0 to 0.9.

@@ -70,7 +70,7 @@ def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterat
     why = f"{why}; depth {model.depth} sees {seen} px; a step then costs more"
     yield Advice("model.depth", model.depth, chosen, why)
     stride = replace(model, depth=chosen).stride
-    tile_px = max(stride, round(config.train.tile_px / stride) * stride)
+    tile_px = max(stride, round(config.train.tile_edge_px / stride) * stride)
     yield Advice(
         "train.tile_px", config.train.tile_px, tile_px, f"a multiple of the stride of depth {chosen}, {stride} px"
     )

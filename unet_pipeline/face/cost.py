@@ -50,10 +50,10 @@ def measure_cost(network: Architecture, config: Config) -> Cost:
     device = choose_device(config.compute)
     sizes, channels = geometry(network), network.in_channels
     module = build(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss, tile_px = Loss.of(config.train), config.train.tile_px
+    loss, tile_px = Loss.of(config.train), config.train.tile_edge_px
 
     def step() -> None:
-        image = torch.rand(config.train.batch, channels, *(2 * (sizes.training_px(tile_px),)), device=device)
+        image = torch.rand(config.train.tiles, channels, *(2 * (sizes.training_px(tile_px),)), device=device)
         logits = module(image.contiguous(memory_format=torch.channels_last))
         target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=device)
         torch.autograd.backward(loss(logits, target, torch.ones(target.shape, device=device)))

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from unet_pipeline.config.keys import build, plain
-from unet_pipeline.config.sections import ENCODER_DEPTH, Config, Model
+from unet_pipeline.config.sections import Config, Model
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.card import architecture, read_card
-from unet_pipeline.model.depth import automatic_depth
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
 from unet_pipeline.stacks.ingest import Source, open_image, open_labels
 from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_objects
 from unet_pipeline.stacks.table import StackRow
+from unet_pipeline.train.automatic import settle
 from unet_pipeline.train.folds import check_planes
 
 LINE = "{:<16} {:<8} {:>6} {:>16} {:>8} {:<8} {}"
@@ -63,22 +63,20 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
         PipelineError: for whatever the first steps of the workflow would refuse, as far as a few planes show it.
     """
     found = [_look(row, graph.config) for row in graph.used]
-    config, lines = graph.config, [*_stacks(found)]
+    lines = [*_stacks(found)]
     seen = [one.sizes for one in found if one.sizes is not None]
-    advised: list[Advice] = []
+    training = [one for one in found if one.row.role == "train"] or found
+    sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
+    sizes, advised = ObjectSizes.merge(seen), []
+    config, said = settle(graph.config, sizes, sides)
     if seen:
-        sizes = ObjectSizes.merge(seen)
         lines += ["", *_objects(sizes, config)]
-        training = [one for one in found if one.row.role == "train"]
-        sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
         lines += _validation(graph, planes)
-        if config.model.depth == "auto" and config.model.network not in ENCODER_DEPTH:
-            depth, why = automatic_depth(config.model, sizes, sides)
-            lines.append(f"so model.depth comes to {depth}: {why}")
-            config = replace(config, model=replace(config.model, depth=depth))
-        advised = advise(config, sizes, planes, validated, sides)
-    settled, config = config, with_advice(config, advised)
+        if config.model.folder is None:
+            lines += [f"{name} comes to {text}" for name, text in said.items()]
+        advised = [one for one in advise(config, sizes, planes, validated, sides) if one.key not in said]
+        config, _ = settle(with_advice(graph.config, advised), sizes, sides)
     folder, channels = config.model.folder, found[0].shape[1]
     network = (
         architecture(config.model, channels, len(config.labels.classes))
@@ -89,7 +87,7 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
     cost = measure_cost(network, config)
     if minutes is not None and folder is None:
         advised += _steps(config, cost, minutes)
-        config = with_advice(settled, advised)
+        config = with_advice(config, advised)
     if seen:
         lines += ["", *_advice(advised), *_preset(config, cost)]
     lines += ["", *_costs(found, graph, config, cost)]

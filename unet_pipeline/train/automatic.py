@@ -1,29 +1,100 @@
-"""What the keys of a training that say `auto` come to: settled by its stacks, before the network is built."""
+"""What the keys of a training that say `auto` come to: settled by its stacks, before the network is built.
+
+The values follow from labels, planes and configuration alone, never from a stopwatch or the memory that happens to be
+free: another machine, and every rerun, trains the same.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unet_pipeline.config.sections import ENCODER_DEPTH, Config
+from unet_pipeline.config.sections import ENCODER_DEPTH, Config, Train
+from unet_pipeline.model.card import Architecture, architecture, geometry
 from unet_pipeline.model.depth import automatic_depth
 from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_stack
 from unet_pipeline.stacks.stack import Stack
 
+LEAST_PX, USEFUL = 128, 0.4
+"""The smallest tile, and the least share of the pixels read that a step learns from: those of the settings that the
+comparison was won by, of `fast` and of config.yaml."""
+STEP_PX, MOST_TILES = 50_000, 8
+"""Pixels that a step learns from, at least: likewise. Smaller planes would want ever more tiles."""
+STEP_BYTES = 2.8e9
+"""What a step keeps for its gradients, at most by the estimate below: a training stays below 3 GB."""
+VALUES = 24
+"""Values kept for the gradients, a pixel read and channel of the first level; counted: 7 to 22."""
 
-def settle(config: Config, training: Sequence[Stack], validation: Sequence[Stack]) -> tuple[Config, dict[str, str]]:
+
+def settle(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> tuple[Config, dict[str, str]]:
     """Return the configuration with no such key left open, and what each came to and why, by the name of the key.
 
     Args:
-        config: sections model and train are used.
-        training: the stacks with role train, whole: all folds of a cross-validation come to the same.
-        validation: those with role val.
+        config: sections labels, model and train are used.
+        sizes: objects of the stacks that train and validate, of all folds; there may be none.
+        sides: (height, width) of the smallest plane that trains, px.
+
+    Raises:
+        PipelineError: if `model.start_from` is no model.
     """
-    model = config.model
-    if model.depth != "auto" or model.network in ENCODER_DEPTH:
-        return config, {}
-    looked_at = () if model.start_from else (*training, *validation)
-    sizes = ObjectSizes.merge(look_at_stack(stack) for stack in looked_at)
-    sides = min(stack.grid.height for stack in training), min(stack.grid.width for stack in training)
-    depth, why = automatic_depth(model, sizes, sides)
-    return replace(config, model=replace(model, depth=depth)), {"model.depth": f"{depth}: {why}"}
+    said, model = {}, config.model
+    if model.depth == "auto" and model.network not in ENCODER_DEPTH:
+        depth, why = automatic_depth(model, sizes, sides)
+        model, said["model.depth"] = replace(model, depth=depth), f"{depth}: {why}"
+    train, network = config.train, architecture(model, 1, len(config.labels.classes))
+    if train.tile_px == "auto":
+        train = replace(train, tile_px=_tile_px(train, network, min(sides)))
+        said["train.tile_px"] = f"{train.tile_px}: {_why_tile(train.tile_edge_px, network)}"
+    if train.batch == "auto":
+        train = replace(train, batch=_tiles(train.tile_edge_px, network))
+        gigabytes = _step_bytes(train.tiles, train.tile_edge_px, network) / 1e9
+        learned = f"{train.tiles * train.tile_edge_px**2:,} px to learn from in a step"
+        said["train.batch"] = f"{train.batch}: {learned}, which keeps about {gigabytes:.1g} GB"
+    return replace(config, model=model, train=train), said
+
+
+def look(config: Config, training: Sequence[Stack], validation: Sequence[Stack]) -> tuple[ObjectSizes, tuple[int, int]]:
+    """Return what `settle` asks of ingested stacks; objects are looked at only where a key depends on them."""
+    wanted = config.model.depth == "auto" and config.model.start_from is None
+    sizes = ObjectSizes.merge(look_at_stack(stack) for stack in ((*training, *validation) if wanted else ()))
+    return sizes, (min(stack.grid.height for stack in training), min(stack.grid.width for stack in training))
+
+
+def _tile_px(train: Train, network: Architecture, side: int) -> int:
+    """Return the smallest tile of which enough is learned from; less where plane or memory are smaller."""
+    stride = geometry(network).stride
+    tiles = _least_tiles(network) if train.batch == "auto" else train.batch
+    edge_px = -(-LEAST_PX // stride) * stride
+    while _useful(edge_px, network) < USEFUL:
+        edge_px += stride
+    edge_px = min(edge_px, max(side // stride * stride, stride))
+    while edge_px > stride and _step_bytes(tiles, edge_px, network) > STEP_BYTES:
+        edge_px -= stride
+    return edge_px
+
+
+def _why_tile(edge_px: int, network: Architecture) -> str:
+    read_px = geometry(network).training_px(edge_px)
+    return f"{100 * _useful(edge_px, network):.0f} % of the {read_px} x {read_px} px that a tile reads are learned from"
+
+
+def _useful(edge_px: int, network: Architecture) -> float:
+    return (edge_px / geometry(network).training_px(edge_px)) ** 2
+
+
+def _tiles(edge_px: int, network: Architecture) -> int:
+    """Return the fewest tiles that are enough for a step, or as many as take a modest amount of memory."""
+    least = _least_tiles(network)
+    tiles = min(max(math.ceil(STEP_PX / edge_px**2), least), MOST_TILES)
+    return next((n for n in range(tiles, least, -1) if _step_bytes(n, edge_px, network) <= STEP_BYTES), least)
+
+
+def _least_tiles(network: Architecture) -> int:
+    return 2 if network.batch_norm else 1
+
+
+def _step_bytes(tiles: int, edge_px: int, network: Architecture) -> int:
+    """Return about how much a step keeps for its gradients in float32, bytes."""
+    channels = network.base_channels / (4 if network.stem == "half" else 1)  # at a quarter of the pixels
+    return math.ceil(tiles * geometry(network).training_px(edge_px) ** 2 * VALUES * 4 * channels)

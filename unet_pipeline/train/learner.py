@@ -117,7 +117,7 @@ class Learner:
         # two runs of steps, because a frozen encoder leaves room for larger batches; a resumed training begins in one
         for start, stop, batch in (
             (first, frozen, options.freeze_batch),
-            (max(first, frozen), options.steps, options.batch),
+            (max(first, frozen), options.steps, options.tiles),
         ):
             if start < stop:
                 share = self.group.share(batch)
@@ -144,10 +144,10 @@ def prepare(
     """
     group, device = present_group(), choose_device(settings.compute)
     settings = _resolved(settings, device)
-    options = settings.train
-    card.geometry.check_keep(options.tile_px, "train.tile_px")
+    options, edge_px = settings.train, settings.train.tile_edge_px
+    card.geometry.check_keep(edge_px, "train.tile_px")
     # refuse batches that the processes cannot divide before anything is built
-    group.share(options.batch)
+    group.share(options.tiles)
     if options.freeze_steps:
         group.share(options.freeze_batch, "train.freeze_batch")
     weights = _checked_weights(class_weights, card)
@@ -163,7 +163,7 @@ def prepare(
         optimiser(network, options),
         torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
         weights.to(device),
-        Sampler(sources(in_memory(stacks), device), card.geometry, options.tile_px, settings.augment, options.seed),
+        Sampler(sources(in_memory(stacks), device), card.geometry, edge_px, settings.augment, options.seed),
         validation.loss,
         validation,
         folder / CHECKPOINT,
@@ -189,7 +189,7 @@ def _validation_tiles(
     stacks: Sequence[TrainingStack], options: Train, card: ModelCard, group: Group
 ) -> list[ValidationTile]:
     """Return the tiles that choose the weights; the first process says which classes none of them shows."""
-    tiles, absent = validation_tiles(stacks, options.tile_px, options.validate_tiles, card.architecture.classes)
+    tiles, absent = validation_tiles(stacks, options.tile_edge_px, options.validate_tiles, card.architecture.classes)
     if tiles and absent and group.first:
         names = ", ".join(card.classes[index] for index in sorted(absent))
         fix = "raise train.validate_tiles, or validate on planes that show every class"
@@ -234,9 +234,9 @@ def _validation(
     workers = readers(settings.compute, device)
     return Validation(
         share,
-        card.geometry.validating(options.tile_px),
-        options.tile_px,
-        options.batch,
+        card.geometry.validating(options.tile_edge_px),
+        options.tile_edge_px,
+        options.tiles,
         options.precision,
         workers,
         group,

@@ -33,7 +33,7 @@ from unet_pipeline.records.steps import open_record
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.weight_map import class_weights
-from unet_pipeline.train.automatic import settle
+from unet_pipeline.train.automatic import look, settle
 from unet_pipeline.train.folds import Division, divide
 from unet_pipeline.train.learner import Settings
 from unet_pipeline.train.loop import TrainResult, train
@@ -234,7 +234,7 @@ def _settled(
     check_start_files(config.model)
     refuse_own_start(config.model, [folder])
     stacks = ([one.stack for one in group] for group in (weighed, held_out))
-    config, settled = settle(config, *stacks)
+    config, settled = settle(config, *look(config, *stacks))
     for name, said in settled.items() if present_group().first else ():
         tell(f"train: {name} comes to {said}")
     return config, settled
