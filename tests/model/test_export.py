@@ -25,6 +25,7 @@ from unet_pipeline.model.export.exported import Exported, compare, facts, import
 from unet_pipeline.model.geometry import Geometry, unpadded
 from unet_pipeline.model.models import build, load_model, save_model
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.model.package import model_folder
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_record
@@ -208,6 +209,8 @@ def test_a_package_becomes_the_model_folder_again(package, model, tmp_path):
         archive.extractall(tmp_path / "unpacked")
     assert main(["import", str(tmp_path / "unpacked"), "--output", str(tmp_path / "once more")]) == 0
     assert content(tmp_path / "once more") == content(model)
+    with model_folder(package) as folder:  # as `model.start_from` takes it
+        assert content(folder) == content(model)
 
 
 def content(folder):

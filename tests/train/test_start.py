@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -82,6 +83,47 @@ def test_an_open_depth_is_that_of_the_start(record: Path, tmp_path: Path) -> Non
     card = read_card(tmp_path / "model")
     assert card.architecture.depth == 2
     assert card.training["auto"] == {"model.depth": "2: as the model has that training starts from"}
+
+
+def zipped(path: Path, files: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_package_is_a_start_as_the_folder_is_that_it_was_made_of(record: Path, tmp_path: Path) -> None:
+    start = make_model(tmp_path / "start")
+    files = {f"cells/{name}": (start / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
+    package = zipped(tmp_path / "start.zip", {"cells/rdf.yaml": b"type: model", **files})
+    check_start(settings(model=started(package)))
+    found = {place: further(record, place, tmp_path / f"from {place.suffix}") for place in (start, package)}
+    assert largest(found[start], found[package], set(found[start])) == 0
+    mine, other = (read_card(tmp_path / f"from {suffix}").training for suffix in (".zip", ""))
+    assert mine["started_from"] == other["started_from"] | {"model": mine["started_from"]["model"]}
+    assert mine["started_from"]["model"].endswith("start.zip")
+    (name,) = (one for one in mine["provenance"]["inputs"] if one.endswith("start.zip"))
+    assert mine["provenance"]["inputs"][name] == sha256_file(package)
+    assert [link.verb for link in trace(tmp_path / "from .zip")] == ["train", "weigh", "ingest"]
+
+
+def test_what_is_no_package_of_ours_is_no_start(record: Path, tmp_path: Path) -> None:
+    start = make_model(tmp_path / "start")
+    card, weights = ((start / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE))
+    zipped(tmp_path / "foreign.zip", {"rdf.yaml": b"type: model", "weights.pt": b""})
+    zipped(tmp_path / "spoilt.zip", {CARD_FILE: card, WEIGHTS_FILE: weights[:-1] + b"?"})
+    (tmp_path / "text.zip").write_text("no zip")
+    (tmp_path / "unpacked").mkdir()
+    for name, words in (
+        ("none.zip", r"model\.start_from: expected the zip of a package, got no file .*none\.zip"),
+        ("text.zip", r"text\.zip: expected a bioimage\.io package, got File is not a zip file"),
+        ("foreign.zip", r"a package of unet_pipeline 0\.2 or later, with model\.json, got only rdf\.yaml, weights\.pt"),
+        ("spoilt.zip", rf"spoilt\.zip: {WEIGHTS_FILE}: expected SHA-256"),
+        ("unpacked", r"expected a folder with model\.json, got .*unpacked"),
+    ):
+        with pytest.raises(PipelineError, match=words):
+            further(record, tmp_path / name, tmp_path / "model")
+        assert not (tmp_path / "model" / CARD_FILE).exists()
 
 
 def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
@@ -171,7 +213,7 @@ def test_a_model_that_the_training_replaces_is_no_start(record: Path, tmp_path: 
         assert "copy that folder elsewhere" in str(refusal.value)
     with pytest.raises(PipelineError, match=r"a folder with model\.json") as refusal:
         further(record, tmp_path / "none", model)
-    assert "unet_pipeline import" in str(refusal.value)
+    assert "the zip, or the folder it was unpacked into" in str(refusal.value)
     assert tree(tmp_path) == before
 
 

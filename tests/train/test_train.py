@@ -5,6 +5,7 @@ import pytest
 from chain import draw, make_stack, settings
 from safetensors.numpy import load_file
 
+from unet_pipeline.audit.record import read_link
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.predict.tile import tile
@@ -74,6 +75,7 @@ def test_what_is_open_is_settled_by_objects_and_planes(tmp_path, capsys):
     assert why.startswith("3: nine of ten objects are up to") and "the smallest plane 100 px" in why
     assert f"train: model.depth comes to {why}" in capsys.readouterr().err
     assert card.training["provenance"]["config"]["model"]["depth"] == "auto", "what the configuration says"
+    assert read_link(tmp_path / "auto" / "model.json").found == card.training["auto"]
     network = training_section(ModelResult.open(tmp_path / "auto")).network
     assert dict(network)["model.depth"] == why
     assert dict(network)["train.tile_px"].startswith("96: 26 % of the 188 x 188 px")

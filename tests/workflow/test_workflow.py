@@ -362,6 +362,8 @@ def test_another_model_to_start_from_trains_again(done: Workspace) -> None:
 def test_a_model_to_start_from_is_looked_at_before_the_first_job(fresh: Workspace, tmp_path: Path) -> None:
     space = project(tmp_path / "p", fresh.checkout)
     make_model(space.folder / "first")
+    with ZipFile(space.folder / "packed.zip", "w") as archive:
+        archive.writestr("rdf.yaml", "type: model")
     for model, words in (
         ({"start_from": "none"}, "model.start_from: expected a folder with model.json, got none"),
         ({"start_from": "results/model"}, "copy that folder elsewhere first, and name the copy: cp -r results/model"),
@@ -369,6 +371,8 @@ def test_a_model_to_start_from_is_looked_at_before_the_first_job(fresh: Workspac
             {"start_from": "first", "base_channels": 4, "batch_norm": False},
             "contracting.3.0.weight nothing instead of (32, 16, 3, 3)",
         ),
+        ({"start_from": "first.zip"}, "expected the zip of a package, got no file first.zip"),
+        ({"start_from": "packed.zip"}, "packed.zip: expected a package of unet_pipeline 0.2 or later, with model.json"),
         ({"start_from": "first", "folder": "first"}, "null with model.folder, which trains nothing"),
         ({"start_from": "first", "encoder_weights": "w.pth", "network": "vgg16"}, "which brings its encoder"),
     ):

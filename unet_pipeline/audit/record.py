@@ -125,7 +125,9 @@ class Link:
             return {"weights": f"sigma {content.sigma_px:g} px, gap {content.gap_px} px"}
         if isinstance(content, ModelCard):
             places = [f"{one['stack']} {one['planes']}" for one in content.training.get("held_out", ())]
-            return {"planes held out": ", ".join(places)} if places else {}
+            auto = content.training.get("auto")
+            said = {str(name): str(text) for name, text in auto.items()} if isinstance(auto, dict) else {}
+            return said | ({"planes held out": ", ".join(places)} if places else {})
         return {}
 
     @property

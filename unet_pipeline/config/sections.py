@@ -124,7 +124,7 @@ class Model:
 
     folder: str | None = key(None, "a finished model folder to use instead of training; null trains one")
     start_from: str | None = key(
-        None, "a finished model folder whose layers training starts from; null: from random weights"
+        None, "a finished model, its folder or package, whose layers training starts from; null: from random weights"
     )
     network: Network = key("unet", "unet: the paper's; vgg16, resnet50: torchvision's encoder with a U-Net decoder")
     depth: int | Literal["auto"] = key(

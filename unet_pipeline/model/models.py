@@ -20,12 +20,9 @@ from unet_pipeline.model.former import keep_former
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import tensor_fault
 from unet_pipeline.model.networks.unet import UNet
+from unet_pipeline.model.package import LARGEST
 from unet_pipeline.records.files import Check, atomic_path, sha256_bytes, unclaimed
 from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE
-
-LARGEST = 2**34
-"""Largest weights file that is read, bytes: more than the largest network has."""
-
 
 NETWORKS: Mapping[str, Callable[[Architecture], nn.Module]] = {
     "unet": UNet,

@@ -13,6 +13,8 @@ from typing import Any
 from unet_pipeline.config.sections import Config, Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import Architecture, ModelCard, architecture, read_card
+from unet_pipeline.model.package import model_folder
+from unet_pipeline.records.layout import CARD_FILE
 from unet_pipeline.records.provenance import portable_path
 
 WHERE = "model.start_from"
@@ -31,7 +33,7 @@ class Start:
     """A model to start from, whose network fits.
 
     Attributes:
-        folder: the model folder.
+        folder: the model folder, or a package of it.
         card: its card.
         network: what is to be trained.
         new_head: whether the head is new, for other classes or another activation than the model's.
@@ -85,8 +87,9 @@ class Start:
 
 
 def start_card(start: str) -> ModelCard:
-    """Return the card of a model to start from; raises as `read_card`."""
-    return read_card(Path(start))
+    """Return the card of a model to start from, a folder or a package; raises as `read_card` and `model_folder`."""
+    with model_folder(Path(start), [CARD_FILE]) as folder:
+        return read_card(folder)
 
 
 def open_start(config: Config, new: ModelCard) -> Start | None:

@@ -13,8 +13,14 @@ from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE, previous_model
 def start_files(model: Model) -> list[Path]:
     """Return the files that a training starts from, whose change makes it run again; none: random weights."""
     if model.start_from is not None:
-        return [Path(model.start_from, name) for name in (CARD_FILE, WEIGHTS_FILE)]
+        start = Path(model.start_from)
+        return [start] if is_zip(start) else [start / name for name in (CARD_FILE, WEIGHTS_FILE)]
     return [] if model.encoder_weights is None else [Path(model.encoder_weights)]
+
+
+def is_zip(model: Path) -> bool:
+    """Return whether a model is named by the zip of a package, which need not be there, and not by its folder."""
+    return model.suffix.lower() == ".zip" and not model.is_dir()
 
 
 def check_start_files(model: Model) -> None:
@@ -28,10 +34,12 @@ def check_start_files(model: Model) -> None:
         return
     if model.start_from is not None:
         fix = (
-            "name a folder that a training wrote, such as a copy of results/model; of a bioimage.io package that was "
-            "exported here make one with `python -m unet_pipeline import`"
+            "name a folder that a training wrote, such as a copy of results/model, or a bioimage.io package that was "
+            "exported here: the zip, or the folder it was unpacked into"
         )
-        raise PipelineError("model.start_from", f"a folder with {lost[0].name}", model.start_from, fix=fix)
+        expected = "the zip of a package" if is_zip(lost[0]) else f"a folder with {lost[0].name}"
+        got = f"no file {lost[0]}" if is_zip(lost[0]) else model.start_from
+        raise PipelineError("model.start_from", expected, got, fix=fix)
     fix = "put the state-dict of torchvision's network there, or set the key to null to start from random weights"
     raise PipelineError("model.encoder_weights", "a file of weights", f"no file {lost[0]}", fix=fix)
 

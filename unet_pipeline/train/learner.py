@@ -22,6 +22,7 @@ from unet_pipeline.model.device import choose_device, usable_precision
 from unet_pipeline.model.models import build, take_layers
 from unet_pipeline.model.networks.encoders import EncoderUNet
 from unet_pipeline.model.networks.pretrained import load_encoder
+from unet_pipeline.model.package import model_folder
 from unet_pipeline.model.start import WHERE, Start
 from unet_pipeline.records.files import digest as digest_of
 from unet_pipeline.records.layout import CHECKPOINT
@@ -202,7 +203,8 @@ def _network(card: ModelCard, settings: Settings, first: bool) -> nn.Module:
     network = build(card.architecture, settings.train.seed)
     if settings.start is not None:
         taken, new = settings.start.layers()
-        take_layers(network, settings.start.folder, settings.start.card, taken)
+        with model_folder(settings.start.folder) as folder:
+            take_layers(network, folder, settings.start.card, taken)
         if first:
             head = f"; new, for other classes: {', '.join(new)}" if new else ""
             tell(f"{WHERE}: {settings.start.folder}: {len(taken)} layers taken{head}")

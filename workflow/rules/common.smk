@@ -81,7 +81,7 @@ def checked(values):
         check_writable(Path.cwd())
         # Another workflow may make the files; jobs on a cluster have seen that they are there.
         graph = Graph.read(values, nearby, present=not IMPORTED and workflow.is_main_process)
-        if any(Path(file).is_file() for file in graph.start_files if file.endswith(CARD_FILE)):
+        if graph.config.model.start_from and Path(graph.start_files[0]).is_file():
             from unet_pipeline.model.start import check_start  # imports NumPy, as below
 
             check_start(graph.config)
