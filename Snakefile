@@ -58,6 +58,7 @@ if GRAPH.calibrated:
 include: "workflow/rules/tile.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/stitch.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/prove.smk"
@@ -70,6 +71,7 @@ rule all:
         "results/report.html",
         GRAPH.records,
         expand(GRAPH.label_tiffs, stack=GRAPH.predicted),
+        expand(GRAPH.object_tables, stack=GRAPH.measured),
     localrule: True
 
 

@@ -16,10 +16,12 @@ TABLE = (
 FIRST = {
     *("ingest a", "ingest b", "ingest c.1", "ingest d", "weigh a", "weigh b", "train", "calibrate"),
     *("tile b", "tile c.1", "tile d", "predict b 0", "predict c.1 0", "predict c.1 1", "predict c.1 2", "predict d 0"),
-    *("stitch b", "stitch c.1", "stitch d", "evaluate b", "evaluate c.1", "report"),
+    *("stitch b", "stitch c.1", "stitch d", "measure b", "measure c.1", "measure d"),
+    *("evaluate b", "evaluate c.1", "report"),
 }
-AFTER_PLAN = {job for job in FIRST if job.split()[0] in ("calibrate", "predict", "stitch", "evaluate", "report")}
-OBJECTS = {job for job in AFTER_PLAN if job.split()[0] not in ("calibrate", "predict")}
+WITH_NETWORK = "calibrate", "predict"
+AFTER_PLAN = {job for job in FIRST if job.split()[0] in (*WITH_NETWORK, "stitch", "measure", "evaluate", "report")}
+OBJECTS = {job for job in AFTER_PLAN if job.split()[0] not in WITH_NETWORK}
 """What a key of section stitch changes: no job with a network."""
 
 

@@ -53,7 +53,8 @@ IMPORTED = {
         *(f"unet_pipeline.stacks.{name}" for name in ("demo", "ingest", "weigh")),
         *(f"unet_pipeline.train.{name}" for name in ("train", "ensemble")),
         *(f"unet_pipeline.predict.{name}" for name in ("tile", "predict")),
-        *("unet_pipeline.stitch.stitch", "unet_pipeline.evaluate.evaluate", "unet_pipeline.evaluate.calibrate"),
+        *("unet_pipeline.stitch.stitch", "unet_pipeline.stitch.measure"),
+        *("unet_pipeline.evaluate.evaluate", "unet_pipeline.evaluate.calibrate"),
         *("unet_pipeline.report.report", "unet_pipeline.audit.prove"),
     ),
 }

@@ -21,6 +21,7 @@ TINY = {
         "validate_tiles": 2,
     },
     "tile": {"tile_px": 48},
+    "measure": {"formats": ["csv"]},
     "report": {"panel_px": 64},
     "compute": {"threads": 1, "device": "cpu", "checkpoint_minutes": 0},
 }

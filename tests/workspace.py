@@ -40,6 +40,8 @@ names = {"demo": [output / name for name in NAMES],
          "train": [output / name for name in ("model.json", "weights.safetensors", "history.tsv")],
          "ensemble": [output / name for name in ("model.json", "weights.safetensors")],
          "report": [output, output.with_suffix(".json")],
+         "measure": [output, *(output.with_name(f"objects.{name}") for name in config["measure"]["formats"])]
+         if verb == "measure" else [],
          "evaluate": [output, output.with_name("confusion.csv")]}
 files = names.get(verb, [output])
 if verb == "stitch" and config["stitch"]["tiff"]:

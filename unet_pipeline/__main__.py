@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=Path, default=None, help="the model folder that the regions must come from")
     one.add_argument("--calibration", type=Path, default=None, help="calibrate.json of that model")
 
+    one = _add(verbs, stage.measure, "--config", "--output")
+    one.add_argument("--stitch", type=Path, required=True, help="stitch.json of the stack")
+
     one = _add(verbs, stage.evaluate, "--config", "--output")
     one.add_argument("--stitch", type=Path, required=True, help="stitch.json of the stack")
 

@@ -20,6 +20,7 @@ from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
 from unet_pipeline.report.report import report
 from unet_pipeline.stacks.weigh import weigh
+from unet_pipeline.stitch.measure import measure
 from unet_pipeline.stitch.stitch import stitch
 from unet_pipeline.train.train import train_model
 
@@ -61,6 +62,7 @@ def test_no_step_reads_a_section_that_its_rule_is_not_told(tmp_path: Path) -> No
     predict(planned, 0, model, told["predict"], folder / "regions" / "0.json")
     calibration, output = model / "calibrate.json", folder / "stitch.json"
     stitch(planned, [folder / "regions" / "0.json"], told["stitch"], output, read_card(model), calibration)
+    measure(folder / "stitch.json", told["measure"], folder / "measure.json")
     evaluate(folder / "stitch.json", told["evaluate"], folder / "metrics.json")
     prove(model, stack, told["prove"], folder / "prove.json", 0, 64)
     report(model, [folder / "stitch.json"], told["report"], tmp_path / "results" / "report.html")

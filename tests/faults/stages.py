@@ -20,7 +20,7 @@ from workspace import ROOT, Workspace
 from unet_pipeline.records.run_lock import RUN
 
 JOBS = ("ingest unseen", "weigh learn", "train", "tile unseen", "predict unseen 0", "stitch unseen",
-        "evaluate unseen", "report")  # fmt: skip
+        "measure unseen", "evaluate unseen", "report")  # fmt: skip
 """One job of each stage."""
 
 BESIDE: Mapping[str, tuple[str, ...]] = {

@@ -89,7 +89,7 @@ def test_the_whole_workflow_runs_in_environments_that_hold_what_their_files_say(
     files = {name: (ROOT / "envs" / name).read_text() for name in ("torch.yaml", "pipeline.yaml")}
     assert made == {
         files["torch.yaml"]: {"train", "calibrate", "predict"},
-        files["pipeline.yaml"]: {"ingest", "weigh", "tile", "stitch", "evaluate", "report"},
+        files["pipeline.yaml"]: {"ingest", "weigh", "tile", "stitch", "measure", "evaluate", "report"},
     }
 
 

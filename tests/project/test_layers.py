@@ -17,7 +17,7 @@ ROOMS = (
 )
 ORDER = ROOMS.split()
 WITHOUT_TORCH = (
-    "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch evaluate.evaluate audit.verify report.report "
+    "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch stitch.measure evaluate.evaluate audit.verify report.report "
     "__main__"
 )
 WITH_TORCH = (
@@ -100,7 +100,9 @@ def test_stages_without_a_network_start_without_torch() -> None:
 
 DRAWS, COUNTS, COMPILES = {"matplotlib"}, {"numba", "scipy"}, {"torch._dynamo", "torch._inductor", "sympy"}
 STARTS = {
-    "stacks.ingest stacks.weigh predict.tile stitch.stitch evaluate.evaluate": DRAWS | COUNTS | {"torch", "jinja2"},
+    "stacks.ingest stacks.weigh predict.tile stitch.stitch stitch.measure evaluate.evaluate": (
+        DRAWS | COUNTS | {"torch", "jinja2", "pyarrow"}
+    ),
     "report.report": DRAWS | COUNTS | {"torch"},
     "train.train predict.predict evaluate.calibrate audit.prove": DRAWS | COUNTS | COMPILES,
 }

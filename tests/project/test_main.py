@@ -11,7 +11,7 @@ from places import ROOT
 from unet_pipeline.__main__ import main, parser
 from unet_pipeline.face.verbs import config_of
 
-VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "prove", "report")
+VERBS = ("demo", "ingest", "weigh", "train", "tile", "predict", "stitch", "measure", "evaluate", "prove", "report")
 VERBS += ("record", "differs", "export", "import", "summary", "segment")
 
 
@@ -64,6 +64,8 @@ def test_every_verb_from_files_to_scores(place, capsys):
         run("stitch", "--tiles", tiles, "--regions", *regions, "--config", options, "--output", out / "stitch.json")
         == 0
     )
+    assert run("measure", "--stitch", out / "stitch.json", "--config", options, "--output", out / "measure.json") == 0
+    assert (out / "objects.parquet").stat().st_size > 0
     assert run("evaluate", "--stitch", out / "stitch.json", "--config", options, "--output", out / "metrics.json") == 0
     assert run("prove", "--model", model, "--ingest", ingest, *common) == 0
     assert "seamless: with one tile size every split stores the same bytes" in capsys.readouterr().out

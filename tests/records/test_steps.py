@@ -30,6 +30,7 @@ from unet_pipeline.records.fields import LARGEST, Files
 from unet_pipeline.records.layout import (
     CARD_FILE,
     INGEST_FILE,
+    MEASURE_FILE,
     METRICS_FILE,
     PROVE_FILE,
     REPORT_FILE,
@@ -43,6 +44,7 @@ from unet_pipeline.records.record import SEAL, read_json, write_json, write_reco
 from unet_pipeline.records.steps import RECORDS, EarlierVersion, open_any, open_record
 from unet_pipeline.records.volume_records import Finished, PredictRecord, ShardWritten, StitchRecord
 from unet_pipeline.report.report import report
+from unet_pipeline.stitch.measure import measure
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +55,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ingested = make_ingested(folder, "a", (1, 64, 70), config)
     make_weighed(ingested, config)
     make_proof(make_scored(make_predicted(ingested, config, regions=1), config), model, config)
+    measure(ingested.with_name(STITCH_FILE), settings(measure={"formats": ["csv"]}), ingested.with_name(MEASURE_FILE))
     report(model, [ingested.with_name(STITCH_FILE)], config, folder / "results" / REPORT_FILE)
     names = {"ingest": INGEST_FILE, "weigh": WEIGH_FILE, "tile": TILES_FILE, "stitch": STITCH_FILE}
-    names |= {"evaluate": METRICS_FILE, "prove": PROVE_FILE}
+    names |= {"measure": MEASURE_FILE, "evaluate": METRICS_FILE, "prove": PROVE_FILE}
     return {step: ingested.with_name(name) for step, name in names.items()} | {
         "calibrate": make_calibration(model, ingested),
         "predict": region_path(ingested.parent, 0),

@@ -34,7 +34,7 @@ def test_every_product_is_there_and_nothing_else(finished_project: Workspace) ->
     page = {"report.html", "report.json", "report.sha256"}
     assert made == {"benchmarks", "learn", "logs", "model", "new", "unseen", "val"} | page
     expected = {"image.ome.zarr", "ingest.json", "segmentation.ome.zarr", "tiles.json", "regions", "stitch.json"}
-    expected |= {"ingest.sha256", "tiles.sha256", "stitch.sha256"}
+    expected |= {"ingest.sha256", "tiles.sha256", "stitch.sha256", "measure.json", "measure.sha256", "objects.csv"}
     assert {path.name for path in (results / "new").iterdir()} == expected
     assert {path.name for path in (results / "unseen").iterdir()} == expected | {"metrics.json", "confusion.csv"}
     assert {path.name for path in (results / "learn").iterdir()} == {
@@ -108,12 +108,12 @@ def test_a_finished_model_predicts_elsewhere_without_a_word_on_its_depth(
     shutil.copytree(finished_project.folder / "results" / "model", space.folder / "the model")
     write(space.folder, "next", (60, 50), 1, 9)
     space.table("stack | image", "next | next.tif")
-    space.config = {name: TINY[name] for name in ("store", "tile", "report", "compute")} | {
+    space.config = {name: TINY[name] for name in ("store", "tile", "measure", "report", "compute")} | {
         "model": {"folder": "the model"}
     }
     ran = space.run()
     assert ran.code == 0, ran.text
-    assert set(ran.rules) == {"ingest", "tile", "predict", "stitch", "report"}
+    assert set(ran.rules) == {"ingest", "tile", "predict", "stitch", "measure", "report"}
     assert not (space.folder / "results" / "model").exists()
 
 

@@ -21,7 +21,7 @@ TABLE = "stack\timage\tlabels\trole\nlearn\timages/learn.tif\timages/learn_.tif\
 TABLE += "unseen\timages/unseen.tif\timages/unseen_.tif\ttest\n"
 JOBS = {
     *("ingest learn", "weigh learn", "train", "ingest unseen", "tile unseen"),
-    *("calibrate", "predict unseen 0", "stitch unseen", "evaluate unseen", "report"),
+    *("calibrate", "predict unseen 0", "stitch unseen", "measure unseen", "evaluate unseen", "report"),
 }
 
 IMPORTING = """
@@ -147,7 +147,7 @@ def test_two_modules_work_side_by_side_and_a_key_of_one_reruns_one(checkout: Pat
     assert run(folder).code == 0
     changed = {**same, "stitch": {"min_area_px": 7}}
     (folder / "mine.yaml").write_text(yaml.safe_dump({"cells": same, "nuclei": changed}))
-    after = ("tile unseen", "stitch unseen", "evaluate unseen", "report")
+    after = ("tile unseen", "stitch unseen", "measure unseen", "evaluate unseen", "report")
     assert run(folder, "--dry-run").jobs - {"both"} == {f"nuclei_{job}" for job in after[1:]}
 
 

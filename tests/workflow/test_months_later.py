@@ -139,7 +139,7 @@ def test_a_working_directory_elsewhere_takes_images_by_absolute_path(finished: W
     assert space.would_run() == set()
 
 
-SCORED = {"stitch c.1", "evaluate c.1", "report"}
+SCORED = {"stitch c.1", "measure c.1", "evaluate c.1", "report"}
 PREDICTED = {"predict c.1 0", "predict c.1 1", "predict c.1 2"}
 
 
@@ -164,7 +164,7 @@ def test_a_deleted_record_is_made_again_when_it_is_needed(done: Workspace, name:
 def test_a_deleted_model_is_trained_again_for_a_new_stack(done: Workspace) -> None:
     (done.folder / "results" / "model" / "weights.safetensors").unlink()
     done.table(*TABLE, "e | my images/e.tif | | predict | |")
-    new = {"ingest e", "tile e", "predict e 0", "stitch e"}
+    new = {"ingest e", "tile e", "predict e 0", "stitch e", "measure e"}
     assert done.would_run() == new | AFTER_PLAN | {"train"}
 
 
@@ -193,7 +193,7 @@ def test_new_row_and_edited_image_leave_everything_else_as_it_was(real_copy: Wor
     real_copy.table(*REAL_TABLE, "march | my images/march.tif | | predict |")
     ran = real_copy.run()
     assert ran.code == 0, ran.text
-    stages = ("ingest", "tile", "stitch")
+    stages = ("ingest", "tile", "stitch", "measure")
     jobs = {f"{stage} {name}" for stage in stages for name in ("new", "march")}
     assert ran.jobs == jobs | {"predict new 0", "predict march 0", "report"}
     changed = {name.split("/")[0] for name in differing(before, tree(results))}

@@ -84,7 +84,13 @@ def test_batches_regions_and_jobs_change_no_array_and_no_score(done: Workspace) 
     (done.folder / "stacks.tsv").write_text(re.sub(r"test\t2", "test\t4", table))
     ran = done.run("results/unseen/metrics.json", predict={"batch": 2})
     assert ran.code == 0, ran.text
-    again = {"tile unseen", *(f"predict unseen {n}" for n in range(4)), "stitch unseen", "evaluate unseen"}
+    again = {
+        "tile unseen",
+        *(f"predict unseen {n}" for n in range(4)),
+        "stitch unseen",
+        "measure unseen",
+        "evaluate unseen",
+    }
     assert ran.jobs == again | {"calibrate"}, "which predicts as section predict says, too"
     assert (results / "model" / "weights.safetensors").stat().st_mtime_ns == trained
     assert (results / "unseen" / "tiles.json").read_bytes() != plan

@@ -119,10 +119,11 @@ def test_each_rule_is_told_its_own_sections_only(finished: Workspace) -> None:
         "calibrate": {"labels", "predict", "calibrate"},
         "predict": {"predict"},
         "stitch": {"labels", "predict", "stitch"},
+        "measure": {"measure"},
         "evaluate": {"labels", "evaluate"},
         "report": {
             *("labels", "ingest", "store", "normalise", "weigh", "model", "augment", "train"),
-            *("tile", "predict", "calibrate", "stitch", "evaluate", "report"),
+            *("tile", "predict", "calibrate", "stitch", "measure", "evaluate", "report"),
         },
     }
 
@@ -251,6 +252,7 @@ def test_a_second_run_does_nothing(done: Workspace) -> None:
         ("watch", "samples", True, set()),
         ("report", "panel_px", 300, {"report"}),
         ("evaluate", "isbi", True, {"evaluate b", "evaluate c.1", "report"}),
+        ("measure", "measures", ["area"], {"measure b", "measure c.1", "measure d", "report"}),
         ("stitch", "min_area_px", 9, OBJECTS),
         ("stitch", "threshold", 0.6, OBJECTS),
         ("stitch", "method", "distance", OBJECTS),
@@ -273,7 +275,7 @@ def test_a_changed_key_runs_what_depends_on_it(
 
 CROSSED = (FIRST - {"train"}) | {
     *("train 0", "train 1", "train 2", "ensemble"),
-    *("tile a", "predict a 0", "stitch a", "evaluate a"),
+    *("tile a", "predict a 0", "stitch a", "measure a", "evaluate a"),
 }
 """With train.folds 3: a model for each fold, their ensemble, and the training stack predicted out of fold."""
 
@@ -324,7 +326,16 @@ def test_folds_train_side_by_side_and_become_one_model(fresh: Workspace, tmp_pat
 
 @pytest.mark.slow
 def test_folds_can_be_turned_on_and_off(done: Workspace) -> None:
-    changed = AFTER_PLAN | {"train 0", "train 1", "ensemble", "tile a", "predict a 0", "stitch a", "evaluate a"}
+    changed = AFTER_PLAN | {
+        "train 0",
+        "train 1",
+        "ensemble",
+        "tile a",
+        "predict a 0",
+        "stitch a",
+        "measure a",
+        "evaluate a",
+    }
     assert done.would_run(train={"folds": 2}) == changed
     assert done.run(train={"folds": 2}).code == 0
     assert done.would_run(train={"folds": 1}) == AFTER_PLAN | {"train"}
@@ -385,7 +396,7 @@ def test_a_model_to_start_from_is_looked_at_before_the_first_job(fresh: Workspac
 
 def test_a_new_row_costs_its_own_jobs(done: Workspace) -> None:
     done.table(*TABLE, "e | my images/e.tif | my images/el.tif | test | |")
-    new = {f"{verb} e" for verb in ("ingest", "tile", "stitch", "evaluate")} | {"predict e 0", "report"}
+    new = {f"{verb} e" for verb in ("ingest", "tile", "stitch", "measure", "evaluate")} | {"predict e 0", "report"}
     assert done.would_run() == new
     assert done.run().code == 0
     assert done.would_run() == set()
@@ -412,7 +423,7 @@ def test_an_edited_cell_or_file_costs_that_stack(done: Workspace) -> None:
 
 def test_another_number_of_regions_plans_that_stack_anew(done: Workspace) -> None:
     done.table(*(row.replace("| 3 ", "| 2 ") for row in TABLE))
-    own = {"tile c.1", "predict c.1 0", "predict c.1 1", "stitch c.1", "evaluate c.1", "report"}
+    own = {"tile c.1", "predict c.1 0", "predict c.1 1", "stitch c.1", "measure c.1", "evaluate c.1", "report"}
     assert done.would_run() == own
 
 
@@ -420,7 +431,7 @@ def test_after_a_refused_stitch_one_region_is_made_again(done: Workspace) -> Non
     """A failed stitch leaves no record; its message says to delete that of the region."""
     for name in ("stitch.json", "regions/1.json"):
         (done.folder / "results" / "c.1" / name).unlink()
-    assert done.would_run() == {"predict c.1 1", "stitch c.1", "evaluate c.1", "report"}
+    assert done.would_run() == {"predict c.1 1", "stitch c.1", "measure c.1", "evaluate c.1", "report"}
 
 
 @pytest.mark.slow
@@ -429,8 +440,8 @@ def test_a_record_that_was_lost_between_two_others_is_made_again(done: Workspace
     for record, job in (
         ("a/ingest", "ingest a"), ("b/weigh", "weigh b"), ("model/model", "train"), ("d/tiles", "tile d"),
         ("model/calibrate", "calibrate"),
-        ("c.1/regions/1", "predict c.1 1"), ("c.1/stitch", "stitch c.1"), ("c.1/metrics", "evaluate c.1"),
-        ("report", "report"),
+        ("c.1/regions/1", "predict c.1 1"), ("c.1/stitch", "stitch c.1"), ("c.1/measure", "measure c.1"),
+        ("c.1/metrics", "evaluate c.1"), ("report", "report"),
     ):  # fmt: skip
         path = done.folder / "results" / f"{record}.json"
         away = path.rename(done.folder / "away")

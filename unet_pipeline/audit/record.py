@@ -1,6 +1,6 @@
 """Record: the way from a result to the records that vouch for it, and from there upwards to the source files.
 
-report.json ─► metrics.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
+report.json ─► metrics.json, measure.json ─► stitch.json ─► regions/*.json ─► tiles.json ─► ingest.json ─► image, labels
 and, from each region, model.json ─► weigh.json ─► ingest.json, from stitch.json calibrate.json ─► model.json
 (of an ensemble: model.json ─► model.json of each member ─► weigh.json; of a training that started from a finished
 model: model.json ─► model.json of that ─► ...).
@@ -149,7 +149,7 @@ def trace(result: Path) -> list[Link]:
     Args:
         result: a record, a store, a file of a store, a model folder, the folder of a stack or of all, or a file
             beside the records: report.html, weights.safetensors, history.tsv, classes.tif, instances.tif,
-            confusion.csv.
+            objects.parquet, objects.csv, confusion.csv.
 
     Raises:
         PipelineError: if it is none of those, or one of its own records is damaged.

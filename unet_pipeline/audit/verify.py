@@ -42,6 +42,7 @@ from unet_pipeline.records.layout import (
     WEIGHTS_FILE,
     list_path,
 )
+from unet_pipeline.records.measure_record import MeasureRecord
 from unet_pipeline.records.score_records import EvaluateRecord, ReportRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
 from unet_pipeline.records.steps import EarlierVersion, open_any, open_record
@@ -143,7 +144,7 @@ def _verify_stack(folder: Path, tally: Tally) -> None:
                 record = open_any(path)
                 if isinstance(record, EvaluateRecord):
                     _check_file(folder / CONFUSION_FILE, record.confusion_sha256, path, tally)
-                elif isinstance(record, IngestRecord | WeighRecord | TileRecord | StitchRecord):
+                elif isinstance(record, IngestRecord | WeighRecord | TileRecord | StitchRecord | MeasureRecord):
                     owner = stack_plan.owner if stack_plan and isinstance(record, StitchRecord) else lambda file: None
                     _verify_listed(path, record.files, known, owner, tally)
 

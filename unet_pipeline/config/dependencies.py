@@ -22,6 +22,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "predict": ("predict",),
     "calibrate": ("labels", "predict", "calibrate"),
     "stitch": ("labels", "predict", "stitch"),
+    "measure": ("measure",),
     "evaluate": ("labels", "evaluate"),
     "prove": ("predict",),
     "report": RESULT_SECTIONS,

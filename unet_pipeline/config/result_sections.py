@@ -8,6 +8,12 @@ from typing import Literal
 from unet_pipeline.config.keys import key
 
 
+ObjectMeasure = Literal[
+    "area", "centroid", "box", "perimeter", "eccentricity", "solidity",
+    "intensity_mean", "intensity_min", "intensity_max", "intensity_std", "probability", "touches_border",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Stitch:
     """The way from probabilities to objects and files. A change here never runs the network again."""
@@ -35,6 +41,23 @@ class Stitch:
     grow_px: int | Literal["auto"] = key("auto", "objects grow into the background by this much, px", 0, 64)
     connect: Literal["planes", "volume"] = key("planes", "objects within a plane, or also from plane to plane")
     tiff: bool = key(False, "also write classes.tif and instances.tif")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The table of objects."""
+
+    measures: tuple[ObjectMeasure, ...] = key(
+        (
+            "area", "centroid", "box", "perimeter", "eccentricity", "solidity",
+            "intensity_mean", "intensity_min", "intensity_max", "intensity_std", "probability", "touches_border",
+        ),
+        "columns beside id, plane and class: any of area, centroid, box, perimeter, eccentricity, solidity, "
+        "intensity_mean, intensity_min, intensity_max, intensity_std, probability and touches_border",
+    )  # fmt: skip
+    formats: tuple[Literal["parquet", "csv"], ...] = key(
+        ("parquet",), "files of the table: objects.parquet, objects.csv, or both; none leaves the step out"
+    )
 
 
 @dataclass(frozen=True)

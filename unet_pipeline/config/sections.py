@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from unet_pipeline.config.keys import json_schema, key, plain
-from unet_pipeline.config.result_sections import Evaluate, Report, Stitch
+from unet_pipeline.config.result_sections import Evaluate, Measure, Report, Stitch
 from unet_pipeline.errors import PipelineError
 
 IGNORE = 255
@@ -321,6 +321,7 @@ class Config:
     predict: Predict = Predict()
     calibrate: Calibrate = Calibrate()
     stitch: Stitch = Stitch()
+    measure: Measure = Measure()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     compute: Compute = Compute()

@@ -113,6 +113,13 @@ def stitch(options: argparse.Namespace) -> None:
     stitch(plan, options.regions, config, options.output, card, options.calibration)
 
 
+def measure(options: argparse.Namespace) -> None:
+    """Write the objects of a stitched stack as a table: place, size, shape and grey values of each."""
+    from unet_pipeline.stitch.measure import measure
+
+    measure(options.stitch, config_of(options), options.output)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Score a stitched stack against its reference."""
     from unet_pipeline.evaluate.evaluate import evaluate

@@ -102,6 +102,26 @@ def atomic_path(path: Path, check: Check = unclaimed, named: bool = True) -> Ite
             partial.unlink()
 
 
+def reserve(path: Path, offset: int, size: int, fix: str) -> None:
+    """Take room on the disk for a file that will be mapped: on a full disk, writing to it would kill the process.
+
+    Args:
+        path: the file; it is made where it is not there.
+        offset: the byte that the room begins at.
+        size: bytes.
+        fix: what to do where there is no room.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    try:
+        with path.open("ab") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), offset, size)
+    except OSError as error:
+        raise PipelineError(path.parent, f"room for {size / 1e6:.0f} MB more", error, fix=fix) from error
+
+
 def link_on_way(path: Path, folder: Path) -> Path | None:
     """Return the first symbolic link on the way down from a folder to a path, both included; None where there is none.
 

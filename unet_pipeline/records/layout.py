@@ -12,6 +12,7 @@ TILES_FILE = "tiles.json"
 REGIONS = "regions"
 """Folder of the records of predict, one for each region."""
 STITCH_FILE = "stitch.json"
+MEASURE_FILE = "measure.json"
 METRICS_FILE = "metrics.json"
 PROVE_FILE = "prove.json"
 
@@ -25,6 +26,9 @@ CLASSES = "classes"
 
 TIFFS: Mapping[str, str] = {CLASSES: "classes.tif", INSTANCES: "instances.tif"}
 """Labels as TIFF, by their name, where `stitch.tiff` asks for them."""
+
+TABLES: Mapping[str, str] = {"parquet": "objects.parquet", "csv": "objects.csv"}
+"""The objects of a stack as tables, by the word of `measure.formats` that asks for them."""
 
 CONFUSION_FILE = "confusion.csv"
 """Beside metrics.json, which holds its checksum."""
@@ -79,6 +83,7 @@ STORES: Mapping[str, tuple[str, ...]] = {
     WEIGH_FILE: (WEIGHTS,),
     TILES_FILE: (),
     STITCH_FILE: (SEGMENTATION, *TIFFS.values()),
+    MEASURE_FILE: tuple(TABLES.values()),
 }
 """Records that come with a list of files, and what lies beside them that must hold no other file."""
 
@@ -86,8 +91,8 @@ PLAIN = (METRICS_FILE, PROVE_FILE)
 """Records that vouch for themselves alone."""
 
 FLOW = (
-    INGEST_FILE, WEIGH_FILE, CARD_FILE, CALIBRATE_FILE, TILES_FILE, REGIONS, STITCH_FILE, METRICS_FILE, PROVE_FILE,
-    REPORT_RECORD,
+    INGEST_FILE, WEIGH_FILE, CARD_FILE, CALIBRATE_FILE, TILES_FILE, REGIONS, STITCH_FILE, MEASURE_FILE, METRICS_FILE,
+    PROVE_FILE, REPORT_RECORD,
 )  # fmt: skip
 """Records by their names, each after those that it is made from."""
 

@@ -14,12 +14,22 @@ from typing import Any, TypeVar
 from unet_pipeline.config.keys import build
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.calibrate_record import CalibrateRecord
+from unet_pipeline.records.measure_record import MeasureRecord
 from unet_pipeline.records.record import how_to_remake, read_json
 from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord, ReportRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
 from unet_pipeline.records.volume_records import Finished, PredictRecord, StitchRecord, TileRecord
 
-StackRecord = IngestRecord | WeighRecord | TileRecord | PredictRecord | StitchRecord | EvaluateRecord | ProveRecord
+StackRecord = (
+    IngestRecord
+    | WeighRecord
+    | TileRecord
+    | PredictRecord
+    | StitchRecord
+    | MeasureRecord
+    | EvaluateRecord
+    | ProveRecord
+)
 Record = StackRecord | CalibrateRecord | ReportRecord
 
 RECORDS: dict[str, type[Record]] = {
@@ -29,6 +39,7 @@ RECORDS: dict[str, type[Record]] = {
     "tile": TileRecord,
     "predict": PredictRecord,
     "stitch": StitchRecord,
+    "measure": MeasureRecord,
     "evaluate": EvaluateRecord,
     "prove": ProveRecord,
     "report": ReportRecord,

@@ -9,7 +9,7 @@ from typing import Any
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS, calibration_in
+from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS, TABLES, calibration_in
 from unet_pipeline.stacks.presence import check_corrected, check_present
 from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
@@ -124,6 +124,16 @@ class Graph:
         return ["results/{stack}/classes.tif", "results/{stack}/instances.tif"] if self.config.stitch.tiff else []
 
     @property
+    def measured(self) -> list[str]:
+        """Names of the stacks whose objects become a table."""
+        return self.predicted if self.config.measure.formats else []
+
+    @property
+    def object_tables(self) -> list[str]:
+        """The tables of objects of a stack, in the formats that are wanted; `{stack}` stands for its name."""
+        return [f"results/{{stack}}/{file}" for name, file in TABLES.items() if name in self.config.measure.formats]
+
+    @property
     def watched(self) -> str:
         """What a training shows while it runs, with commas between."""
         return ",".join(name for name, on in self.config.section("watch")["watch"].items() if on) or "none"
@@ -153,6 +163,7 @@ class Graph:
             *(f"results/{name}/tiles.json" for name in self.predicted),
             *(record for name in self.predicted for record in self.region_records(name)),
             *(f"results/{name}/stitch.json" for name in self.predicted),
+            *(f"results/{name}/measure.json" for name in self.measured),
             *(f"results/{name}/metrics.json" for name in self.scored),
             "results/report.json",
         ]

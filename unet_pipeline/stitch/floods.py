@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.flood import OUTSIDE
 from unet_pipeline.objects.fragments import LARGEST_CLASS
 from unet_pipeline.objects.pieces import Pieces, measure
+from unet_pipeline.records.files import reserve
 from unet_pipeline.stitch.layers import Layer
 
 IN_MEMORY_PX = 2**22
@@ -141,19 +140,9 @@ class Floods:
         """Return an array of a box that lies in a file, from a byte of it on; the file grows as needed."""
         assert self.folder is not None
         path = self.folder / f"{name}.flood"
-        _reserve(path, offset, int(np.prod(box.shape)) * np.dtype(dtype).itemsize)
-        return np.memmap(path, dtype, "r+", offset, box.shape)
-
-
-def _reserve(path: Path, offset: int, size: int) -> None:
-    """Take the room on disk: writing to a mapped file on a full disk would kill the process without a word."""
-    try:
-        with path.open("ab") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), offset, size)
-    except OSError as error:
         fix = "free space or choose another disk (--directory), or set stitch.method: components"
-        raise PipelineError(path.parent, f"room for {size / 1e6:.0f} MB more", error, fix=fix) from error
+        reserve(path, offset, int(np.prod(box.shape)) * np.dtype(dtype).itemsize, fix)
+        return np.memmap(path, dtype, "r+", offset, box.shape)
 
 
 def _fill(
