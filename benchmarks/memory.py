@@ -22,7 +22,7 @@ from torch import nn
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.models import UNet, save_model
 
-STAGES = ("ingest", "weigh", "tile", "predict", "stitch watershed", "stitch distance", "stitch", "evaluate")
+STAGES = ("ingest", "weigh", "tile", "predict", "stitch watershed", "stitch distance", "stitch", "measure", "evaluate")
 """A verb, and of `stitch` the method by which objects are divided; by itself it is by what is connected."""
 LABELLED = ("weigh", "evaluate")
 BLOCK, SHARD_PX = sized((1024, 2048), (256, 256))
@@ -100,8 +100,9 @@ def stages(folder: Path, edge: int, labelled: bool) -> dict[str, tuple[float, fl
     network = threshold_network()
     save_model(folder / "model", network, ModelCard(network.architecture, ("background", "cell")))
     stack, model = folder / "results" / "s", str(folder / "model")
-    ingest, tiles, region, stitch, weigh, evaluate = (
-        str(stack / f"{name}.json") for name in ("ingest", "tiles", "regions/0", "stitch", "weigh", "metrics")
+    ingest, tiles, region, stitch, weigh, measured, evaluate = (
+        str(stack / f"{name}.json")
+        for name in ("ingest", "tiles", "regions/0", "stitch", "weigh", "measure", "metrics")
     )
     verbs = {
         "ingest": ["--stack", "s", *files, "--output", ingest],
@@ -109,6 +110,7 @@ def stages(folder: Path, edge: int, labelled: bool) -> dict[str, tuple[float, fl
         "tile": ["--ingest", ingest, "--model", model, "--regions", "1", "--output", tiles],
         "predict": ["--tiles", tiles, "--region", "0", "--model", model, "--output", region],
         "stitch": ["--tiles", tiles, "--regions", region, "--model", model, "--output", stitch],
+        "measure": ["--stitch", stitch, "--output", measured],
         "evaluate": ["--stitch", stitch, "--output", evaluate],
     }
     found = {}

@@ -17,8 +17,8 @@ ROOMS = (
 )
 ORDER = ROOMS.split()
 WITHOUT_TORCH = (
-    "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch stitch.measure evaluate.evaluate audit.verify report.report "
-    "__main__"
+    "stacks.demo stacks.ingest stacks.weigh predict.tile stitch.stitch stitch.measure evaluate.evaluate audit.verify "
+    "report.report __main__"
 )
 WITH_TORCH = (
     "calibrate.calibrate train.train train.ensemble predict.predict audit.prove model.export.export model.summary"

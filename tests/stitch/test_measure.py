@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from chain import make_plan, make_stack, settings, volume
 from hypothesis import given
@@ -75,6 +74,12 @@ def source(classes, instances, rng, dtype, stored, deep=False, pixel_um=(0.5, 0.
     for one in arrays:
         one.edge = shard_px
     return Source("cells", *arrays, np.dtype(dtype), columns, growth_px), grey, probabilities
+
+
+def parquet(path):
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path)
 
 
 def table(found, count, folder, block_px):
@@ -201,7 +206,7 @@ def test_the_files_hold_the_same_rows_and_every_object(ran, capsys):
     stack_plan, _ = ran
     record = measured(stack_plan, formats=["parquet", "csv"])
     folder = stack_plan.record.parent
-    rows = pq.read_table(folder / "objects.parquet").to_pylist()
+    rows = parquet(folder / "objects.parquet").to_pylist()
     with (folder / "objects.csv").open(newline="") as file:
         text = list(csv.DictReader(file))
     assert record.tables == ("objects.parquet", "objects.csv")
@@ -235,7 +240,7 @@ def test_only_what_is_asked_for_is_written_and_read(ran):
     found = Source.of(stack_plan, open_record(folder / "stitch.json", StitchRecord), ("area",))
     unread = replace(found, classes=None, probabilities=None, image=None)
     rows = table(unread, record.objects, folder, 32)
-    assert rows["area_px"].tolist() == pq.read_table(folder / "objects.parquet")["area_px"].to_pylist()
+    assert rows["area_px"].tolist() == parquet(folder / "objects.parquet")["area_px"].to_pylist()
 
 
 def test_a_stack_without_objects_has_a_table_without_rows(tmp_path, capsys):
@@ -249,7 +254,7 @@ def test_a_stack_without_objects_has_a_table_without_rows(tmp_path, capsys):
     record = measured(stack_plan, formats=["parquet", "csv"])
     assert "no object was found" in capsys.readouterr().err
     assert (record.objects, record.sizes, record.touching) == (0, (), 0)
-    found = pq.read_table(stack_plan.record.with_name("objects.parquet"))
+    found = parquet(stack_plan.record.with_name("objects.parquet"))
     assert found.num_rows == 0 and tuple(found.column_names) == record.columns and "area_px" in record.columns
     assert stack_plan.record.with_name("objects.csv").read_text() == ",".join(record.columns) + "\n"
 

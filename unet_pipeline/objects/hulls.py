@@ -64,12 +64,12 @@ class Extents:
         return cls(ids[starts], np.stack([rows[starts, 0], least, most], axis=1))
 
     def chosen(self, ids: NDArray[np.uint32]) -> Extents:
-        """Return the rows of some objects."""
+        """Return the rows of some objects, (n,)."""
         which = np.isin(self.ids, ids)
         return Extents(self.ids[which], self.rows[which])
 
     def without(self, ids: NDArray[np.uint32]) -> Extents:
-        """Return the rows of all objects but some."""
+        """Return the rows of all objects but some, (n,)."""
         which = ~np.isin(self.ids, ids)
         return Extents(self.ids[which], self.rows[which])
 

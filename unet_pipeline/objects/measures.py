@@ -101,7 +101,7 @@ class Block:
 
     @property
     def inner(self) -> NDArray[np.int32]:
-        """`local` without its halo."""
+        """`local` without its halo, (y, x)."""
         inner: NDArray[np.int32] = self.local[HALO_PX:-HALO_PX, HALO_PX:-HALO_PX]
         return inner
 
