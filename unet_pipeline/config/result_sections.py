@@ -7,7 +7,6 @@ from typing import Literal
 
 from unet_pipeline.config.keys import key
 
-
 ObjectMeasure = Literal[
     "area", "centroid", "box", "perimeter", "eccentricity", "solidity",
     "intensity_mean", "intensity_min", "intensity_max", "intensity_std", "probability", "touches_border",
