@@ -22,3 +22,9 @@ def test_a_training_that_ended_early_says_why() -> None:
     why = "10 validations without a better score than that of step 900"
     ended = told(steps=2400, ended=why, settings=settings)["Steps"]
     assert ended == f"2,400, each of 2 tile(s) of 160 px; ended before 7,500: {why}"
+    members = [{"fold": 0, "ended": why}, {"fold": 1}]
+    of_folds = told(members=members, settings=settings)["Steps"]
+    assert of_folds == (
+        "at most 7,500, each of 2 tile(s) of 160 px; 1 network ended before 7,500, as no validation was better"
+    )
+    assert "Steps" not in told(settings=settings)

@@ -154,11 +154,8 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
     record = dict(model.card.training)
     settings = _mapping(_mapping(record.get("settings")).get("train"))
     rows: list[tuple[str, object]] = []
-    if "steps" in record:
-        has_tiles = {"batch", "tile_px"} <= set(settings)
-        batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if has_tiles else ""
-        ended = f"; ended before {count(_known(settings.get('steps')))}: {record['ended']}" if "ended" in record else ""
-        rows.append(("Steps", f"{count(record['steps'])}{batch}{ended}"))
+    if steps := _steps(record, settings):
+        rows.append(("Steps", steps))
     for key, name in (("stacks", "Trained on"), ("validation_stacks", "Validated on")):
         if names := record.get(key):
             rows.append((name, ", ".join(map(str, names)) if isinstance(names, list) else names))
@@ -184,6 +181,20 @@ def _training(model: ModelResult) -> list[tuple[str, object]]:
     if "device" in record:
         rows.append(("Device", f"{record['device']}, {record.get('threads', '?')} thread(s)"))
     return rows
+
+
+def _steps(record: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return in words how many steps of how many tiles there were, and why no more; empty where nothing says so."""
+    early = [one for one in _mappings(record.get("members")) if "ended" in one]
+    if "steps" not in record and not early:
+        return ""
+    most = count(_known(settings.get("steps")))
+    steps = count(record["steps"]) if "steps" in record else f"at most {most}"
+    has_tiles = {"batch", "tile_px"} <= set(settings)
+    batch = f", each of {settings['batch']} tile(s) of {settings['tile_px']} px" if has_tiles else ""
+    if early:
+        return f"{steps}{batch}; {plural(len(early), 'network')} ended before {most}, as no validation was better"
+    return f"{steps}{batch}" + (f"; ended before {most}: {record['ended']}" if "ended" in record else "")
 
 
 def _kept_by(record: dict[str, Any], settings: dict[str, Any]) -> str:

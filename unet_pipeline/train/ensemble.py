@@ -34,7 +34,7 @@ OWN = ("step", "weights_sha256", "training")
 SCORES = ("validation_loss", "validation_score")
 """Numbers of a training record of which the card of an ensemble gives mean and spread, as of the Dice of each class."""
 
-REPEATED = ("fold", "selected", "selected_step", "train_loss", *SCORES, "validation_dice", "held_out")
+REPEATED = ("fold", "selected", "selected_step", "train_loss", *SCORES, "validation_dice", "held_out", "ended")
 """Keys that the card of an ensemble repeats of the training record of each member that has them."""
 
 APART = (*REPEATED, "digest", "history_sha256", "planes_sha256", "provenance")
