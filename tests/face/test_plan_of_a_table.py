@@ -10,7 +10,7 @@ import pytest
 import tifffile
 import torch
 import yaml
-from chain import draw, settings
+from chain import draw, make_model, settings
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
@@ -205,6 +205,18 @@ def test_a_cpu_is_told_of_its_preset(
     graph = table(tmp_path)
     text = plan(replace(graph, config=replace(graph.config, model=Model(**keys))))
     assert ("presets/fast.yaml" in text) == named
+
+
+def test_a_finished_model_wants_no_stack_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects of one that is scored are told, advice on a training is not, and what is open stays so."""
+    monkeypatch.setattr("unet_pipeline.face.plan.measure_cost", lambda *_: Cost(0.5, 1.0, "here"))
+    graph = table(tmp_path)
+    val = replace(graph.stacks["a"], role="val")
+    model = Model(folder=str(make_model(tmp_path / "model")), depth="auto")
+    config = replace(graph.config, model=model, train=replace(graph.config.train, hold_out=0.0))
+    text = plan(replace(graph, config=config, stacks={"a": val, "b": graph.stacks["b"]}))
+    assert "objects: " in text and "predict  " in text
+    assert not [word for word in ("model.depth", "train.", "train    ", "suit") if word in text]
 
 
 def test_a_step_of_a_padded_network_reads_no_margin(monkeypatch: pytest.MonkeyPatch) -> None:

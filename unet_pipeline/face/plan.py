@@ -71,10 +71,9 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
     config, said = settle(graph.config, sizes, sides)
     if seen:
         lines += ["", *_objects(sizes, config)]
+    if seen and config.model.folder is None:
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
-        lines += _validation(graph, planes)
-        if config.model.folder is None:
-            lines += [f"{name} comes to {text}" for name, text in said.items()]
+        lines += [*_validation(graph, planes), *(f"{name} comes to {text}" for name, text in said.items())]
         advised = [one for one in advise(config, sizes, planes, validated, sides) if one.key not in said]
         config, _ = settle(with_advice(graph.config, advised), sizes, sides)
     folder, channels = config.model.folder, found[0].shape[1]
@@ -88,7 +87,7 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
     if minutes is not None and folder is None:
         advised += _steps(config, cost, minutes)
         config = with_advice(config, advised)
-    if seen:
+    if seen and folder is None:
         lines += ["", *_advice(advised), *_preset(config, cost)]
     lines += ["", *_costs(found, graph, config, cost)]
     return "\n".join(lines)
