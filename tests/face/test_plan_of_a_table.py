@@ -144,6 +144,8 @@ def test_the_depth_that_auto_comes_to(found: ObjectSizes, side: int, model: Mode
     assert chosen == depth, why
     seen = geometry(architecture(replace(model, depth=depth), 1, 2)).before
     assert f"depth {depth} sees {seen} px" in why
+    if len(found.diameters_px):
+        assert ("the most that suits" in why) == (found.diameter_px(90) > seen)
     assert auto.stride % geometry(architecture(replace(model, depth=depth), 1, 2)).stride == 0
     if len(found.diameters_px) and depth >= 3:
         config = replace(from_dict({}), model=replace(model, depth=3))

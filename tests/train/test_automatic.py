@@ -29,7 +29,7 @@ def opened(config: Config, side: int = 4096, **train: object) -> tuple[Config, d
 
 
 @pytest.mark.parametrize("preset", [None, "fast"])
-def test_the_settings_that_were_measured_best_come_out(preset: str | None) -> None:
+def test_they_come_to_what_the_default_and_fast_have(preset: str | None) -> None:
     files = [ROOT / "config.yaml", *([] if preset is None else [ROOT / "workflow" / "presets" / f"{preset}.yaml"])]
     config = load_merged([str(file) for file in files])
     found, said = opened(config)

@@ -39,7 +39,7 @@ from unet_pipeline.train.loop import train
 
 folder, steps = Path(sys.argv[1]), int(sys.argv[2])
 card = replace(CARD, architecture=replace(ARCHITECTURE, dropout=0.0))
-options = settings(batch=4, steps=24, validate_every=6, validate_tiles=5)
+options = settings(batch=4, steps=24, validate_every=6, validate_tiles=5, **json.loads(sys.argv[4]))
 loop.Cadence = every(int(sys.argv[3]))
 if steps < 24:
     real = loop.write_checkpoint
@@ -89,12 +89,21 @@ sys.stdout.write("equal\\n")
 """
 
 
-def run(folder: Path, processes: int, steps: int = 24, every: int = 6) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, processes: int, steps: int = 24, every: int = 6, train: str = "{}"
+) -> subprocess.CompletedProcess[str]:
     folder.mkdir(parents=True, exist_ok=True)
     script = folder.parent / "work.py"
     script.write_text(WORK)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*(launcher if processes > 1 else [sys.executable]), str(script), str(folder), str(steps), str(every)]
+    command = [
+        *(launcher if processes > 1 else [sys.executable]),
+        str(script),
+        str(folder),
+        str(steps),
+        str(every),
+        train,
+    ]
     env = os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
 
@@ -136,6 +145,15 @@ def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bytes(two: 
     assert ran.stdout.count("resumed 12") == 2, ran.stderr
     for name in ("weights.safetensors", "history.tsv", "model.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (two / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_where_nothing_gets_better(tmp_path: Path) -> None:
+    """Steps of no length: the second validation finds what the first one found."""
+    ran = run(tmp_path / "model", 2, train='{"learning_rate": 1e-30, "patience": 1}')
+    assert ran.returncode == 0 and ran.stdout.count("resumed 0") == 2, ran.stderr
+    training = read_card(tmp_path / "model").training
+    assert (training["steps"], training["selected_step"]) == (12, 6)
 
 
 @pytest.mark.slow

@@ -51,9 +51,10 @@ def choose_depth(model: Model, sizes: ObjectSizes, sides: tuple[int, int], least
         return depth, f"no object in the {sizes.planes} planes looked at; depth {depth} sees {reach[depth]} px"
     large = sizes.diameter_px(LARGE)
     depth = next((depth for depth in range(min(least, deepest), deepest) if reach[depth] >= large), deepest)
+    most = "" if reach[depth] >= large else ", the most that suits plane and tile"
     return depth, (
         f"nine of ten objects are up to {large:.0f} px across, the smallest plane {min(sides)} px; depth {depth} sees "
-        f"{reach[depth]} px around a pixel"
+        f"{reach[depth]} px around a pixel{most}"
     )
 
 

@@ -17,10 +17,10 @@ from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_stack
 from unet_pipeline.stacks.stack import Stack
 
 LEAST_PX, USEFUL = 128, 0.4
-"""The smallest tile, and the least share of the pixels read that a step learns from: those of the settings that the
-comparison was won by, of `fast` and of config.yaml."""
+"""The smallest tile, and the least share of the pixels read that a step learns from: about those of the preset `fast`
+and of config.yaml, as other tiles were hardly measured."""
 STEP_PX, MOST_TILES = 50_000, 8
-"""Pixels that a step learns from, at least: likewise. Smaller planes would want ever more tiles."""
+"""Pixels that a step learns from, at least: likewise; and the most tiles, as small ones would be ever more."""
 STEP_BYTES = 2.8e9
 """What a step keeps for its gradients, at most by the estimate below: a training stays below 3 GB."""
 VALUES = 24
