@@ -36,12 +36,12 @@ read = [Path(word) for word in rest if word.endswith(".json") and Path(word).is_
 made_from = [verb, rest] + [hashlib.sha256(path.read_bytes()).hexdigest() for path in read]
 output = Path(options["--output"][0])
 config = json.loads(options.get("--config", ["{}"])[0])
+tables = [output.with_name(f"objects.{name}") for name in config.get("measure", {}).get("formats", [])]
 names = {"demo": [output / name for name in NAMES],
          "train": [output / name for name in ("model.json", "weights.safetensors", "history.tsv")],
          "ensemble": [output / name for name in ("model.json", "weights.safetensors")],
-         "report": [output, output.with_suffix(".json")],
-         "measure": [output, *(output.with_name(f"objects.{name}") for name in config["measure"]["formats"])]
-         if verb == "measure" else [],
+         "report": [output, output.with_suffix(".json"), *tables],
+         "measure": [output, *tables],
          "evaluate": [output, output.with_name("confusion.csv")]}
 files = names.get(verb, [output])
 if verb == "stitch" and config["stitch"]["tiff"]:

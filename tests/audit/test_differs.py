@@ -65,7 +65,6 @@ def test_nothing_differs_right_after_a_run(place: Path, capsys: pytest.CaptureFi
         ("train", "seed", 1, RUNS, True, {"train"}),
         ("weigh", "w0", 5.0, RUNS, True, {"weigh"}),
         ("stitch", "min_area_px", 9, RUNS, True, {"stitch"}),
-        ("measure", "measures", ["area"], RUNS, True, {"measure"}),
         ("predict", "batch", 2, RUNS, False, {"tile", "calibrate", "predict", "stitch"}),
         ("tile", "tile_px", 32, RUNS, True, {"tile"}),
         ("labels", "ignore", 9, RUNS, True, {"ingest", "weigh", "train", "calibrate", "tile", "stitch", "evaluate"}),

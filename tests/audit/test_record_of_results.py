@@ -16,7 +16,7 @@ from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import read_json, write_json
 
 pytestmark = pytest.mark.slow
-RECORDS = {"ingest.json", "tiles.json", "stitch.json", "metrics.json"}
+RECORDS = {"ingest.json", "tiles.json", "stitch.json", "measure.json", "metrics.json"}
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
     "train": (".training",),
     "predict": (".0.json.shards",),
     "stitch": ("stitch.sha256",),
+    "measure": ("measure.sha256",),
 }
 """What a job writes beside its declared outputs: removed half the time, so that it starts from nothing."""
 
@@ -39,6 +40,7 @@ OTHER: Mapping[str, dict[str, dict[str, object]]] = {
     "tile": {"tile": {"tile_px": 32}},
     "predict": {"predict": {"precision": "bfloat16"}},
     "stitch": {"stitch": {"min_area_px": 1, "grow_px": 3}},
+    "measure": {"measure": {"measures": ["area"]}},
     "evaluate": {"evaluate": {"isbi": True}},
     "report": {"report": {"panel_px": 100}},
 }

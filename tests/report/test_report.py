@@ -1,3 +1,4 @@
+import csv
 import re
 import shutil
 from dataclasses import replace
@@ -19,6 +20,8 @@ from made_results import (
 from markupsafe import escape
 from read_page import decoded, read_page
 
+from unet_pipeline.audit.record import vouching
+from unet_pipeline.audit.verify import verify
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.records.record import read_json, write_json
@@ -27,6 +30,7 @@ from unet_pipeline.report import views
 from unet_pipeline.report.plan_drawing import STRIP_PX
 from unet_pipeline.report.report import report
 from unet_pipeline.stacks.ingest import Source, ingest
+from unet_pipeline.stitch.measure import measure
 
 ISBI = settings(evaluate={"isbi": True})
 NASTY = "cell\"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;'</style>"
@@ -315,3 +319,39 @@ def test_the_machine_does_not_show(run, tmp_path):
     other = replace(config, compute=replace(config.compute, threads=7))
     report(model, stacks, other, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_bytes() == output.read_bytes()
+
+
+def test_the_objects_of_all_stacks_are_one_table_and_their_sizes_are_shown(run, tmp_path):
+    model, stacks, config, _ = run
+    results = tmp_path / "results"
+    shutil.copytree(model.parent, results)
+    copies = [results / path.parent.name / path.name for path in stacks]
+    csv_only = replace(config, measure=replace(config.measure, formats=("csv",)))
+    records = [measure(path, csv_only, path.with_name("measure.json")) for path in copies if path.name == "stitch.json"]
+    report(results / "model", copies, csv_only, results / "report.html")
+    with (results / "objects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["stack"] for row in rows] == [one.stack for one in records for _ in range(one.objects)]
+    assert [int(row["id"]) for row in rows] == [number for one in records for number in range(1, one.objects + 1)]
+    page = read_page((results / "report.html").read_text(encoding="utf-8"))
+    shown = [table.text for table in page.all("table") if "Objects by size" in table.text]
+    assert len(shown) == 3 and f"{records[0].touching} of {records[0].objects} reach the border" in shown[0]
+    bars = [cell for cell in page.all("i") if "width:" in cell.attributes.get("style", "")]
+    assert len(bars) == sum(len(one.sizes) for one in records)
+    assert "width:100%" in {bar.attributes["style"] for bar in bars}
+    _check_all_but_the_weights(results)
+    assert vouching(results / "objects.csv") == [results / "report.json"]
+    assert vouching(copies[1].with_name("objects.csv")) == [copies[1].with_name("measure.json")]
+    report(
+        results / "model", copies, replace(config, measure=replace(config.measure, formats=())), results / "report.html"
+    )
+    assert not (results / "objects.csv").exists(), "nothing would vouch for it"
+    _check_all_but_the_weights(results)
+
+
+def _check_all_but_the_weights(results):
+    said = []
+    with pytest.raises(PipelineError, match="1 damaged"):
+        verify(results, said.append)
+    (damaged,) = [line for line in said if line.startswith("DAMAGED")]
+    assert "weights.safetensors" in damaged, "a model without weights"

@@ -31,7 +31,7 @@ def sums(space: Workspace, stack: str) -> list:
 def test_every_product_is_there_and_nothing_else(finished_project: Workspace) -> None:
     results = finished_project.folder / "results"
     made = {path.name for path in results.iterdir()}
-    page = {"report.html", "report.json", "report.sha256"}
+    page = {"report.html", "report.json", "report.sha256", "objects.csv"}
     assert made == {"benchmarks", "learn", "logs", "model", "new", "unseen", "val"} | page
     expected = {"image.ome.zarr", "ingest.json", "segmentation.ome.zarr", "tiles.json", "regions", "stitch.json"}
     expected |= {"ingest.sha256", "tiles.sha256", "stitch.sha256", "measure.json", "measure.sha256", "objects.csv"}

@@ -29,6 +29,7 @@ from unet_pipeline.records.layout import (
     REPORT_RECORD,
     SEGMENTATION,
     STITCH_FILE,
+    TABLES,
     VOUCHING,
     WEIGHTS,
 )
@@ -189,7 +190,9 @@ def _vouching(result: Path) -> Iterator[Path]:
     elif result.is_dir():
         yield from _of_folder(result)
     elif result.name in VOUCHING:
-        yield from _existing([result.with_name(VOUCHING[result.name])])
+        here = _existing([result.with_name(VOUCHING[result.name])])
+        # a table of objects is of a stack, or of all stacks and vouched for by the page
+        yield from here or (_existing([result.with_name(REPORT_RECORD)]) if result.name in TABLES.values() else [])
     elif result.suffix == ".json":
         yield result
 

@@ -28,7 +28,7 @@ TIFFS: Mapping[str, str] = {CLASSES: "classes.tif", INSTANCES: "instances.tif"}
 """Labels as TIFF, by their name, where `stitch.tiff` asks for them."""
 
 TABLES: Mapping[str, str] = {"parquet": "objects.parquet", "csv": "objects.csv"}
-"""The objects of a stack as tables, by the word of `measure.formats` that asks for them."""
+"""Tables of objects, of a stack and, beside the page, of all stacks, by the words of `measure.formats`."""
 
 CONFUSION_FILE = "confusion.csv"
 """Beside metrics.json, which holds its checksum."""
@@ -74,7 +74,8 @@ REPORT_RECORD = "report.json"
 REPORT_LIST = "report.sha256"
 
 TAKEN = (
-    MODEL, PREVIOUS_MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE, REPORT_RECORD, REPORT_LIST
+    MODEL, PREVIOUS_MODEL, FOLDS, LOGS, BENCHMARKS, PICTURES, REPORT_FILE, REPORT_RECORD, REPORT_LIST,
+    *TABLES.values(),
 )  # fmt: skip
 """Names under `results/` that the workflow itself uses."""
 

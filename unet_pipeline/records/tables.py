@@ -38,12 +38,7 @@ def parquet_table(path: Path, columns: Mapping[str, Kind], check: Check = unclai
     Raises:
         PipelineError: pyarrow is not installed, or the place cannot be written.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        fix = "pip install pyarrow, or set measure.formats: [csv]"
-        raise PipelineError(path, "the package pyarrow, which writes Parquet", error, fix=fix) from error
+    pa, pq = _pyarrow(path)
     types = {"whole": pa.int64(), "number": pa.float64(), "text": pa.string(), "yes or no": pa.bool_()}
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     with atomic_path(path, check) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
@@ -53,6 +48,16 @@ def parquet_table(path: Path, columns: Mapping[str, Kind], check: Check = unclai
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
         yield write
+
+
+def _pyarrow(path: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        fix = "pip install pyarrow, or set measure.formats: [csv]"
+        raise PipelineError(path, "the package pyarrow, which writes Parquet", error, fix=fix) from error
+    return pa, pq
 
 
 @contextmanager
@@ -66,6 +71,50 @@ def csv_table(path: Path, columns: Mapping[str, Kind], check: Check = unclaimed)
             writer.writerows(zip(*(_cells(rows[name], kind) for name, kind in columns.items()), strict=True))
 
         yield write
+
+
+def join_tables(name: str, parts: Mapping[str, Path], path: Path, check: Check = unclaimed) -> None:
+    """Write one table of several, some rows at a time, with the name of each in a first column, `stack`.
+
+    Args:
+        name: "parquet" or "csv".
+        parts: the tables by the name of their stack; a column that a table lacks has no value in its rows.
+        path: the file.
+        check: as for `parquet_table`.
+
+    Raises:
+        PipelineError: as for `parquet_table`, or a table that cannot be read.
+    """
+    try:
+        (_join_parquet if name == "parquet" else _join_csv)(parts, path, check)
+    except (OSError, ValueError, KeyError) as error:
+        raise PipelineError(path, "tables of objects that can be read", error, fix="run measure again") from error
+
+
+def _join_parquet(parts: Mapping[str, Path], path: Path, check: Check) -> None:
+    pa, pq = _pyarrow(path)
+    schemas = [pq.read_schema(part) for part in parts.values()]
+    whole = pa.unify_schemas([pa.schema([("stack", pa.string())]), *schemas])
+    with atomic_path(path, check) as partial, pq.ParquetWriter(partial, whole, compression="zstd") as writer:
+        for stack, part in parts.items():
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(MOST_ROWS):
+                    known = dict(zip(batch.schema.names, batch, strict=True)) | {"stack": pa.repeat(stack, len(batch))}
+                    arrays = [known.get(one.name, pa.nulls(len(batch), one.type)) for one in whole]
+                    writer.write_batch(pa.record_batch(arrays, schema=whole))
+
+
+def _join_csv(parts: Mapping[str, Path], path: Path, check: Check) -> None:
+    columns = {"stack": ""}
+    for part in parts.values():
+        with part.open(encoding="utf-8", newline="") as file:
+            columns |= dict.fromkeys(next(csv.reader(file)), "")
+    with atomic_path(path, check) as partial, partial.open("w", encoding="utf-8", newline="") as written:
+        writer = csv.DictWriter(written, list(columns), lineterminator="\n")
+        writer.writeheader()
+        for stack, part in parts.items():
+            with part.open(encoding="utf-8", newline="") as file:
+                writer.writerows(columns | row | {"stack": stack} for row in csv.DictReader(file))
 
 
 def _cells(values: NDArray[Any], kind: Kind) -> list[Any]:

@@ -15,11 +15,12 @@ from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.records.checksums import write_list
-from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import sha256_file, write_text
-from unet_pipeline.records.layout import CALIBRATE_FILE, CARD_FILE, PICTURES, REPORT_RECORD, list_path
+from unet_pipeline.records.claim import claim, remove
+from unet_pipeline.records.files import Check, sha256_file, write_text
+from unet_pipeline.records.layout import CALIBRATE_FILE, CARD_FILE, PICTURES, REPORT_RECORD, TABLES, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.score_records import ReportRecord
+from unet_pipeline.records.tables import join_tables
 from unet_pipeline.report.flow import size, stages
 from unet_pipeline.report.picture_files import write_pictures
 from unet_pipeline.report.plan_drawing import PlanSection
@@ -36,29 +37,43 @@ CARDS = 8
 
 
 def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) -> None:
-    """Write the page, `report.json` and, where `report.pictures` asks for them, pictures as files beside it.
+    """Write the page, `report.json`, the objects of all stacks as one table and, where asked for, pictures beside it.
 
     Args:
         model: model folder.
         stacks: `stitch.json` of each predicted stack, `ingest.json` of each other; what else there is lies beside.
-        config: all sections are shown; section report says how much is drawn.
+        config: all sections are shown; section report says how much is drawn, measure which tables there are.
         output: the HTML file; it appears whole or not at all.
 
     Raises:
         PipelineError: a record is missing, foreign, or of another model; a stack is named twice.
     """
     record = output.with_name(REPORT_RECORD)
-    with claim(record, output, list_path(record)) as mine:
+    with claim(record, output, list_path(record), *map(output.with_name, TABLES.values())) as mine:
         found = ModelResult.open(model)
         results = [open_result(path, found) for path in stacks]
         _check_names(results)
         page = _drawn(found, _results_first(results), config)
         pictures = write_pictures(found, results, config.report, output.with_name(PICTURES), mine.check)
         write_text(output, page, mine.check)
-        files = write_list(record, [output, *pictures], check=mine.check)
+        tables = _joined(results, config.measure.formats, output, mine.check)
+        files = write_list(record, [output, *pictures, *tables], check=mine.check)
         calibration = [model / CALIBRATE_FILE] if found.calibration else []
         inputs = [model / CARD_FILE, *calibration, *(path for result in results for path in result.shown)]
         mine.write(ReportRecord(files=files, provenance=provenance(sections_of(config, "report"), inputs)))
+
+
+def _joined(results: Sequence[StackResult], formats: Sequence[str], output: Path, check: Check) -> list[Path]:
+    """Write the objects of all stacks as one table of each format, beside the page; return those that were written."""
+    written = []
+    for name, file in TABLES.items():
+        parts = {result.name: table for result in results if (table := result.table(file))}
+        if name in formats and parts:
+            join_tables(name, parts, output.with_name(file), check)
+            written.append(output.with_name(file))
+        else:
+            remove(output.with_name(file))  # of a run that wanted it
+    return written
 
 
 def _check_names(results: Sequence[StackResult]) -> None:

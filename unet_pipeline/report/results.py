@@ -17,10 +17,12 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, read_card
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.calibrate_record import CalibrateRecord
+from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.layout import (
     CARD_FILE,
     HISTORY_FILE,
+    MEASURE_FILE,
     METRICS_FILE,
     PROVE_FILE,
     STITCH_FILE,
@@ -29,6 +31,7 @@ from unet_pipeline.records.layout import (
     calibration_in,
     measured_path,
 )
+from unet_pipeline.records.measure_record import MeasureRecord
 from unet_pipeline.records.score_records import EvaluateRecord, ProveRecord
 from unet_pipeline.records.stack_records import IngestRecord, WeighRecord
 from unet_pipeline.records.steps import Record, open_any, open_record
@@ -42,7 +45,7 @@ LARGEST_HEADER = 100_000_000
 CROSS = "cross-validation"
 """The role of a training stack whose planes were predicted out of fold."""
 
-Optional = TypeVar("Optional", EvaluateRecord, WeighRecord, ProveRecord)
+Optional = TypeVar("Optional", MeasureRecord, EvaluateRecord, WeighRecord, ProveRecord)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class StackResult:
         plan: what tile wrote; None for a stack that is not predicted.
         stitch: the record of stitch; None likewise.
         regions: the records of predict.
-        metrics, weigh, prove: records of those stages, where there are any.
+        measure, metrics, weigh, prove: records of those stages, where there are any.
         notes: what was left out, and why.
     """
 
@@ -100,6 +103,7 @@ class StackResult:
     plan: StackPlan | None = None
     stitch: StitchRecord | None = None
     regions: tuple[PredictRecord, ...] = ()
+    measure: MeasureRecord | None = None
     metrics: EvaluateRecord | None = None
     weigh: WeighRecord | None = None
     prove: ProveRecord | None = None
@@ -119,7 +123,12 @@ class StackResult:
     def shown(self) -> list[Path]:
         """The records of the stack that the page was made from."""
         plan = [] if self.plan is None else [self.plan.record, self.folder / STITCH_FILE]
-        beside = {METRICS_FILE: self.metrics, WEIGH_FILE: self.weigh, PROVE_FILE: self.prove}
+        beside = {
+            MEASURE_FILE: self.measure,
+            METRICS_FILE: self.metrics,
+            WEIGH_FILE: self.weigh,
+            PROVE_FILE: self.prove,
+        }
         return [self.stack.record, *plan, *(self.folder / name for name, record in beside.items() if record)]
 
     @property
@@ -146,6 +155,17 @@ class StackResult:
             return sum(float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0]) for path in paths)
         except (OSError, ValueError, IndexError):
             return None
+
+    def table(self, name: str) -> Path | None:
+        """Return a table of its objects as it was measured, by the name of its file; None where there is none.
+
+        Raises:
+            PipelineError: if it is not what its record vouches for.
+        """
+        if self.measure is None or name not in self.measure.tables:
+            return None
+        Vouched(self.folder / MEASURE_FILE, self.measure.files).check(self.folder / name)
+        return self.folder / name
 
     @property
     def seg(self) -> float | None:
@@ -214,6 +234,7 @@ def _predicted(path: Path, stitched: StitchRecord, model: ModelResult) -> StackR
         plan,
         stitched,
         _regions(plan),
+        beside.read(MEASURE_FILE, MeasureRecord, [path]),
         beside.read(METRICS_FILE, EvaluateRecord, [path]),
         beside.read(WEIGH_FILE, WeighRecord, [ingested]),
         beside.read(PROVE_FILE, ProveRecord, [ingested, card]),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from unet_pipeline.config.result_sections import Report as ReportOptions
 from unet_pipeline.records.provenance import Provenance
 from unet_pipeline.report.panels import Panel, Panels, views
-from unet_pipeline.report.render import flattened
+from unet_pipeline.report.render import count, flattened
 from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import View
 
@@ -72,6 +73,20 @@ class StackSection:
         return f"{words}; jobs took {self.result.seconds:,.1f} s, {speed:.3g} Mpx/s"
 
     @property
+    def sizes(self) -> list[tuple[str, int, int]]:
+        """The objects by their size: "12 to 16 px", their number, and that in per cent of the largest number."""
+        measured = self.result.measure
+        bins = measured.sizes if measured else ()
+        if not measured or not bins:
+            return []
+        unit, most = ("px", "voxels")[measured.connect == "volume"], max(one.objects for one in bins)
+        ends = [f"{count(one.from_px)} to {count(after.from_px - 1)}" for one, after in pairwise(bins)]
+        texts = [*ends, f"{count(bins[-1].from_px)} and more"]
+        return [
+            (f"{text} {unit}", one.objects, 100 * one.objects // most) for text, one in zip(texts, bins, strict=True)
+        ]
+
+    @property
     def source(self) -> list[tuple[str, object]]:
         """What was ingested."""
         ingested = self.result.stack.ingested
@@ -89,7 +104,15 @@ class StackSection:
         """What made each record, by step."""
         result = self.result
         region = result.regions[0] if result.regions else None
-        records = (result.stack.ingested, result.weigh, region, result.stitch, result.metrics, result.prove)
+        records = (
+            result.stack.ingested,
+            result.weigh,
+            region,
+            result.stitch,
+            result.measure,
+            result.metrics,
+            result.prove,
+        )
         return {record.step: record.provenance for record in records if record is not None}
 
     @property

@@ -134,6 +134,11 @@ class Graph:
         return [f"results/{{stack}}/{file}" for name, file in TABLES.items() if name in self.config.measure.formats]
 
     @property
+    def joined_tables(self) -> list[str]:
+        """The tables of the objects of all stacks."""
+        return [table.replace("{stack}/", "") for table in self.object_tables] if self.measured else []
+
+    @property
     def watched(self) -> str:
         """What a training shows while it runs, with commas between."""
         return ",".join(name for name, on in self.config.section("watch")["watch"].items() if on) or "none"
@@ -146,9 +151,10 @@ class Graph:
 
     @property
     def shown_files(self) -> list[str]:
-        """What else of the stacks the page shows: weight maps and scores."""
+        """What else of the stacks the page shows: weight maps, objects and scores."""
         weights = [f"results/{name}/weigh.json" for name in self.learned]
-        return weights + [f"results/{name}/metrics.json" for name in self.scored]
+        objects = [f"results/{name}/measure.json" for name in self.measured]
+        return weights + objects + [f"results/{name}/metrics.json" for name in self.scored]
 
     @property
     def records(self) -> list[str]:

@@ -1,5 +1,5 @@
 rule report:
-    """Put the flow, the curves, the scores and pictures of every stack on one page."""
+    """Put the flow, the curves, the scores and pictures of every stack on one page, and all objects into one table."""
     input:
         stacks=GRAPH.shown_stacks,
         model=model_files,
@@ -7,6 +7,7 @@ rule report:
     output:
         page=report("results/report.html", caption="../report/page.rst", category="Page", labels={"page": "all stacks"}),
         record="results/report.json",
+        tables=GRAPH.joined_tables,
     log:
         "results/logs/report.log",
     benchmark:
