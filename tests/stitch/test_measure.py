@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def table(found, count, folder, block_px):
     path = folder / "sums"
     path.unlink(missing_ok=True)
     sums = found.summed(path, count, unclaimed, block_px)
-    return found.columns.rows(1, sums.part(0, count))
+    return found.columns.rows(np.arange(1, count + 1), sums.part(0, count))
 
 
 def by_scikit_image(instances, grey, spacing, deep=False):
@@ -220,7 +221,7 @@ def test_the_files_hold_the_same_rows_and_every_object(ran, capsys):
     assert record.touching == sum(row["touches_border"] for row in rows)
     assert {row["area_um2"] for row in rows} == {None} and {row["area_um2"] for row in text} == {""}, "no pixel size"
     assert sum(one.objects for one in record.sizes) == len(rows)
-    for one, after in zip(record.sizes, record.sizes[1:], strict=False):
+    for one, after in pairwise(record.sizes):
         assert one.objects == ((areas >= one.from_px) & (areas < after.from_px)).sum()
     assert not list(folder.glob(".*partial"))
     verify(folder, print)
@@ -289,3 +290,43 @@ def test_an_object_too_many_is_refused(ran):
     with pytest.raises(PipelineError, match="ids of objects from 1 to"):
         measured(stack_plan, formats=["csv"])
     assert not list(stitched.parent.glob(".*partial"))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_outlines_are_those_of_the_labels_with_the_measures_of_the_table(ran, deep):
+    stack_plan, _ = ran
+    if deep:
+        regions = sorted((stack_plan.record.parent / "regions").glob("*.json"))
+        config = settings(stitch={"connect": "volume"})
+        stitch(stack_plan, regions, config, stack_plan.record.with_name("stitch.json"))
+    record = measured(stack_plan, formats=["geojson", "csv"])
+    folder = stack_plan.record.parent
+    assert record.tables == ("objects.csv", "objects.geojson")
+    with (folder / "objects.csv").open(newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    found = json.loads((folder / "objects.geojson").read_text())["features"]
+    labels = volume(stack_plan.labels("instances"))[:, 0]
+    assert {one["properties"]["name"] for one in found} == set(rows)
+    drawn = np.zeros_like(labels)
+    for one in found:
+        about, shape = one["properties"], one["geometry"]
+        polygons = shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
+        for ring in (ring for polygon in polygons for ring in polygon):
+            assert ring[0] == ring[-1]
+            drawn[shape["plane"]["z"]] ^= inside(ring, labels.shape[1:]) * np.uint32(int(about["name"]))
+        assert about["classification"]["name"] == rows[about["name"]]["class"] == "cell"
+        expected = {
+            key: cell for key, cell in rows[about["name"]].items() if cell and key not in ("id", "plane", "class")
+        }
+        numbers = {key: float({"true": "1", "false": "0"}.get(cell, cell)) for key, cell in expected.items()}
+        assert about["measurements"] == ({} if deep else numbers)
+    np.testing.assert_array_equal(drawn, labels)
+
+
+def inside(ring, size):
+    """Pixels inside a ring of corners (column, row): those with an odd number of vertical sides to their left."""
+    crossed = np.zeros((size[0], size[1] + 1), bool)
+    for (x, y), (next_x, next_y) in pairwise(ring):
+        if x == next_x:
+            crossed[min(y, next_y) : max(y, next_y), x] ^= True
+    return np.logical_xor.accumulate(crossed, axis=1)[:, :-1]

@@ -150,7 +150,7 @@ def trace(result: Path) -> list[Link]:
     Args:
         result: a record, a store, a file of a store, a model folder, the folder of a stack or of all, or a file
             beside the records: report.html, weights.safetensors, history.tsv, classes.tif, instances.tif,
-            objects.parquet, objects.csv, confusion.csv.
+            objects.parquet, objects.csv, objects.geojson, confusion.csv.
 
     Raises:
         PipelineError: if it is none of those, or one of its own records is damaged.

@@ -54,8 +54,9 @@ class Measure:
         "columns beside id, plane and class: any of area, centroid, box, perimeter, eccentricity, solidity, "
         "intensity_mean, intensity_min, intensity_max, intensity_std, probability and touches_border",
     )  # fmt: skip
-    formats: tuple[Literal["parquet", "csv"], ...] = key(
-        ("parquet",), "files of the table: objects.parquet, objects.csv, or both; none leaves the step out"
+    formats: tuple[Literal["parquet", "csv", "geojson"], ...] = key(
+        ("parquet",),
+        "files: any of parquet and csv, for the table, and geojson, for outlines; none leaves the step out",
     )
 
 

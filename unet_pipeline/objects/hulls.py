@@ -74,7 +74,7 @@ class Extents:
         return Extents(self.ids[which], self.rows[which])
 
     @property
-    def corners(self) -> Extents:
+    def reduced(self) -> Extents:
         """The rows with a corner of the hull: they make the same hull."""
         starts = self._starts
         keep = np.zeros(len(self.ids), np.bool_)

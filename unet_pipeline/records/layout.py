@@ -30,6 +30,9 @@ TIFFS: Mapping[str, str] = {CLASSES: "classes.tif", INSTANCES: "instances.tif"}
 TABLES: Mapping[str, str] = {"parquet": "objects.parquet", "csv": "objects.csv"}
 """Tables of objects, of a stack and, beside the page, of all stacks, by the words of `measure.formats`."""
 
+OBJECT_FILES: Mapping[str, str] = {**TABLES, "geojson": "objects.geojson"}
+"""What `measure` writes of a stack, by the words of `measure.formats`: tables, and outlines."""
+
 CONFUSION_FILE = "confusion.csv"
 """Beside metrics.json, which holds its checksum."""
 
@@ -84,7 +87,7 @@ STORES: Mapping[str, tuple[str, ...]] = {
     WEIGH_FILE: (WEIGHTS,),
     TILES_FILE: (),
     STITCH_FILE: (SEGMENTATION, *TIFFS.values()),
-    MEASURE_FILE: tuple(TABLES.values()),
+    MEASURE_FILE: tuple(OBJECT_FILES.values()),
 }
 """Records that come with a list of files, and what lies beside them that must hold no other file."""
 

@@ -38,7 +38,7 @@ def parquet_table(path: Path, columns: Mapping[str, Kind], check: Check = unclai
     Raises:
         PipelineError: pyarrow is not installed, or the place cannot be written.
     """
-    pa, pq = _pyarrow(path)
+    pa, pq = pyarrow(path)
     types = {"whole": pa.int64(), "number": pa.float64(), "text": pa.string(), "yes or no": pa.bool_()}
     schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     with atomic_path(path, check) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
@@ -50,7 +50,15 @@ def parquet_table(path: Path, columns: Mapping[str, Kind], check: Check = unclai
         yield write
 
 
-def _pyarrow(path: Path) -> tuple[Any, Any]:
+def pyarrow(path: Path) -> tuple[Any, Any]:
+    """Return pyarrow and its module for Parquet.
+
+    Args:
+        path: the file that they are needed for.
+
+    Raises:
+        PipelineError: if they are not installed.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -92,7 +100,7 @@ def join_tables(name: str, parts: Mapping[str, Path], path: Path, check: Check =
 
 
 def _join_parquet(parts: Mapping[str, Path], path: Path, check: Check) -> None:
-    pa, pq = _pyarrow(path)
+    pa, pq = pyarrow(path)
     schemas = [pq.read_schema(part) for part in parts.values()]
     whole = pa.unify_schemas([pa.schema([("stack", pa.string())]), *schemas])
     with atomic_path(path, check) as partial, pq.ParquetWriter(partial, whole, compression="zstd") as writer:

@@ -9,7 +9,7 @@ from typing import Any
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
-from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, RESULTS, TABLES, calibration_in
+from unet_pipeline.records.layout import CARD_FILE, FOLDS, MODEL, OBJECT_FILES, RESULTS, TABLES, calibration_in
 from unet_pipeline.stacks.presence import check_corrected, check_present
 from unet_pipeline.stacks.start_files import check_start_files, refuse_own_start, start_files
 from unet_pipeline.stacks.table import StackRow, check_names, check_overlap, check_roles, load_stacks, source_files
@@ -130,13 +130,15 @@ class Graph:
 
     @property
     def object_tables(self) -> list[str]:
-        """The tables of objects of a stack, in the formats that are wanted; `{stack}` stands for its name."""
-        return [f"results/{{stack}}/{file}" for name, file in TABLES.items() if name in self.config.measure.formats]
+        """The objects of a stack in the formats that are wanted; `{stack}` stands for its name."""
+        formats = self.config.measure.formats
+        return [f"results/{{stack}}/{file}" for name, file in OBJECT_FILES.items() if name in formats]
 
     @property
     def joined_tables(self) -> list[str]:
         """The tables of the objects of all stacks."""
-        return [table.replace("{stack}/", "") for table in self.object_tables] if self.measured else []
+        formats = self.config.measure.formats if self.measured else ()
+        return [f"results/{file}" for name, file in TABLES.items() if name in formats]
 
     @property
     def watched(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,20 +19,26 @@ from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.hulls import Extents
 from unet_pipeline.objects.measures import HALO_PX, Block, fields
+from unet_pipeline.objects.outlines import Edges
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.claim import claim, remove
 from unet_pipeline.records.files import Check, partial_name
-from unet_pipeline.records.layout import CLASSES, INSTANCES, TABLES, list_path
+from unet_pipeline.records.layout import CLASSES, INSTANCES, OBJECT_FILES, list_path
 from unet_pipeline.records.measure_record import MeasureRecord, SizeBin
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.steps import open_record
-from unet_pipeline.records.tables import MOST_ROWS, csv_table, parquet_table
+from unet_pipeline.records.tables import MOST_ROWS, csv_table, parquet_table, pyarrow
 from unet_pipeline.records.volume_records import StitchRecord
+from unet_pipeline.stitch.across import Across
+from unet_pipeline.stitch.geojson import features, geojson_file
 from unet_pipeline.stitch.layers import Layer
 from unet_pipeline.stitch.object_columns import IN_A_PLANE, Columns
 from unet_pipeline.stitch.sums import Sums
 from unet_pipeline.stitch.watershed import block_edges
+
+Put = Callable[[Any], None]
+"""Function that takes a feature of GeoJSON."""
 
 WRITERS = {"parquet": parquet_table, "csv": csv_table}
 
@@ -57,16 +63,23 @@ def measure(stitched: Path, config: Config, output: Path) -> MeasureRecord:
     """
     volume = open_record(stitched, StitchRecord)
     options, plan = config.measure, StackPlan.of_stitched(stitched, volume)
-    tables: dict[str, Path] = {name: output.with_name(file) for name, file in TABLES.items() if name in options.formats}
-    with claim(output, *tables.values(), list_path(output)) as mine:
-        for file in set(TABLES.values()) - {table.name for table in tables.values()}:
+    files: dict[str, Path] = {
+        name: output.with_name(file) for name, file in OBJECT_FILES.items() if name in options.formats
+    }
+    if "parquet" in files:
+        pyarrow(files["parquet"])  # before the work, not after it
+    with claim(output, *files.values(), list_path(output)) as mine:
+        for file in set(OBJECT_FILES.values()) - {file.name for file in files.values()}:
             remove(output.with_name(file))  # that of a run which wanted it: nothing would vouch for it
         _say_what_is_left_out(plan.stack.name, volume, options.measures)
         source = Source.of(plan, volume, tuple(options.measures))
         path = output.with_name(partial_name(output))
         try:
-            sums = source.summed(path, volume.objects, mine.check)
-            sizes, touching = _written(sums, source.columns, tables, mine.check)
+            with ExitStack() as opened:
+                geojson = files.get("geojson")
+                put = opened.enter_context(geojson_file(geojson, mine.check)) if geojson else None
+                sums = source.summed(path, volume.objects, mine.check, put=put)
+            sizes, touching = _written(sums, source.columns, files, mine.check)
         finally:
             remove(path)
         record = MeasureRecord(
@@ -77,8 +90,8 @@ def measure(stitched: Path, config: Config, output: Path) -> MeasureRecord:
             touching=touching,
             sizes=sizes,
             columns=tuple(source.columns.kinds(sums.none)),
-            tables=tuple(file.name for file in tables.values()),
-            files=write_list(output, list(tables.values()), check=mine.check),
+            tables=tuple(file.name for file in files.values()),
+            files=write_list(output, list(files.values()), check=mine.check),
             provenance=provenance(sections_of(config, "measure"), [stitched]),
         )
         mine.write(record)
@@ -139,7 +152,7 @@ class Source:
         classes = len(self.columns.classes) if self.wants("probability") or len(self.columns.classes) > 1 else 0
         return fields(classes, len(self.columns.shifts) if grey else 0, exact)
 
-    def summed(self, path: Path, count: int, check: Check, block_px: int | None = None) -> Sums:
+    def summed(self, path: Path, count: int, check: Check, block_px: int | None = None, put: Put | None = None) -> Sums:
         """Return the sums of all objects.
 
         Args:
@@ -147,27 +160,45 @@ class Source:
             count: number of objects.
             check: called before each block.
             block_px: edge of a block, px; None takes that of stitch. The result does not depend on it.
+            put: called with the outline of each object as a feature of GeoJSON; None asks for none.
         """
         sums = Sums(path, count, self.kind)
         shards = list(self.instances.shards()) if count else []
         height, width = (block_px, block_px) if block_px else block_edges(self.instances)
-        hulls = Hulls(sums, self.instances.shape[2:], self.growth_px + 1)
+        hulls, outlines = self._across(sums, put)
         with Progress(len(shards), f"measure {self.name}") as progress:
             for _, band in groupby(shards, key=lambda shard: (shard.plane, shard.rows.start)):
                 for shard in band:
                     for inner in shard.divided(height, width):
                         check()
-                        block = self._measured(inner)
+                        block = self._measured(inner, HALO_PX if put or self.wants("perimeter") else 0)
                         sums.add(block.ids, block.part)
+                        corner = inner.rows.start, inner.columns.start
                         if self.wants("solidity") and not self.columns.deep:
-                            hulls.add(block, inner)
+                            hulls.add(Extents.of(block.ids, block.inner, corner), block, inner)
+                        if put:
+                            outlines.add(Edges.of(block.ids, block.local, HALO_PX, corner), block, inner)
                     progress.advance()
-                hulls.settle(shard.rows.stop)
+                for across in (hulls, outlines):  # an outline comes with its measures
+                    across.settle(shard.plane, shard.rows.stop)
         return sums
 
-    def _measured(self, inner: Box) -> Block:
-        """Return all measures of a block, of what is asked for."""
-        outer = inner.grown(HALO_PX if self.wants("perimeter") else 0, self.instances.shape[2:])
+    def _across(self, sums: Sums, put: Put | None) -> tuple[Across[Extents], Across[Edges]]:
+        """Return what collects hulls, and what collects outlines."""
+
+        def set_hulls(whole: Extents, plane: int) -> None:
+            sums.set_hulls(*whole.areas)
+
+        def put_outlines(whole: Edges, plane: int) -> None:
+            for feature in features(whole, plane, sums, self.columns) if put else ():
+                put(feature)  # type: ignore[misc]
+
+        common = sums, self.instances.shape[2:], self.growth_px + 1
+        return Across(Extents.merged, set_hulls, *common), Across(Edges.merged, put_outlines, *common)
+
+    def _measured(self, inner: Box, halo_px: int) -> Block:
+        """Return the measures of a block that are asked for."""
+        outer = inner.grown(halo_px, self.instances.shape[2:])
         block = Block(self.instances.read_label(*outer.at), outer, inner, self.kind)
         if not len(block.ids):
             return block
@@ -184,63 +215,15 @@ class Source:
         return block
 
 
-class Hulls:
-    """Hulls of the objects of a plane: where one may go on in other blocks, its corners are kept until it is whole."""
-
-    def __init__(self, sums: Sums, size: tuple[int, int], margin_px: int) -> None:
-        """Nothing is known yet.
-
-        Args:
-            sums: where the pixels of each hull go.
-            size: (height, width) of the plane, px.
-            margin_px: an object so far from what was not read yet has no pixel there.
-        """
-        self._sums, self._size, self._margin = sums, size, margin_px
-        self._waiting: list[Extents] = []
-
-    def add(self, block: Block, inner: Box) -> None:
-        """Take the objects of a block."""
-        if not len(block.ids):
-            return
-        extents = Extents.of(block.ids, block.inner, (inner.rows.start, inner.columns.start))
-        ids, areas = extents.areas
-        whole = self._inside(block, inner)
-        self._sums.set_hulls(ids[whole], areas[whole])
-        if not whole.all():
-            self._waiting.append(extents.without(ids[whole]).corners)
-
-    def _inside(self, block: Block, inner: Box) -> NDArray[np.bool_]:
-        """Return which objects of a block have no pixel beyond it."""
-        inside = np.ones(len(block.ids), np.bool_)
-        for axis, (side, length) in enumerate(zip(inner.window, self._size, strict=True), 1):
-            if side.start > 0:
-                inside &= block.part["start"][:, axis] - side.start > self._margin
-            if side.stop < length:
-                inside &= side.stop - block.part["stop"][:, axis] > self._margin
-        return inside
-
-    def settle(self, bottom: int) -> None:
-        """Finish the objects that are whole when all rows above `bottom` were read."""
-        if not self._waiting:
-            return
-        known = Extents.merged(self._waiting)
-        ids, areas = known.areas
-        whole = np.ones(len(ids), np.bool_)
-        if bottom < self._size[0]:
-            whole = bottom - self._sums.lowest_rows(ids) > self._margin
-        self._sums.set_hulls(ids[whole], areas[whole])
-        rest = known.without(ids[whole])
-        self._waiting = [rest.corners] if len(rest.ids) else []
-
-
-def _written(sums: Sums, columns: Columns, tables: dict[str, Path], check: Check) -> tuple[tuple[SizeBin, ...], int]:
+def _written(sums: Sums, columns: Columns, files: dict[str, Path], check: Check) -> tuple[tuple[SizeBin, ...], int]:
     """Write the tables; return how many objects there are of each size, and how many reach the border."""
     counts, touching = np.zeros(len(EDGES_PX), np.int64), 0
     kinds = columns.kinds(sums.none)
     with ExitStack() as opened:
-        writers = [opened.enter_context(WRITERS[name](path, kinds, check)) for name, path in tables.items()]
+        wanted = [(WRITERS[name], path) for name, path in files.items() if name in WRITERS]
+        writers = [opened.enter_context(table(path, kinds, check)) for table, path in wanted]
         for first, part in _parts(sums):
-            rows = columns.rows(first, part)
+            rows = columns.rows(np.arange(first, first + len(part)), part)
             for write in writers:
                 write(rows)
             counts += np.bincount(np.searchsorted(EDGES_PX, part["area"], "right") - 1, minlength=len(EDGES_PX))

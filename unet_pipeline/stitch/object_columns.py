@@ -41,18 +41,18 @@ class Columns:
 
     def kinds(self, empty: Part) -> dict[str, Kind]:
         """Return the names and kinds of all columns, in order, by a part without objects."""
-        return {name: KINDS[values.dtype.kind] for name, values in self.rows(1, empty).items()}
+        return {name: KINDS[values.dtype.kind] for name, values in self.rows(np.zeros(0, np.uint32), empty).items()}
 
-    def rows(self, first: int, part: Part) -> Rows:
+    def rows(self, ids: NDArray[np.integer[Any]], part: Part) -> Rows:
         """Return the columns of some objects, (n,) each; NaN is no value.
 
         Args:
-            first: id of the first of them.
-            part: their sums, one id after the other.
+            ids: of these objects, (n,).
+            part: their sums, (n,).
         """
         of = self._class_index(part)
         found: dict[str, NDArray[Any]] = {
-            "id": np.arange(first, first + len(part), dtype=np.int64),
+            "id": ids.astype(np.int64),
             "plane": part["start"][:, 0],
             "class": np.array(self.classes)[of],
         }
@@ -109,7 +109,8 @@ class Columns:
         return planes | sides
 
     def _perimeter(self, part: Part) -> Rows:
-        length = part["rim"] @ np.array([1, np.sqrt(2), (1 + np.sqrt(2)) / 2])
+        straight, diagonal, bent = part["rim"].T  # no product of matrices, whose last digit depends on their size
+        length = straight + np.sqrt(2) * diagonal + (1 + np.sqrt(2)) / 2 * bent
         _, y, x = self._pixel_um
         return {"perimeter_px": length, "perimeter_um": length * (x if x == y else np.nan)}
 

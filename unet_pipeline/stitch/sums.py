@@ -62,6 +62,10 @@ class Sums:
         """The sums of no object."""
         return np.zeros(0, self.kind)
 
+    def of(self, ids: NDArray[np.uint32]) -> Part:
+        """Return a copy of what is known of some objects, (n,)."""
+        return np.array(self._mapped()[ids.astype(np.int64) - 1]) if len(ids) else self.none
+
     def part(self, start: int, stop: int) -> Part:
         """Return a copy of what is known of the objects from one place up to another."""
         return np.array(self._mapped()[start:stop])
