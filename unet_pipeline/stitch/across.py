@@ -18,7 +18,7 @@ class Pieces(Protocol):
 
     @property
     def ids(self) -> NDArray[np.uint32]:
-        """The object of each part, (parts,)."""
+        """The object of each part, (n,)."""
 
     @property
     def reduced(self: P) -> P:
