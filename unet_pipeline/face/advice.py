@@ -67,7 +67,7 @@ def _depth(config: Config, sizes: ObjectSizes, sides: tuple[int, int]) -> Iterat
     # what was set by hand is never called too deep: that costs time, no object
     found, why = choose_depth(model, sizes, sides, model.depth)
     chosen, seen = max(found, model.depth), reach_px(model, model.depth)
-    why = f"{why}; depth {model.depth} sees {seen} px; a step then costs more"
+    why = f"{why}; depth {model.depth} sees {seen} px; a step then costs more, so not for trainings of minutes on a CPU"
     yield Advice("model.depth", model.depth, chosen, why)
     stride = replace(model, depth=chosen).stride
     tile_px = max(stride, round(config.train.tile_edge_px / stride) * stride)
