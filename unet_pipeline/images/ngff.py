@@ -17,6 +17,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from unet_pipeline.config.sections import Store
+from unet_pipeline.images.display import Channel, Value
 from unet_pipeline.images.plane_array import PlaneArray, check_metadata
 
 VERSION = "0.5"
@@ -138,6 +139,37 @@ def create_image(
 def create_labels(path: Path, grid: Grid, store: Store, labels: Mapping[str, npt.DTypeLike]) -> None:
     """Create empty labels alone, for an image that lies elsewhere and is used in place."""
     _create_label_group(zarr.create_group(path, zarr_format=3), grid, store, labels)
+
+
+def show_channels(store: Path, channels: Sequence[Channel]) -> None:
+    """Write into an image how viewers show its channels."""
+    shown = [
+        {
+            "label": one.name,
+            "color": "".join(f"{part:02X}" for part in one.colour),
+            "active": one.shown,
+            "window": dict(zip(("start", "end", "min", "max"), (*one.window, *one.span), strict=True)),
+        }
+        for one in channels
+    ]
+    group = zarr.open_group(store, mode="r+", zarr_format=3)
+    group.attrs["ome"] = _ome(group) | {"omero": {"channels": shown, "rdefs": {"model": "color"}}}
+
+
+def show_values(store: Path, label: str, values: Sequence[Value]) -> None:
+    """Write into a label of an image how viewers show its values."""
+    group = zarr.open_group(store, path=f"labels/{label}", mode="r+", zarr_format=3)
+    described = {
+        "colors": [{"label-value": one.value, "rgba": [*one.colour, 255 if one.shown else 0]} for one in values],
+        "properties": [{"label-value": one.value, "class": one.name} for one in values],
+    }
+    ome = _ome(group)
+    group.attrs["ome"] = ome | {"image-label": ome["image-label"] | described}
+
+
+def _ome(group: zarr.Group) -> dict[str, Any]:
+    ome: Any = group.attrs["ome"]
+    return dict(ome)
 
 
 def mark(store: Path, key: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_pipeline.images.pictures import PAPER, UNKNOWN, Rgb, as_classes, class_colour
+from unet_pipeline.images.colours import UNKNOWN, class_colour
+from unet_pipeline.images.pictures import PAPER, Rgb, as_classes
 
 STRENGTH = 0.45
 """Share of the class's colour in an overlay; the rest is the image."""

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from unet_pipeline.images.colours import UNKNOWN, class_colour
+
 Rgb = npt.NDArray[np.uint8]
 """(y, x, 3), 0..255"""
 
@@ -26,15 +28,10 @@ SHOWN_PX = 680
 LEVELS = 236
 """Steps of a colour scale; few enough that a picture and its scale bar fit a palette of 256."""
 
-INK, PAPER, UNKNOWN, UNMATCHED = (17, 24, 32), (255, 255, 255), (130, 138, 148), (150, 156, 164)
+INK, PAPER, UNMATCHED = (17, 24, 32), (255, 255, 255), (150, 156, 164)
 
 FIELD, BLENDS = (34, 34, 34), 17
 """Grey behind a scale bar; the smooth edges of its letters take 16 greys, the multiples of 17."""
-
-CLASS_COLOURS = (
-    (17, 24, 32), (86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178),
-    (213, 94, 0),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,12 +134,6 @@ def as_classes(classes: npt.NDArray[Any], unknown: int) -> Rgb:
     table = np.array([class_colour(index) for index in range(256)], np.uint8)
     table[unknown] = UNKNOWN
     return np.asarray(table[classes], np.uint8)
-
-
-def class_colour(index: int) -> tuple[int, int, int]:
-    """Return the colour of a class; they repeat after eight, the background's only once."""
-    foreground = CLASS_COLOURS[1:]
-    return CLASS_COLOURS[0] if index == 0 else foreground[(index - 1) % len(foreground)]
 
 
 def enlarged(rgb: Rgb, ids: npt.NDArray[Any] | None = None) -> tuple[Rgb, int]:

@@ -20,6 +20,7 @@ from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
+from unet_pipeline.images.display import class_channels, class_values
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.card import geometry as geometry_of
 from unet_pipeline.predict.plan import Plan, plan
@@ -101,6 +102,8 @@ def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: 
     channels, dtype = len(config.labels.classes), np.dtype(config.predict.probabilities)
     with replacing(store, check) as partial:
         ngff.create_image(partial, stack.name, stack.grid, channels, dtype, config.store, LABELS)
+        ngff.show_channels(partial, class_channels(config.labels.classes, dtype))
+        ngff.show_values(partial, CLASSES, class_values(config.labels.classes))
         ngff.mark(partial, key)
         fresh = {store / file.relative_to(partial): file for file in files_below(partial)}
         linked = any(link_on_way(place.parent, store) for place in fresh)  # shards would be written where it leads

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.pictures import class_colour, css
+from unet_pipeline.images.colours import class_colour
+from unet_pipeline.images.pictures import css
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 
 if TYPE_CHECKING:  # matplotlib is imported where something is drawn: it takes half of the start of report

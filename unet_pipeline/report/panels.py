@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from unet_pipeline.config.result_sections import Report as ReportOptions
 from unet_pipeline.config.sections import IGNORE, Normalise
-from unet_pipeline.images import pictures
+from unet_pipeline.images import colours, pictures
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.predict.stack_plan import StackPlan
@@ -202,9 +202,9 @@ class Panels:
 
     def _classes(self, title: str, classes: npt.NDArray[Any]) -> Panel:
         names = self.result.model.card.classes
-        keys = [(pictures.css(pictures.class_colour(index)), name) for index, name in enumerate(names)]
+        keys = [(pictures.css(colours.class_colour(index)), name) for index, name in enumerate(names)]
         if (classes == IGNORE).any():
-            keys.append((pictures.css(pictures.UNKNOWN), "not annotated"))
+            keys.append((pictures.css(colours.UNKNOWN), "not annotated"))
         return self._panel(title, pictures.as_classes(classes, IGNORE), keys=keys)
 
     def _found(self) -> Panel:

@@ -20,6 +20,7 @@ from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import Config, Ingest, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
+from unet_pipeline.images.display import class_values, image_channels
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.plane_array import PlaneArray, open_array
 from unet_pipeline.images.plane_numbers import parse_planes
@@ -158,6 +159,10 @@ def _fill(
         for note in notes:
             progress.say(note)
     _fill_pyramids(store, in_place, labels is not None, check)
+    if not in_place:
+        ngff.show_channels(store, image_channels(image.dtype, statistics))
+    if labels:
+        ngff.show_values(store, CLASSES, class_values(config.labels.classes, annotated=True))
     return {"labels": counts, "statistics": asdict(statistics), "notes": notes}
 
 

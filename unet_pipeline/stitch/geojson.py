@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_pipeline.images.pictures import class_colour
+from unet_pipeline.images.colours import class_colour
 from unet_pipeline.objects.outlines import Edges, Ring
 from unet_pipeline.records.files import Check, atomic_path
 from unet_pipeline.stitch.object_columns import Columns
