@@ -197,7 +197,7 @@ def test_new_row_and_edited_image_leave_everything_else_as_it_was(real_copy: Wor
     jobs = {f"{stage} {name}" for stage in stages for name in ("new", "march")}
     assert ran.jobs == jobs | {"predict new 0", "predict march 0", "report"}
     changed = {name.split("/")[0] for name in differing(before, tree(results))}
-    assert changed == {"new", "march", "objects.csv", "report.html", "report.json"}
+    assert changed == {"new", "march", "objects.csv", "report.html", "report.json", "report.sha256"}
     assert real_copy.would_run() == set()
 
 

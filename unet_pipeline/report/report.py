@@ -72,6 +72,7 @@ def _joined(results: Sequence[StackResult], formats: Sequence[str], output: Path
             join_tables(name, parts, output.with_name(file), check)
             written.append(output.with_name(file))
         else:
+            check()
             remove(output.with_name(file))  # of a run that wanted it
     return written
 

@@ -69,6 +69,7 @@ def measure(stitched: Path, config: Config, output: Path) -> MeasureRecord:
     if "parquet" in files:
         pyarrow(files["parquet"])  # before the work, not after it
     with claim(output, *files.values(), list_path(output)) as mine:
+        mine.check()
         for file in set(OBJECT_FILES.values()) - {file.name for file in files.values()}:
             remove(output.with_name(file))  # that of a run which wanted it: nothing would vouch for it
         _say_what_is_left_out(plan.stack.name, volume, options.measures)
