@@ -16,6 +16,9 @@ SHARD_PX = 4096
 
 INGEST, STITCH = 10.0e6, 6.7e6
 """px per second of one job on two cores, ingest with labels: memory.md, 16384 px, less the start of the process."""
+MEASURE = 6.7e6
+"""px per second of one job with all measures of one channel, 8192 px, the start of the process included; beside others on
+two cores."""
 PREDICT_CPU = 2.08e6
 """px per second of one job on two cores, depth 4 with 16 channels: predict.md."""
 PREDICT_GPU = 69.7e6
@@ -47,7 +50,7 @@ class Case:
         regions: jobs of prediction of each stack.
         workers: processes or GPUs that predict at a time.
         gpu: whether they are GPUs.
-        stitchers: jobs of ingest or stitch at a time.
+        stitchers: jobs of ingest, stitch or measure at a time.
     """
 
     name: str
@@ -71,8 +74,8 @@ class Case:
 
     @property
     def jobs(self) -> int:
-        """Ingest, tile, stitch of each stack, its regions, and the report."""
-        return self.stacks * (3 + self.regions) + 1
+        """Ingest, tile, stitch, measure of each stack, its regions, and the report."""
+        return self.stacks * (4 + self.regions) + 1
 
     @property
     def files(self) -> int:
@@ -96,6 +99,7 @@ class Case:
             "ingest": stage(INGEST, self.stacks, self.stitchers),
             "predict": stage(rate, self.stacks * self.regions, self.workers),
             "stitch": stage(STITCH, self.stacks, self.stitchers),
+            "measure": stage(MEASURE, self.stacks, self.stitchers),
             "graph": self.jobs * GRAPH_S,
             "starting jobs": self.jobs * SUBMIT_S,
         }
