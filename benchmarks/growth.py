@@ -16,7 +16,7 @@ SHARD_PX = 4096
 
 INGEST, STITCH = 10.0e6, 6.7e6
 """px per second of one job on two cores, ingest with labels: memory.md, 16384 px, less the start of the process."""
-MEASURE = 6.7e6
+MEASURE = 9.0e6
 """px per second of one job with all measures of one channel, 8192 px, the start of the process included."""
 PREDICT_CPU = 2.08e6
 """px per second of one job on two cores, depth 4 with 16 channels: predict.md."""
