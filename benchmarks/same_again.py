@@ -101,7 +101,7 @@ def _logits(model: Path, stack, config) -> npt.NDArray[np.float32]:
     size = forward.card.geometry.read_px(384) - 384 - margin
     assert 384 % stride == 0
     padded = np.pad(window, ((0, 0), (margin, size), (margin, size)), mode="reflect")
-    return forward([forward.window(padded)])[0].cpu().numpy()
+    return forward([forward.window(padded[:, None])])[0, :, 0].cpu().numpy()
 
 
 def run(variant: Variant, folder: Path, reference: Path | None, steps: int) -> None:

@@ -63,7 +63,7 @@ def make_model(
     import torch
 
     from unet_pipeline.config.sections import Normalise
-    from unet_pipeline.model.card import Architecture, ModelCard, geometry
+    from unet_pipeline.model.card import Architecture, ModelCard, geometry, geometry_z
     from unet_pipeline.model.models import build, save_model
 
     architecture = Architecture("unet", depth, base_channels, channels, len(classes), 0.5)
@@ -73,9 +73,12 @@ def make_model(
         for parameter in network.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)) * 0.05)
         # The last bias is set so that every class wins somewhere on the drawn cells.
-        size = geometry(architecture).read_px(16 * 2**depth)
+        size = geometry(architecture).read_px(16 * 2**depth if architecture.dimensions == 2 else 2 * 2**depth)
         grey = torch.from_numpy(draw(1, (size, size))[0] / 200.0).float()[:, None].repeat(1, channels, 1, 1)
-        list(network.parameters())[-1].sub_(network.eval()(grey).mean(dim=(0, 2, 3)))
+        if architecture.dimensions == 3:
+            sizes = geometry_z(architecture)
+            grey = grey[:, :, None].repeat(1, 1, sizes.read_px(sizes.stride), 1, 1)
+        list(network.parameters())[-1].sub_(network.eval()(grey).flatten(2).mean(dim=(0, 2)))
     save_model(folder, network, ModelCard(architecture, tuple(classes), Normalise()))
     return folder
 

@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=Path, required=True, help="model folder")
     one.add_argument("--ingest", type=Path, required=True, help="ingest.json of the stack")
     one.add_argument("--plane", type=int, default=0, help="which plane")
-    one.add_argument("--crop-px", type=int, default=1024, help="size of the part that is used")
+    one.add_argument("--crop-px", type=int, help="size of the part that is used: 1024, of volumes 64")
     one.add_argument("--output", type=Path, default=None, help="also write the findings as JSON")
 
     one = _add(verbs, stage.export, "--output")

@@ -16,7 +16,8 @@ from unet_pipeline.audit.prove import (
 )
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.model.geometry import Geometry, unpadded
+from unet_pipeline.objects.box import Box
 from unet_pipeline.predict import crop as crop_module
 from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
@@ -51,7 +52,7 @@ def test_a_step_off_the_stride_is_caught(made):
     """The proof must be able to fail: a plan whose geometry lies about the stride gives another result."""
     stack, model = made
     forward = Forward.load(model, stack, Predict(), settings().compute)
-    crop = Crop(stack.image, 0, slice(0, 100), slice(0, 130))
+    crop = Crop(stack.image, Box.of(0, slice(0, 100), slice(0, 130)))
     whole = whole_pass(crop, forward)
     true = forward.card.geometry
     lying = Geometry(2, true.before, true.after + 2, true.lost)
@@ -66,7 +67,7 @@ def test_a_split_that_stores_other_bytes_is_caught(made, monkeypatch):
 
     def off_by_one(window, planned, shard, forward, dtype):
         values = real(window, planned, shard, forward, dtype)
-        values.probabilities[0, -1, -1] ^= shard.columns.start > 0
+        values.probabilities[0, -1, -1, -1] ^= shard.columns.start > 0
         return values
 
     monkeypatch.setattr(crop_module, "predict_shard", off_by_one)
@@ -77,21 +78,15 @@ def test_a_split_that_stores_other_bytes_is_caught(made, monkeypatch):
 
 
 def test_the_papers_step_changes_phase():
-    class Card:
-        geometry = __import__("unet_pipeline.model.geometry", fromlist=["unpadded"]).unpadded(4)
-
-    class Fake:
-        card = Card
-
-    assert paper_step(Fake) == 388
+    assert paper_step(unpadded(4)) == 388
 
 
 def test_the_papers_step_costs_labels_at_depth_3(tmp_path):
     stack = make_stack(tmp_path)
     model = make_model(tmp_path / "model", depth=3, base_channels=2)
     forward = Forward.load(model, stack, Predict(), settings().compute)
-    crop = Crop(stack.image, 0, slice(0, 100), slice(0, 130))
-    assert paper_step(forward, 40) % forward.card.geometry.stride
+    crop = Crop(stack.image, Box.of(0, slice(0, 100), slice(0, 130)))
+    assert paper_step(forward.card.geometry, 40) % forward.card.geometry.stride
     found = difference(paper_pass(crop, forward, 40), whole_pass(crop, forward))
     assert found.largest_difference_std > 0.01
 

@@ -21,8 +21,10 @@ from unet_pipeline.model.averaging import (
     turned,
     turned_back,
 )
-from unet_pipeline.model.geometry import Geometry, unpadded
+from unet_pipeline.model.card import Architecture
+from unet_pipeline.model.geometry import ALONE, Geometry, unpadded
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.objects.box import Box
 from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import Plan, plan
@@ -64,7 +66,7 @@ def test_mirroring_is_the_mean_over_numpys_flips(made, mirror):
     size = [forward.card.geometry.read_px(keep) for keep in (32, 48)]
     window = np.random.default_rng(0).normal(size=(1, *size)).astype(np.float32)
     assert window.shape[1] != window.shape[2]
-    logits = forward([torch.from_numpy(window)])[0].numpy()
+    logits = forward([torch.from_numpy(window[:, None])])[0, :, 0].numpy()
     assert logits.dtype == np.float32
     network = Forward.load(model, stack, Predict(), settings().compute).network
     np.testing.assert_allclose(softmax(logits, axis=0), oracle(network, window, mirror), atol=2e-6)
@@ -73,7 +75,7 @@ def test_mirroring_is_the_mean_over_numpys_flips(made, mirror):
 def test_each_mirroring_counts(made):
     """A mean over fewer mirrorings, or over one of them twice, would be another."""
     stack, model = made
-    image = Crop(stack.image, 0, slice(0, 100), slice(0, 130))
+    image = Crop(stack.image, Box.of(0, slice(0, 100), slice(0, 130)))
     passes = {
         mirror: whole_pass(image, Forward.load(model, stack, Predict(mirror=mirror), settings().compute))
         for mirror in MIRRORINGS
@@ -104,7 +106,7 @@ def test_tilings_equal_one_whole_pass(made, mirror):
 def test_a_step_off_the_stride_is_caught(made, mirror):
     stack, model = made
     forward = Forward.load(model, stack, Predict(mirror=mirror), settings().compute)
-    crop, true = Crop(stack.image, 0, slice(0, 100), slice(0, 130)), forward.card.geometry
+    crop, true = Crop(stack.image, Box.of(0, slice(0, 100), slice(0, 130))), forward.card.geometry
     lying = Geometry(2, true.before, true.after + 2, true.lost)
     shifted = tiled_pass(crop, Plan((1, 100, 130), lying, (38, 38), (38, 38), 1), forward)
     assert difference(shifted, whole_pass(crop, forward)).largest_difference_std > 0.01
@@ -128,6 +130,8 @@ class Padded(nn.Module):
 class Card:
     classes = ("background", "cell")
     activation = "softmax"
+    architecture = Architecture()
+    geometry_z = ALONE
 
     def __init__(self, geometry):
         self.geometry = geometry
@@ -141,7 +145,7 @@ def test_padded_networks_are_seamless_where_the_margin_reaches(made, mirror, cro
     normaliser = Normaliser((0.0,), (1 / 255,))
     forward = Forward(Padded().eval(), Card(geometry), normaliser, torch.device("cpu"), "float32", mirror=mirror)
     check_mirror(geometry, mirror)
-    image = Crop(made[0].image, 0, slice(0, 70), slice(0, 101))
+    image = Crop(made[0].image, Box.of(0, slice(0, 70), slice(0, 101)))
     whole = whole_pass(image, forward)
     differences = []
     for tile_px, shard in ((8, (16, 24)), (12, (36, 36)), (32, (72, 104)), (72, (72, 104))):
@@ -219,9 +223,8 @@ def test_the_volume_is_the_mirrored_whole_pass(made):
     assert run(stack_plan, model, config).exists()
     stored = stack_plan.probabilities().read(1, slice(0, 100), slice(0, 130))
     forward = Forward.load(model, stack, Predict(mirror="flips"), config.compute)
-    logits = whole_pass(Crop(stack.image, 1, slice(0, 100), slice(0, 130)), forward)
+    logits = whole_pass(Crop(stack.image, Box.of(1, slice(0, 100), slice(0, 130))), forward)[:, 0]
     np.testing.assert_allclose(stored, softmax(logits, axis=0), atol=1e-3)
-    plain = whole_pass(
-        Crop(stack.image, 1, slice(0, 100), slice(0, 130)), Forward.load(model, stack, Predict(), config.compute)
-    )
+    unturned = Forward.load(model, stack, Predict(), config.compute)
+    plain = whole_pass(Crop(stack.image, Box.of(1, slice(0, 100), slice(0, 130))), unturned)[:, 0]
     assert np.abs(stored - softmax(plain, axis=0)).max() > 0.01

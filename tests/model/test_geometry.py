@@ -97,7 +97,7 @@ def test_a_validation_reads_no_more_than_half_a_tile_around():
 
 def test_depth_zero_is_refused():
     with pytest.raises(PipelineError, match=r"model\.depth"):
-        unpadded(0)
+        unpadded(-1)
 
 
 def test_a_stretched_output_still_wants_the_sizes_of_its_levels():

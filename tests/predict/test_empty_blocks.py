@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.images.mirrored import mirrored
 from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.objects.box import Box
 from unet_pipeline.predict import predict as module
 from unet_pipeline.predict.empty_blocks import empty_pixels
 from unet_pipeline.predict.forward import Forward
-from unet_pipeline.predict.plan import Shard
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.records.record import read_json
 
@@ -65,7 +65,7 @@ def test_equals_the_definition_in_every_shard(image, height_px, width_px):
     for y in range(0, image.shape[1], height_px):
         for x in range(0, image.shape[2], width_px):
             rows, columns = slice(y, min(y + height_px, image.shape[1])), slice(x, min(x + width_px, image.shape[2]))
-            found[rows, columns] = empty_pixels(Memory(image), Shard(0, rows, columns), normaliser, 0.08)
+            found[rows, columns] = empty_pixels(Memory(image), Box.of(0, rows, columns), normaliser, 0.08)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -73,7 +73,7 @@ def test_equals_the_definition_in_every_shard(image, height_px, width_px):
 def test_bright_and_dark_ground_is_empty_and_hot_pixels_are_nothing(level):
     image = np.full((1, 256, 320), level, np.float32)
     image[0, 100, 100] += 1
-    whole, normaliser = Shard(0, slice(0, 256), slice(0, 320)), Normaliser((0.0,), (1.0,))
+    whole, normaliser = Box.of(0, slice(0, 256), slice(0, 320)), Normaliser((0.0,), (1.0,))
     assert empty_pixels(Memory(image), whole, normaliser, 0.1).all()
     image[0, 96:104, 96:104] += 1
     found = empty_pixels(Memory(image), whole, normaliser, 0.1)
@@ -86,7 +86,7 @@ def test_bright_and_dark_ground_is_empty_and_hot_pixels_are_nothing(level):
 def test_what_is_no_number_is_never_empty(value):
     image = np.zeros((1, 64, 320), np.float32)
     image[0, 5, 5] = value
-    found = empty_pixels(Memory(image), Shard(0, slice(0, 64), slice(0, 320)), Normaliser((0.0,), (1.0,)), 1000.0)
+    found = empty_pixels(Memory(image), Box.of(0, slice(0, 64), slice(0, 320)), Normaliser((0.0,), (1.0,)), 1000.0)
     assert found.any(axis=0).tolist() == [False] * 128 + [True] * 192
 
 
@@ -124,7 +124,7 @@ def test_what_is_skipped_is_background_and_the_rest_as_without(slide, tile_px, s
     usual, usual_records, usual_passes = predicted(slide, None, tile_px, shard_px, regions)
     stack, model = slide
     forward = Forward.load(model, stack, Predict(), settings().compute)
-    whole = Shard(0, slice(0, 300), slice(0, 340))
+    whole = Box.of(0, slice(0, 300), slice(0, 340))
     empty = empty_pixels(stack.image, whole, forward.normaliser, 0.3)
     assert 0.4 < empty.mean() < 0.9
     assert (probabilities[:, 0, empty] == 255).all()

@@ -92,7 +92,7 @@ def test_every_pass_has_one_shape(made, device, batch, passes):
     """A pass of fewer windows is filled up on a GPU; a CPU takes one at a time."""
     stack, model = made
     forward, seen = Forward.load(model, stack, Predict(batch=batch), settings().compute), []
-    windows = list(torch.rand(4, 1, 72, 72, generator=torch.Generator().manual_seed(0)))
+    windows = list(torch.rand(4, 1, 1, 72, 72, generator=torch.Generator().manual_seed(0)))
     one_by_one = torch.cat([forward([window]) for window in windows])
 
     def network(values):
@@ -154,12 +154,13 @@ def proofs(folder: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 def fingerprint(folder: Path, names: Sequence[str]) -> str:
     """Return a digest of the last bits of the logits of several networks."""
     from unet_pipeline.audit.prove import whole_pass
+    from unet_pipeline.objects.box import Box
     from unet_pipeline.predict.crop import Crop
 
     bits, stack = hashlib.sha256(), make_stack(folder)
     for model in networks(folder, names).values():
         forward = Forward.load(model, stack, Predict(), settings().compute)
-        bits.update(whole_pass(Crop(stack.image, 0, slice(0, 70), slice(0, 70)), forward).tobytes())
+        bits.update(whole_pass(Crop(stack.image, Box.of(0, slice(0, 70), slice(0, 70))), forward).tobytes())
     return bits.hexdigest()
 
 

@@ -9,6 +9,7 @@ from same_tree import tree
 from unet_pipeline.audit.prove import whole_pass
 from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.decided import decided
 from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
@@ -48,7 +49,7 @@ def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batc
     probabilities = stored(stack_plan)
     forward = Forward.load(model, stack, Predict(precision=precision), config.compute)
     for plane in range(2):
-        logits = whole_pass(Crop(stack.image, plane, slice(0, 100), slice(0, 130)), forward)
+        logits = whole_pass(Crop(stack.image, Box.of(plane, slice(0, 100), slice(0, 130))), forward)[:, 0]
         # each logit may move by this much, because kernels are chosen by the shape of a pass
         moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
         # beside what rounding to float16 can turn
@@ -67,9 +68,8 @@ def test_bytes_are_probabilities_times_255(made):
     stack_plan = make_plan(stack, config, 1)
     predict(stack_plan, 0, model, config, stack.record.parent / "regions" / "0.json")
     probabilities = stored(stack_plan)
-    logits = whole_pass(
-        Crop(stack.image, 1, slice(0, 100), slice(0, 130)), Forward.load(model, stack, Predict(), config.compute)
-    )
+    forward = Forward.load(model, stack, Predict(), config.compute)
+    logits = whole_pass(Crop(stack.image, Box.of(1, slice(0, 100), slice(0, 130))), forward)[:, 0]
     expected = np.exp(logits) / np.exp(logits).sum(axis=0)
     assert np.abs(probabilities[1] - expected * 255).max() < 0.501
 
@@ -179,7 +179,7 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     probabilities = stored(stack_plan)
     forward = Forward.load(model, stack, Predict(), config.compute)
     for plane in range(2):
-        logits = whole_pass(Crop(stack.image, plane, *(slice(0, length) for length in size)), forward)
+        logits = whole_pass(Crop(stack.image, Box.of(plane, *(slice(0, length) for length in size))), forward)[:, 0]
         # each logit may move by this much, because kernels are chosen by the shape of a pass
         moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
         # beside what rounding to float16 can turn

@@ -77,7 +77,7 @@ def test_tiles_and_shards_are_where_the_plan_has_them(stack, tile_px):
 
 def test_outline_and_margins_of_the_first_tile(stack):
     planned = plan((2, 150, 213), unpadded(2), 48, (64, 128), 3)
-    before, read = planned.geometry.before, planned.read
+    before, read = planned.geometry.before, planned.read[1:]
     figure = overview(stack, planned, 0, SHADES)
     found = outlines(figure)
     assert found[SHARD] == (0, 0, 213, 150)
@@ -95,13 +95,13 @@ def test_the_first_tile_of_each_plane(stack):
     planned = plan((2, 150, 213), unpadded(2), 48, (64, 128), 3)
     for plane in (0, 1):
         tile = plan_drawing.first_tile(planned, plane)
-        assert (tile.plane, tile.y, tile.x) == (plane, 0, 0)
+        assert (tile.z, tile.y, tile.x) == (plane, 0, 0)
 
 
 def test_the_detail_shows_what_the_network_reads(stack):
     planned = plan((2, 150, 213), unpadded(2), 48, (64, 128), 3)
     figure = detail(stack, planned, 1, SHADES)
-    window = read_tile(stack.image, plan_drawing.first_tile(planned, 1), planned)[0]
+    window = read_tile(stack.image, plan_drawing.first_tile(planned, 1), planned)[0, 0]
     before, after = planned.geometry.before, planned.geometry.after
     shown, opacity = picture(figure)
     np.testing.assert_array_equal(shown, window)

@@ -17,6 +17,7 @@ from unet_pipeline.config.sections import Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import read_card
 from unet_pipeline.model.models import load_model, save_model
+from unet_pipeline.objects.box import Box
 from unet_pipeline.predict.crop import Crop
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.stack_plan import StackPlan
@@ -49,7 +50,8 @@ def training_page(folder):
 
 def logits(model, stack, plane=0, mirror="none"):
     forward = Forward.load(model, stack, Predict(mirror=mirror), settings().compute)
-    return whole_pass(Crop(stack.image, plane, *(slice(0, length) for length in stack.grid.shape[1:])), forward)
+    crop = Crop(stack.image, Box.of(plane, *(slice(0, length) for length in stack.grid.shape[1:])))
+    return whole_pass(crop, forward)[:, 0]
 
 
 @pytest.mark.slow

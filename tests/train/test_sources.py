@@ -68,7 +68,7 @@ def test_on_a_gpu_all_is_made_there(monkeypatch):
         planes = {part: {0: getattr(here, part)[0].to(GPU)} for part in ("images", "targets", "boundaries")}
         there = dataclasses.replace(here, device=GPU, **planes)
         tile = Sampler((there,), GEOMETRY, 16, Augment(), 5).tile(0, 0)
-    assert pinned == [(2, 3, 3), (3, 1, 1), (3, 1, 1)], "from other memory the copy would wait for the GPU"
+    assert pinned == [(2, 3, 3), (3, 1, 1, 1), (3, 1, 1, 1)], "from other memory the copy would wait for the GPU"
     assert [part.device for part in tile] == [GPU] * 3
     assert [part.shape for part in tile] == shapes
     assert [part.dtype for part in tile] == [torch.float32, torch.uint8, torch.float32]

@@ -99,8 +99,7 @@ def _checked(stack_plan: StackPlan, path: Path, entries: Sequence[ShardWritten])
 
 def _check_shard(stack_plan: StackPlan, path: Path, array: PlaneArray, entry: ShardWritten) -> dict[Path, str]:
     shard = stack_plan.plan.shard_at(entry.shard)
-    place = shard.plane, shard.rows.start, shard.columns.start
-    file, found = array.shard_file(*place), array.shard_sha256(*place)
+    file, found = array.shard_file(*shard.corner), array.shard_sha256(*shard.corner)
     if found is None or found != entry.probabilities:
         got = "no file" if found is None else "a file that was changed since"
         raise PipelineError(file, f"the shard that {path} vouches for", got, fix=how_to_remake(path))

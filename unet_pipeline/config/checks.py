@@ -92,12 +92,30 @@ def _check_model(model: Model) -> None:
         raise PipelineError("model.widest", "base_channels or more, or null", model.widest, model.base_channels)
     if model.wide_up and (model.up == "bilinear" or own):
         raise PipelineError("model.wide_up", "up: transposed with network: unet", "no up-convolution", False)
+    _check_dimensions(model)
     if model.encoder_weights and model.start_from:
         expected, fix = "null with model.start_from, which brings its encoder", "set one of the two keys to null"
         raise PipelineError("model.encoder_weights", expected, model.encoder_weights, fix=fix)
     if model.encoder_weights and not own:
         fix = f"set model.network to one of {', '.join(ENCODER_DEPTH)}, or remove the key"
         raise PipelineError("model.encoder_weights", "a network with an encoder of torchvision", model.network, fix=fix)
+
+
+def _check_dimensions(model: Model) -> None:
+    """Refuse options of the network that its number of dimensions does not have."""
+    if model.dimensions == 2:
+        if model.z_levels != "auto":
+            raise PipelineError("model.z_levels", "auto with dimensions: 2, which have no z", model.z_levels, "auto")
+        return
+    if model.network in ENCODER_DEPTH:
+        raise PipelineError("model.network", "unet with dimensions: 3", model.network, "unet")
+    if model.up == "bilinear":
+        raise PipelineError("model.up", "transposed with dimensions: 3", model.up, "transposed")
+    if model.resize_output:
+        raise PipelineError("model.resize_output", "false with dimensions: 3", True, False)
+    levels = model.most_poolings + 1
+    if model.z_levels != "auto" and model.z_levels > levels:
+        raise PipelineError("model.z_levels", f"{levels} or less, as levels there are", model.z_levels, levels)
 
 
 def _check_train(config: Config, given: set[str]) -> None:

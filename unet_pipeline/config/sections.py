@@ -23,6 +23,7 @@ Network = Literal["unet", "vgg16", "resnet50"]
 Down = Literal["pool", "stride"]
 Up = Literal["transposed", "bilinear"]
 Stem = Literal["full", "half"]
+Widen = Literal["after", "before"]
 Mirror = Literal["none", "flips", "all"]
 Loss = Literal[
     "cross_entropy", "focal", "binary_cross_entropy", "dice",
@@ -149,10 +150,23 @@ class Model:
     up: Up = key("transposed", "doubling by a learned 2x2 up-convolution, or by bilinear interpolation")
     up_relu: bool = key(False, "ReLU after each up-convolution, as in the authors' release")
     wide_up: bool = key(False, "the last up-convolution keeps its channels, as in the authors' release")
+    dimensions: int = key(2, "2: planes are predicted one by one; 3: volumes, by 3x3x3 convolutions", 2, 3)
+    z_levels: int | Literal["auto"] = key(
+        "auto", "with 3 dimensions: how many levels, from the bottom up, see z; auto: by the size of a voxel", 1, 7
+    )
+    widen: Widen = key(
+        "after", "channels are doubled behind a pooling, or before it, as in the 3D U-Net of Çiçek et al. 2016"
+    )
     resize_output: bool = key(False, "stretch the output to the input's size; then a plane has to be one tile")
     encoder_weights: str | None = key(
         None, "file of ImageNet weights for vgg16 or resnet50 (.safetensors or .pth); null: none"
     )
+
+    @property
+    def levels_along_z(self) -> int:
+        """Levels that see z, all where that is still open; 0 of a network of planes."""
+        levels = self.most_poolings + 1
+        return 0 if self.dimensions == 2 else levels if self.z_levels == "auto" else min(self.z_levels, levels)
 
     @property
     def stride(self) -> int:
@@ -217,6 +231,12 @@ class Train:
     patience: int | None = key(
         None, "validations without a better one after which training ends before `steps`; null: never", 1, 100_000
     )
+    tile_planes: int | Literal["auto"] = key(
+        "auto",
+        "with model.dimensions: 3, planes of the output tile; a multiple of the stride along z, or auto",
+        1,
+        4096,
+    )
     validate_tiles: int = key(8, "tiles a validation takes, evenly over the validation planes", 1, 100_000)
     select: Literal["score", "loss", "last"] = key(
         "score", "which weights are kept: best score of the validation tiles, their lowest loss, or the last"
@@ -255,6 +275,9 @@ class Tile:
 
     tile_px: int | Literal["auto"] = key(
         "auto", "kept output of one network pass, px; a multiple of 2^depth, or auto: by the network", 2, 16384
+    )
+    tile_planes: int | Literal["auto"] = key(
+        "auto", "with model.dimensions: 3, kept planes of a pass; a multiple of the stride along z, or auto", 1, 4096
     )
     regions: int = key(1, "prediction jobs of a stack (column `regions` of the table overrides)", 1, 100_000)
 

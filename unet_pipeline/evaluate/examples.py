@@ -14,11 +14,9 @@ from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.model.calibration import other_size
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.objects.box import middle
-from unet_pipeline.predict.crop import Crop, predict_crop
+from unet_pipeline.objects.box import Box, middle
+from unet_pipeline.predict.crop import Crop, plan_crop, predict_crop
 from unet_pipeline.predict.forward import Forward, describe_compute
-from unet_pipeline.predict.plan import plan
-from unet_pipeline.predict.tile_size import automatic_px
 from unet_pipeline.records.calibrate_record import PlanesUsed
 from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.layout import CLASSES, INSTANCES
@@ -127,13 +125,13 @@ def _example(stack: Stack, plane: int, part: tuple[slice, slice], forward: Forwa
         place.get("id") == stack.ingested.id and plane in place["planes"] for place in _of_members(forward.card)
     )
     network = forward.without(stack, plane) if held_out else forward
-    crop, geometry = Crop(stack.image, plane, *part), forward.card.geometry
-    shard = geometry.round_up(max(crop.shape[2:]))
-    planned = plan(
-        crop.shape[:1] + crop.shape[2:], geometry, automatic_px(forward.card.architecture, geometry), (shard, shard), 1
-    )
+    network_kind, one = forward.card.architecture, slice(plane, plane + 1)
+    # a network of volumes reads the planes around, too
+    alone = network_kind.dimensions == 2
+    crop = Crop(stack.image, Box(one if alone else slice(0, stack.grid.planes), *part))
+    planes = slice(0, 1) if alone else one
     return Example(
-        predict_crop(crop, planned, network, dtype),
+        predict_crop(crop, plan_crop(crop, network_kind), network, dtype, planes)[:, 0],
         stack.reference(CLASSES).read_label(plane, *part),
         stack.reference(INSTANCES).read_label(plane, *part),
     )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
-from unet_pipeline.config.sections import Config
-from unet_pipeline.model.card import Architecture, geometry
-from unet_pipeline.predict.tile_size import automatic_px
+from unet_pipeline.config.sections import Config, Tile
+from unet_pipeline.model.card import Architecture, sizes, training_tile
+from unet_pipeline.predict.tile_size import automatic_px, automatic_volume
 
 LABELS_BYTES = 5
 """Classes and instances of a pixel, bytes."""
 WEIGHTS_BYTES = 5
 """Target and boundary term of a pixel."""
+LARGE_PLANES = 4096
+"""Planes of a volume in which tiles of volumes fit."""
 RUNS, ENOUGH_S = (2, 10), 3.0
 """Fewest and most runs that are timed, and the seconds after which no more are."""
 
@@ -42,32 +45,41 @@ def measure_cost(network: Architecture, config: Config) -> Cost:
     """
     import torch
 
+    from unet_pipeline.model.averaging import LAYOUTS, dense
     from unet_pipeline.model.device import choose_device
     from unet_pipeline.model.models import build
     from unet_pipeline.train.losses import Loss
 
     torch.set_num_threads(config.compute.threads)
     device = choose_device(config.compute)
-    sizes, channels = geometry(network), network.in_channels
-    module = build(network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss, tile_px = Loss.of(config.train), config.train.tile_edge_px
+    channels, loss = network.in_channels, Loss.of(config.train)
+    module = build(network).to(device=device, memory_format=LAYOUTS[network.dimensions])  # type: ignore[call-overload]
+    learned, kept = training_tile(network, config.train), _kept(network, config.tile)
+    axes = sizes(network)
 
     def step() -> None:
-        image = torch.rand(config.train.tiles, channels, *(2 * (sizes.training_px(tile_px),)), device=device)
-        logits = module(image.contiguous(memory_format=torch.channels_last))
+        read = (one.training_px(px) for one, px in zip(axes, learned, strict=True))
+        logits = module(dense(torch.rand(config.train.tiles, channels, *read, device=device)))
         target = torch.zeros(logits.shape[0], *logits.shape[2:], dtype=torch.int64, device=device)
         torch.autograd.backward(loss(logits, target, torch.ones(target.shape, device=device)))
         module.zero_grad()
 
-    kept = config.tile.tile_px if isinstance(config.tile.tile_px, int) else automatic_px(network, sizes)
-
     @torch.inference_mode()
     def tile() -> None:
-        image = torch.rand(1, channels, *(2 * (sizes.read_px(kept),)), device=device)
-        module.eval()(image.contiguous(memory_format=torch.channels_last))
+        read = (one.read_px(px) for one, px in zip(axes, kept, strict=True))
+        module.eval()(dense(torch.rand(1, channels, *read, device=device)))
 
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{config.compute.threads} CPU threads"
-    return Cost(_second(step), _second(tile) / (kept**2 / 1e6), where, device.type)
+    return Cost(_second(step), _second(tile) / (prod(kept) / 1e6), where, device.type)
+
+
+def _kept(network: Architecture, options: Tile) -> tuple[int, ...]:
+    """Return the kept size of the tiles of a large stack, (y, x) or (z, y, x)."""
+    if network.dimensions == 3:
+        planes, side = automatic_volume(network, options.tile_px, options.tile_planes, LARGE_PLANES)
+        return planes, side, side
+    side = automatic_px(network, sizes(network)[0]) if options.tile_px == "auto" else options.tile_px
+    return side, side
 
 
 def _second(work: Callable[[], None]) -> float:

@@ -72,14 +72,23 @@ def clipped_edges(height: int, width: int, store: Store) -> tuple[tuple[int, int
 
 
 def create_array(
-    group: zarr.Group, name: str, grid: Grid, channels: int | None, dtype: npt.DTypeLike, store: Store
+    group: zarr.Group,
+    name: str,
+    grid: Grid,
+    channels: int | None,
+    dtype: npt.DTypeLike,
+    store: Store,
+    shard_planes: int = 1,
 ) -> PlaneArray:
-    """Create one array in a group: an image with `channels`, or a label where `channels` is None."""
+    """Create one array in a group: an image with `channels`, or a label where `channels` is None.
+
+    A shard may hold several planes; a chunk holds one, since most steps work plane by plane.
+    """
     chunk, shard = clipped_edges(grid.height, grid.width, store)
     axes = _axes(grid.plane_axis, channels is not None)
     sizes = {grid.plane_axis: grid.planes, "c": channels or 1, "y": grid.height, "x": grid.width}
     chunks = {grid.plane_axis: 1, "c": 1, "y": chunk[0], "x": chunk[1]}
-    shards = {grid.plane_axis: 1, "c": channels or 1, "y": shard[0], "x": shard[1]}
+    shards = {grid.plane_axis: shard_planes, "c": channels or 1, "y": shard[0], "x": shard[1]}
     array = group.create_array(
         name,
         shape=tuple(sizes[axis] for axis in axes),
@@ -118,6 +127,7 @@ def create_image(
     dtype: npt.DTypeLike,
     store: Store,
     labels: Mapping[str, npt.DTypeLike],
+    volume: tuple[Store, int] | None = None,
 ) -> None:
     """Create an empty image with all its pyramid levels and labels.
 
@@ -129,9 +139,10 @@ def create_image(
         dtype: data type of the image.
         store: chunk, shard and compression.
         labels: name and integer data type of each label image.
+        volume: edges, and planes of a shard, of the image at full size where they are others.
     """
     group = zarr.create_group(path, zarr_format=3)
-    levels = _create_levels(group, grid, channels, dtype, store)
+    levels = _create_levels(group, grid, channels, dtype, store, volume)
     group.attrs["ome"] = _multiscales(name, grid, True, levels)
     _create_label_group(group, grid, store, labels)
 
@@ -203,10 +214,16 @@ def _create_label(labels: zarr.Group, name: str, grid: Grid, dtype: npt.DTypeLik
 
 
 def _create_levels(
-    group: zarr.Group, grid: Grid, channels: int | None, dtype: npt.DTypeLike, store: Store
+    group: zarr.Group,
+    grid: Grid,
+    channels: int | None,
+    dtype: npt.DTypeLike,
+    store: Store,
+    volume: tuple[Store, int] | None = None,
 ) -> list[PlaneArray]:
-    count = grid.levels(store.chunk_px)
-    return [create_array(group, str(level), grid.halved(level), channels, dtype, store) for level in range(count)]
+    full = create_array(group, "0", grid, channels, dtype, *(volume or (store,)))
+    coarser = range(1, grid.levels(store.chunk_px))
+    return [full] + [create_array(group, str(level), grid.halved(level), channels, dtype, store) for level in coarser]
 
 
 def _axes(plane_axis: str, image: bool) -> tuple[str, ...]:

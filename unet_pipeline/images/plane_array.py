@@ -16,7 +16,7 @@ import zarr
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.shard_file import ShardFormat
-from unet_pipeline.objects.box import Box, plane_boxes
+from unet_pipeline.objects.box import Box
 from unet_pipeline.records.files import PARTIAL, atomic_path, refuse_link, sha256_file
 
 Array = npt.NDArray[Any]
@@ -43,6 +43,7 @@ class PlaneArray:
     Attributes:
         shape: (planes, channels, height, width); labels have one channel.
         shard_px: (height, width) of a shard, the unit of writing.
+        shard_planes: its planes.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PlaneArray:
         self._format = ShardFormat.of(array)
         shards = array.shards or array.chunks
         self.shard_px = (shards[-2], shards[-1])
+        self.shard_planes = shards[self._names.index(self._plane_axis)] if self._names else 1
 
     def _plane_and_channel(self) -> tuple[int, int]:
         if len(self.array.shape) == 3:
@@ -122,28 +124,34 @@ class PlaneArray:
         return values
 
     def write(self, plane: int, rows: slice, columns: slice, values: Array) -> None:
-        """Write a shard, `(channels, rows, columns)` or `(rows, columns)`; it appears whole or not at all.
+        """Write a shard of one plane, `(channels, rows, columns)` or `(rows, columns)`; see `write_box`."""
+        self.write_box(Box.of(plane, rows, columns), values.reshape(-1, 1, *values.shape[-2:]))
+
+    def write_box(self, box: Box, values: Array) -> None:
+        """Write a shard, `(channels, planes, rows, columns)`; it appears whole or not at all.
 
         Its name outlasts a loss of power once `files.sync_folders` was called, before the record that vouches for it.
 
         Raises:
-            PipelineError: rows and columns are not those of a shard; another job has taken over; or the disk is full or
+            PipelineError: the box is not that of a shard; another job has taken over; or the disk is full or
                 cannot be written. The shard then keeps its former content.
         """
-        size = tuple(min(edge, whole - part.start) for edge, whole, part in zip(
-            self.shard_px, self.shape[2:], (rows, columns), strict=True
-        ))  # fmt: skip
-        if (rows.start % self.shard_px[0], columns.start % self.shard_px[1], values.shape[-2:]) != (0, 0, size):
-            raise PipelineError(self.path, f"a whole shard of {size} px", f"{values.shape} at {rows}, {columns}")
+        edges, whole = (self.shard_planes, *self.shard_px), (self.shape[0], *self.shape[2:])
+        size = tuple(min(edge, of - first) for edge, of, first in zip(edges, whole, box.corner, strict=True))
+        if any(first % edge for first, edge in zip(box.corner, edges, strict=True)) or values.shape[1:] != size:
+            raise PipelineError(self.path, f"a whole shard of {size} px", f"{values.shape} at {box}")
         if self._format is None:
             raise PipelineError(self.path, "an array that this pipeline made", "one of another encoding")
         self._check()
-        file = self.shard_file(plane, rows.start, columns.start)
+        file = self.shard_file(*box.corner)
         refuse_link(file.parent, Path(str(self.array.store.root)))  # type: ignore[attr-defined]
         for left in file.parent.glob(f".{file.name}.*{PARTIAL}"):  # of a job that was killed
             left.unlink(missing_ok=True)
-        one_plane = values[0] if values.ndim == 3 and len(self.array.shape) == 3 else values
-        parts = self._format.encode(np.expand_dims(one_plane, 1 if self._names[1:2] == (self._plane_axis,) else 0))
+        if len(self.array.shape) == 3:
+            values = values[0]
+        elif self._names[0] == self._plane_axis:
+            values = values.swapaxes(0, 1)
+        parts = self._format.encode(values)
         try:
             with atomic_path(file, self._check, named=False) as partial, partial.open("wb") as opened:
                 opened.writelines(parts)
@@ -161,11 +169,11 @@ class PlaneArray:
 
     def shard_file(self, plane: int, row: int, column: int) -> Path:
         """Return the file of the shard that holds pixel (row, column) of a plane."""
-        grid = (row // self.shard_px[0], column // self.shard_px[1])
+        deep, *grid = plane // self.shard_planes, row // self.shard_px[0], column // self.shard_px[1]
         if len(self.array.shape) == 3:
-            key: tuple[int, ...] = (plane, *grid)
+            key: tuple[int, ...] = (deep, *grid)
         else:
-            key = (plane, 0, *grid) if self._names[0] == "t" else (0, plane, *grid)
+            key = (deep, 0, *grid) if self._names[0] == "t" else (0, deep, *grid)
         return self.path / self.array.metadata.encode_chunk_key(key)
 
     def shard_sha256(self, plane: int, row: int, column: int) -> str | None:
@@ -176,8 +184,9 @@ class PlaneArray:
     def shards(self) -> Iterator[Box]:
         """Yield the pixels of every shard, clipped to the image, in raster order."""
         planes, _, height, width = self.shape
-        for plane in plane_boxes((planes, height, width)):
-            yield from plane.divided(*self.shard_px)
+        for first in range(0, planes, self.shard_planes):
+            deep = slice(first, min(first + self.shard_planes, planes))
+            yield from Box(deep, slice(0, height), slice(0, width)).divided(*self.shard_px)
 
 
 def check_metadata(node: Path) -> None:

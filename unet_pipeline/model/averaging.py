@@ -90,7 +90,7 @@ def mirrored_mean(network: Network, batch: torch.Tensor, mirror: str, activation
     ways = MIRRORINGS[mirror]
     if len(ways) == 1:
         return network(batch)
-    return log_mean((turned_back(network(_dense(turned(batch, way))), way) for way in ways), activation)
+    return log_mean((turned_back(network(dense(turned(batch, way))), way) for way in ways), activation)
 
 
 def turned(values: torch.Tensor, way: Mirroring) -> torch.Tensor:
@@ -106,8 +106,13 @@ def turned_back(values: torch.Tensor, way: Mirroring) -> torch.Tensor:
     return turned(values.transpose(-2, -1) if transposed else values, (rows, columns, False))
 
 
-def _dense(batch: torch.Tensor) -> torch.Tensor:
-    return batch.contiguous(memory_format=torch.channels_last)
+LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
+"""How arrays lie in memory, by the dimensions of a network: channels next to each other, as its kernels want them."""
+
+
+def dense(batch: torch.Tensor) -> torch.Tensor:
+    """Return a batch (n, c, y, x) or (n, c, z, y, x) in the layout of its dimensions."""
+    return batch.contiguous(memory_format=LAYOUTS[batch.ndim - 2])
 
 
 def check_mirror(geometry: Geometry, mirror: str) -> None:

@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy.typing as npt
 
 from unet_pipeline.config.keys import build, key, plain
-from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Stem, Up
+from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Stem, Train, Up, Widen
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import receptive_field
-from unet_pipeline.model.geometry import Geometry, padded, resized, unpadded
+from unet_pipeline.model.geometry import ALONE, Geometry, padded, resized, unpadded
 from unet_pipeline.model.normalise import Normaliser, from_statistics
 from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import CARD_FILE
@@ -53,6 +53,14 @@ class Architecture:
     widest: int | None = key(None, "most channels of a level", 1, 16384)
     residual: bool = key(False, "what enters a level is added to what its convolutions give")
     members: int = key(1, "networks of this kind whose probabilities are averaged, an ensemble", 1, 64)
+    dimensions: int = key(2, "2: of planes, 3: of volumes", 2, 3)
+    z_levels: int = key(0, "of a volume: levels from the bottom up that see z", 0, 7)
+    widen: Widen = key("after", "channels are doubled after a pooling, or before it by the level above")
+
+    @property
+    def planar_levels(self) -> int:
+        """Levels of a volume, from the top down, that work plane by plane."""
+        return self.depth + 1 - self.z_levels
 
 
 ENCODER_LEVELS: Mapping[str, Callable[[], list[receptive_field.Level]]] = {
@@ -79,11 +87,12 @@ def architecture(model: Model, channels: int, classes: int) -> Architecture:
         model.network, depth, base, channels, classes, model.dropout, model.padded or own, model.batch_norm,
         model.down, model.up, model.up_relu, model.wide_up, model.resize_output,
         model.stem, model.widest, model.residual,
+        dimensions=model.dimensions, z_levels=model.levels_along_z, widen=model.widen,
     )  # fmt: skip
 
 
 def geometry(architecture: Architecture) -> Geometry:
-    """Return the size arithmetic of a network."""
+    """Return the size arithmetic of a network along y and x, which are alike."""
     if architecture.stem == "half":
         return geometry(replace(architecture, stem="full")).doubled()
     depth, bilinear = architecture.depth, architecture.up == "bilinear"
@@ -94,6 +103,46 @@ def geometry(architecture: Architecture) -> Geometry:
     if architecture.resize_output:
         return resized(depth)
     return unpadded(depth, lost_up_px=int(bilinear))
+
+
+def geometry_z(architecture: Architecture) -> Geometry:
+    """Return the size arithmetic of a network along z: planes for themselves where it does not see z."""
+    if architecture.dimensions == 2:
+        return ALONE
+    if architecture.stem == "half" and architecture.planar_levels == 0:
+        return geometry_z(replace(architecture, stem="full")).doubled()
+    # levels that leave z alone change nothing along it: what is left is a network of the levels that see it
+    depth = architecture.z_levels - 1
+    if architecture.padded:
+        levels = receptive_field.unet(depth, architecture.down == "stride")
+        return padded(receptive_field.radius_px(levels, bilinear=False), 2**depth)
+    return unpadded(depth)
+
+
+def sizes(architecture: Architecture) -> tuple[Geometry, ...]:
+    """Return the size arithmetic along each axis that a network takes: (y, x), or (z, y, x)."""
+    plane = geometry(architecture)
+    return (plane, plane) if architecture.dimensions == 2 else (geometry_z(architecture), plane, plane)
+
+
+def training_tile(architecture: Architecture, options: Train) -> tuple[int, ...]:
+    """Return the size of the output tiles that a network learns from: (y, x), or (z, y, x), px.
+
+    Planes of auto: as far along z as along y, by the levels that leave z alone since voxels are longer there.
+
+    Raises:
+        PipelineError: a size that is no multiple of the stride; names the nearest that is.
+    """
+    plane, side = geometry(architecture), options.tile_edge_px
+    plane.check_keep(side, "train.tile_px")
+    if architecture.dimensions == 2:
+        return side, side
+    along_z = geometry_z(architecture)
+    planes = max(along_z.stride, (side >> architecture.planar_levels) // along_z.stride * along_z.stride)
+    if options.tile_planes != "auto":
+        planes = options.tile_planes
+    along_z.check_keep(planes, "train.tile_planes")
+    return planes, side, side
 
 
 @dataclass(frozen=True)
@@ -147,6 +196,11 @@ class ModelCard:
         """Size arithmetic of the network."""
         return geometry(self.architecture)
 
+    @property
+    def geometry_z(self) -> Geometry:
+        """Size arithmetic of the network along z."""
+        return geometry_z(self.architecture)
+
     def normaliser_of(self, statistics: Statistics, dtype: npt.DTypeLike) -> Normaliser:
         """Return the normaliser for a stack: the model's own, or from the stack's statistics (see `normalise`)."""
         return self.normaliser or from_statistics(self.normalise, statistics, dtype)
@@ -180,12 +234,13 @@ class ModelCard:
         return {
             "step": self.step,
             "format": FORMAT,
-            "architecture": asdict(self.architecture),
+            "architecture": _described(self.architecture),
             "classes": list(self.classes),
             "normalise": asdict(self.normalise),
             "normaliser": None if self.normaliser is None else self.normaliser.to_json(),
             "activation": self.activation,
             "geometry": asdict(self.geometry),
+            **({"geometry_z": asdict(self.geometry_z)} if self.architecture.dimensions == 3 else {}),
             "weights_sha256": self.weights_sha256,
             "training": plain(dict(self.training)),
         }
@@ -233,9 +288,18 @@ def write_card(folder: Path, card: ModelCard, check: Check = unclaimed) -> None:
     write_json(folder / CARD_FILE, card.to_json(), check)
 
 
+VOLUME_KEYS: Mapping[str, Any] = {"dimensions": 2, "z_levels": 0, "widen": "after"}
+"""Fields of `Architecture` that cards of planes leave out, and their values there: older cards stay what they are."""
+
+
+def _described(architecture: Architecture) -> dict[str, Any]:
+    facts = asdict(architecture)
+    return {name: value for name, value in facts.items() if name not in VOLUME_KEYS or facts["dimensions"] == 3}
+
+
 def _architecture(value: Any, where: str) -> Architecture:
     """Build the architecture; cards written before there were ensembles say nothing of members."""
-    return _section(Architecture, {"members": 1} | value if isinstance(value, dict) else value, where)
+    return _section(Architecture, {"members": 1, **VOLUME_KEYS} | value if isinstance(value, dict) else value, where)
 
 
 def _section(kind: type[T], value: Any, where: str) -> T:
@@ -267,5 +331,8 @@ def _check(card: ModelCard, value: Mapping[str, Any], path: Path) -> None:
         raise PipelineError(f"{path}: step", card.step, value["step"], fix=FIX)
     if value["geometry"] != asdict(card.geometry):
         raise PipelineError(f"{path}: geometry", f"{asdict(card.geometry)}", value["geometry"], fix=FIX)
+    along_z = asdict(card.geometry_z) if card.architecture.dimensions == 3 else None
+    if value.get("geometry_z") != along_z:
+        raise PipelineError(f"{path}: geometry_z", f"{along_z}", value.get("geometry_z"), fix=FIX)
     if not isinstance(card.training, Mapping) or not isinstance(card.weights_sha256, str):
         raise PipelineError(path, "training as an object and weights_sha256 as text", "something else", fix=FIX)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from unet_pipeline.model.normalise import Normaliser
+from unet_pipeline.model.normalise import Normaliser, per_channel
 
 Parts = tuple[torch.Tensor, ...]
 
@@ -99,7 +99,7 @@ def sent(values: torch.Tensor, device: torch.device, layout: torch.memory_format
 
 
 def sent_normalised(raw: npt.NDArray[Any], normaliser: Normaliser, device: torch.device) -> torch.Tensor:
-    """Return grey values (channels, y, x) normalised on a device, float32: the bits that `normaliser` gives.
+    """Return grey values (channels, ..., y, x) normalised on a device, float32: the bits that `normaliser` gives.
 
     Numbers of 8 and 16 bits travel as they are, in a quarter or half of the bytes, and are normalised there.
     """
@@ -113,7 +113,7 @@ def sent_normalised(raw: npt.NDArray[Any], normaliser: Normaliser, device: torch
     wide = (values.to(torch.int32) & 0xFFFF) if unsigned else values
     # the same two operations in float32 as in `Normaliser`, each rounded once: no bit differs
     offset, scale = (
-        sent(torch.tensor(part, dtype=torch.float32)[:, None, None], device)
+        sent(per_channel(torch.tensor(part, dtype=torch.float32), raw), device)
         for part in (normaliser.offset, normaliser.scale)
     )
     return wide.to(torch.float32).sub_(offset).mul_(scale)

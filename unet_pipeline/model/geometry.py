@@ -1,4 +1,4 @@
-"""Size arithmetic of the networks: what a tile must read so that what it keeps equals one whole pass.
+"""Size arithmetic of the networks along one axis: what a tile must read so that what it keeps equals one whole pass.
 
 An unpadded U-Net of depth 4 maps 16k + 60 to 16k - 124 px (Ronneberger 2015, fig. 1). Its output changes phase
 unless tile origins are multiples of the pooling stride 16, so the paper's own step of 388 = 16 * 24 + 4 px is not
@@ -21,7 +21,7 @@ LOST_PX = 2
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of one network along one axis (both axes are alike).
+    """The sizes of one network along one axis; those of y and x are alike.
 
     ```
             |<------------------- read_px = before + keep + after ------------------>|
@@ -119,6 +119,10 @@ class Geometry:
             raise PipelineError(where, legal, f"{read_px} px", nearest)
 
 
+ALONE = Geometry(1, 0, 0, 0)
+"""Along z, of a network that sees one plane at a time."""
+
+
 def unpadded(depth: int, lost_up_px: int = 0) -> Geometry:
     """Return the geometry of the paper's network with `depth` poolings.
 
@@ -127,15 +131,15 @@ def unpadded(depth: int, lost_up_px: int = 0) -> Geometry:
     when all the halves are whole.
 
     Args:
-        depth: number of poolings, 1 or more.
+        depth: number of poolings; 0 is two convolutions.
         lost_up_px: pixels each side loses in addition at each up-sampling: 1 with bilinear interpolation, whose
             outermost pixels would depend on where the tile ends.
 
     Raises:
-        PipelineError: if the depth is less than 1.
+        PipelineError: if the depth is less than 0.
     """
-    if depth < 1:
-        raise PipelineError("model.depth", "1 or more", depth, nearest=1)
+    if depth < 0:
+        raise PipelineError("model.depth", "0 or more", depth, nearest=0)
     stride = 2**depth
     loss = CONVOLUTIONS * LOST_PX
     lost = loss * (3 * stride - 2) + 2 * lost_up_px * (stride - 1)

@@ -44,9 +44,9 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw kernels from N(0, 2 / N), N the incoming nodes of one neuron, and set biases to 0 (paper, section 3)."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
             incoming = math.prod(module.kernel_size) * module.in_channels
-            if isinstance(module, nn.ConvTranspose2d):
+            if isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
                 # its kernels do not overlap where they are as large as the stride: each output pixel has one position
                 incoming //= math.prod(module.stride)
             nn.init.normal_(module.weight, std=math.sqrt(2 / incoming), generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +40,10 @@ class Normaliser:
         float64 lose their offset in float64, the others in float32, where they are exact.
 
         Args:
-            raw: (channels, y, x), any integer or floating dtype.
+            raw: (channels, y, x) or (channels, z, y, x), any integer or floating dtype.
 
         Returns:
-            (channels, y, x) float32.
+            float32 of the same shape.
 
         Raises:
             PipelineError: if the number of channels is another.
@@ -51,7 +51,7 @@ class Normaliser:
         self.check_channels(len(raw))
         wide = raw.dtype.itemsize > 2 and raw.dtype != np.float32
         work = np.dtype(np.float64 if wide else np.float32)
-        offset, scale = (np.asarray(part, dtype=work)[:, None, None] for part in (self.offset, self.scale))
+        offset, scale = (per_channel(np.asarray(part, dtype=work), raw) for part in (self.offset, self.scale))
         values: npt.NDArray[np.float32] = ((raw.astype(work) - offset) * scale).astype(np.float32, copy=False)
         return values
 
@@ -82,6 +82,15 @@ class Normaliser:
         if not offset or len(offset) != len(scale) or not np.isfinite(offset + scale).all() or min(scale) <= 0:
             raise PipelineError(where, "one finite offset and one scale above 0 per channel", repr(value))
         return cls(offset, scale)
+
+
+T = TypeVar("T", bound=Any)
+
+
+def per_channel(values: T, image: Any) -> T:
+    """Return values (channels,) in a shape that meets an image (channels, ..., y, x); arrays or tensors."""
+    found: T = values.reshape(-1, *[1] * (image.ndim - 1))
+    return found
 
 
 def from_statistics(options: Normalise, statistics: Statistics, dtype: npt.DTypeLike) -> Normaliser:

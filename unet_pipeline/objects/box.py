@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 Window = tuple[slice, slice]
 """Rows and columns, as numpy indexes an array (y, x)."""
+Slices = tuple[slice, slice, slice]
+"""Planes, rows and columns, as numpy indexes an array (z, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Box:
         return self.rows, self.columns
 
     @property
+    def corner(self) -> tuple[int, int, int]:
+        """First plane, row and column."""
+        return self.planes.start, self.rows.start, self.columns.start
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width), px."""
         return _length(self.rows), _length(self.columns)
@@ -62,17 +69,22 @@ class Box:
 
     def counted_from(self, other: Box) -> Box:
         """Return the same pixels with planes, rows and columns counted from the first ones of another box."""
-        return Box(*(slice(a.start - b.start, a.stop - b.start) for a, b in zip(self._axes, other._axes, strict=True)))
+        return Box(*(slice(a.start - b.start, a.stop - b.start) for a, b in zip(self.axes, other.axes, strict=True)))
 
     def shared_with(self, other: Box) -> Box:
         """Return the pixels that lie in both boxes; there must be some."""
-        axes = zip(self._axes, other._axes, strict=True)
+        axes = zip(self.axes, other.axes, strict=True)
         return Box(*(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in axes))
 
     def holds(self, other: Box) -> bool:
         """Whether all pixels of another box lie in this one."""
-        axes = zip(self._axes, other._axes, strict=True)
+        axes = zip(self.axes, other.axes, strict=True)
         return all(a.start <= b.start and b.stop <= a.stop for a, b in axes)
+
+    def planes_alone(self) -> Iterator[Box]:
+        """Yield the box of each of its planes."""
+        for plane in range(self.planes.start, self.planes.stop):
+            yield Box.of(plane, self.rows, self.columns)
 
     def divided(self, height: int, width: int) -> Iterator[Box]:
         """Yield boxes of at most height × width px that make it up, in raster order; planes are not divided."""
@@ -82,7 +94,8 @@ class Box:
                 yield Box(self.planes, rows, slice(left, min(left + width, self.columns.stop)))
 
     @property
-    def _axes(self) -> tuple[slice, slice, slice]:
+    def axes(self) -> Slices:
+        """(planes, rows, columns), to index an array (z, y, x)."""
         return self.planes, self.rows, self.columns
 
 
@@ -95,9 +108,7 @@ def middle(length: int, most: int) -> slice:
 
 def plane_boxes(shape: tuple[int, int, int]) -> Iterator[Box]:
     """Yield the box of each plane of a volume (planes, height, width)."""
-    planes, height, width = shape
-    for plane in range(planes):
-        yield Box.of(plane, slice(0, height), slice(0, width))
+    yield from Box(*(slice(0, size) for size in shape)).planes_alone()
 
 
 def _length(part: slice) -> int:

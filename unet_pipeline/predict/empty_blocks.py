@@ -16,7 +16,7 @@ import numpy.typing as npt
 from unet_pipeline.images.mirrored import read_window
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.model.normalise import Normaliser
-from unet_pipeline.predict.plan import Shard
+from unet_pipeline.objects.box import Box
 
 BLOCK_PX = 64
 """Edge of a block, px."""
@@ -26,8 +26,8 @@ BAND_BLOCKS = 8
 """Rows of blocks looked at together: bounds the memory."""
 
 
-def empty_pixels(image: Planes, shard: Shard, normaliser: Normaliser, skip_below: float) -> npt.NDArray[np.bool_]:
-    """Return which pixels of a shard lie in empty blocks: (height, width) bool.
+def empty_pixels(image: Planes, shard: Box, normaliser: Normaliser, skip_below: float) -> npt.NDArray[np.bool_]:
+    """Return which pixels of a box of one plane lie in empty blocks: (height, width) bool.
 
     Args:
         image: the stack.

@@ -14,7 +14,7 @@ import torch
 from unet_pipeline.config.sections import Compute, Mirror, Predict
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.allocator import keep_pages
-from unet_pipeline.model.averaging import Ensemble, Network, check_mirror, mirrored_mean
+from unet_pipeline.model.averaging import LAYOUTS, Ensemble, Network, check_mirror, dense, mirrored_mean
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.copies import Arriving, Beside, sent_normalised
 from unet_pipeline.model.device import Compiled, autocast, choose_device, explain_memory, usable_precision
@@ -33,7 +33,7 @@ class Forward:
     """A network in evaluation mode, ready to be applied to windows of one stack.
 
     Attributes:
-        network: maps (n, channels, height, width) to logits (n, classes, height', width').
+        network: maps (n, channels, [z,] y, x) to logits (n, classes, [z',] y', x').
         card: of the model.
         normaliser: makes the network's input of grey values of the stack; never measured on a tile.
         device: where it runs.
@@ -55,6 +55,11 @@ class Forward:
     up: Beside = Beside(CPU)
     down: Beside = Beside(CPU)
 
+    @property
+    def dimensions(self) -> int:
+        """2: it sees planes; 3: volumes."""
+        return self.card.architecture.dimensions
+
     @classmethod
     def load(cls, model: Path, stack: Stack, options: Predict, compute: Compute) -> Forward:
         """Load a model folder for one stack.
@@ -70,7 +75,7 @@ class Forward:
         network, card = load_model(model, device)
         card.check_image(stack.channels, f"stack {stack.name}")
         check_mirror(card.geometry, options.mirror)
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=LAYOUTS[card.architecture.dimensions])  # type: ignore[call-overload]
         normaliser = card.normaliser_of(stack.ingested.statistics, stack.dtype)
         parts = network.members if isinstance(network, Ensemble) else ()
         whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
@@ -104,7 +109,7 @@ class Forward:
         return replace(self, network=self.members[unseen.index(True)]) if any(unseen) else self
 
     def arriving(self, raw: npt.NDArray[Any]) -> Arriving:
-        """Send grey values (channels, y, x) of the stack to the device, normalised: one part, as `window` returns it.
+        """Send grey values (channels, z, y, x) to the device, normalised: one part, as `window` returns it.
 
         Any thread may call it; the network goes on meanwhile.
         """
@@ -114,11 +119,13 @@ class Forward:
             return self.up.make(lambda: (sent_normalised(raw, self.normaliser, self.device),))
 
     def window(self, raw: npt.NDArray[Any]) -> torch.Tensor:
-        """Return grey values (channels, y, x) of the stack as the network wants them: float32, on the device."""
+        """Return grey values (channels, z, y, x) of the stack as the network wants them: float32, on the device."""
         return self.arriving(raw).take()[0]
 
     def __call__(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return float32 logits (n, classes, height', width') of windows (channels, height, width), on the device.
+        """Return float32 logits (n, classes, z', y', x') of windows (channels, z, y, x), on the device.
+
+        To a network of planes each window is one plane.
 
         With mirroring or an ensemble these are the logits of the mean probability. Kernels are chosen by the shape of a
         pass, the number of windows included. So windows of one size get passes of one shape, however many there are:
@@ -133,12 +140,14 @@ class Forward:
             return torch.cat([self._pass(group + group[-1:] * (size - len(group)))[: len(group)] for group in groups])
 
     def _pass(self, windows: Sequence[torch.Tensor]) -> torch.Tensor:
-        batch = torch.stack(tuple(windows)).contiguous(memory_format=torch.channels_last)
+        batch, planar = torch.stack(tuple(windows)), self.dimensions == 2
+        batch = dense(batch.squeeze(2) if planar else batch)
         with autocast(self.device, self.precision):
-            return mirrored_mean(self.network, batch, self.mirror, self.card.activation).float()
+            logits = mirrored_mean(self.network, batch, self.mirror, self.card.activation).float()
+        return logits.unsqueeze(2) if planar else logits
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of logits, both (classes, y, x) float32."""
+        """Return the probabilities of logits, both (classes, ..., y, x) float32."""
         return logits.softmax(dim=0) if self.card.activation == "softmax" else logits.sigmoid()
 
 

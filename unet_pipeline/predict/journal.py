@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
-from unet_pipeline.predict.plan import Shard
+from unet_pipeline.objects.box import Box
 from unet_pipeline.records.claim import Claim
 from unet_pipeline.records.layout import journal_path
 from unet_pipeline.records.record import write_record
@@ -36,11 +36,10 @@ class Journal:
             return {}
         return {entry.shard: entry for entry in noted.shards} if noted.key == self._key else {}
 
-    def finished(self, number: int, shard: Shard, array: PlaneArray) -> ShardWritten | None:
+    def finished(self, number: int, shard: Box, array: PlaneArray) -> ShardWritten | None:
         """Return the entry of a shard whose file still is what was written, else None."""
         entry = self._entries.get(number)
-        place = shard.plane, shard.rows.start, shard.columns.start
-        return entry if entry and array.shard_sha256(*place) == entry.probabilities else None
+        return entry if entry and array.shard_sha256(*shard.corner) == entry.probabilities else None
 
     def add(self, entry: ShardWritten) -> None:
         """Note a shard that was written.

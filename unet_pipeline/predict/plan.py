@@ -5,21 +5,26 @@ the network. All tiles of a stack have one size, and lie on one grid that begins
 the shards: so a pixel is always computed by the same pass, of the same shape and at the same place in it, and shards,
 regions and jobs cannot change a bit of it. Tile origins are also multiples of the pooling stride, without which
 the tile size would change more than the order of sums (see `geometry`).
+
+A network of volumes divides z likewise: its shards and tiles hold several planes, whose origins are multiples of its
+own stride along z, and z is mirrored like y and x. To a network of planes each plane is alone, and all is 1 along z.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.mirrored import read_window
+from unet_pipeline.images.mirrored import mirrored, read_window
 from unet_pipeline.images.planes import Planes
-from unet_pipeline.model.geometry import Geometry
+from unet_pipeline.model.geometry import ALONE, Geometry
+from unet_pipeline.objects.box import Box, Slices
 
 
 @dataclass(frozen=True)
@@ -39,48 +44,35 @@ class Tile:
     ```
 
     Attributes:
-        plane: plane of the stack.
-        y, x: first pixel of the kept block; multiples of the block's height and width.
-        rows, columns: what it writes of the volume: the block, cut where its shard or the image ends.
+        z, y, x: first pixel of the kept block; multiples of its planes, height and width.
+        write: what it writes of the volume: the block, cut where its shard or the stack ends.
     """
 
-    plane: int
+    z: int
     y: int
     x: int
-    rows: slice
-    columns: slice
+    write: Box
 
     @property
-    def write(self) -> tuple[slice, slice]:
-        """Rows and columns of the volume it writes."""
-        return self.rows, self.columns
-
-    @property
-    def part(self) -> tuple[slice, slice]:
-        """Rows and columns of its kept block that it writes."""
-        return _moved(self.rows, -self.y), _moved(self.columns, -self.x)
-
-    def window_in(self, shard: Shard) -> tuple[slice, slice]:
-        """Rows and columns of its shard that it writes."""
-        return _moved(self.rows, -shard.rows.start), _moved(self.columns, -shard.columns.start)
-
-
-def _moved(part: slice, by: int) -> slice:
-    return slice(part.start + by, part.stop + by)
+    def part(self) -> Slices:
+        """Planes, rows and columns of its kept block that it writes."""
+        corner = Box(*(slice(first, first) for first in (self.z, self.y, self.x)))
+        return self.write.counted_from(corner).axes
 
 
 @dataclass(frozen=True)
-class Shard:
-    """The part of the volume one job writes whole: a plane, and rows and columns clipped at the image edge."""
+class AlongZ:
+    """The division of a stack along z; as it stands here, each plane is alone.
 
-    plane: int
-    rows: slice
-    columns: slice
+    Attributes:
+        geometry: of the network along z.
+        keep: planes a tile keeps.
+        shard: planes of a shard; a multiple of the stride.
+    """
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width), px."""
-        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+    geometry: Geometry = ALONE
+    keep: int = 1
+    shard: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,10 +81,11 @@ class Plan:
 
     Attributes:
         shape: (planes, height, width) of the stack.
-        geometry: of the network.
+        geometry: of the network along y and x.
         keep: (height, width) a tile keeps, px; the same for all tiles of a stack.
         shard: (height, width) of a shard, px; multiples of the stride.
         regions: number of prediction jobs; some are empty if there are more than shards.
+        along_z: the same along z.
     """
 
     shape: tuple[int, int, int]
@@ -100,17 +93,35 @@ class Plan:
     keep: tuple[int, int]
     shard: tuple[int, int]
     regions: int
+    along_z: AlongZ = AlongZ()
 
     def __post_init__(self) -> None:
         for name, edges in (("tile.tile_px", self.keep), ("store.shard_px", self.shard)):
             for edge in edges:
                 self.geometry.check_keep(edge, name)
+        for planes in (self.along_z.keep, self.along_z.shard):
+            self.along_z.geometry.check_keep(planes, "tile.tile_planes")
+
+    @property
+    def geometries(self) -> tuple[Geometry, Geometry, Geometry]:
+        """Sizes of the network along z, y and x."""
+        return self.along_z.geometry, self.geometry, self.geometry
+
+    @property
+    def keeps(self) -> tuple[int, int, int]:
+        """(planes, height, width) a tile keeps."""
+        return self.along_z.keep, *self.keep
+
+    @property
+    def shards(self) -> tuple[int, int, int]:
+        """(planes, height, width) of a shard."""
+        return self.along_z.shard, *self.shard
 
     @property
     def shard_grid(self) -> tuple[int, int, int]:
-        """(planes, rows, columns) of shards."""
-        planes, height, width = self.shape
-        return planes, -(-height // self.shard[0]), -(-width // self.shard[1])
+        """Number of shards along z, y and x."""
+        deep, down, across = (-(-size // edge) for size, edge in zip(self.shape, self.shards, strict=True))
+        return deep, down, across
 
     @property
     def shard_count(self) -> int:
@@ -118,15 +129,18 @@ class Plan:
         return int(np.prod(self.shard_grid))
 
     @property
-    def read(self) -> tuple[int, int]:
-        """(height, width) the network reads, px; the same for all tiles of a stack."""
-        return self.geometry.read_px(self.keep[0]), self.geometry.read_px(self.keep[1])
+    def read(self) -> tuple[int, int, int]:
+        """(planes, height, width) the network reads; the same for all tiles of a stack."""
+        planes, height, width = (one.read_px(keep) for one, keep in zip(self.geometries, self.keeps, strict=True))
+        return planes, height, width
 
     @property
-    def block(self) -> tuple[slice, slice]:
-        """Rows and columns of the network's output that are a tile's kept block; the same for all tiles of a stack."""
-        first = self.geometry.crop_px
-        return slice(first, first + self.keep[0]), slice(first, first + self.keep[1])
+    def block(self) -> Slices:
+        """Planes, rows and columns of the network's output that are a tile's kept block; the same for all tiles."""
+        planes, rows, columns = (
+            slice(one.crop_px, one.crop_px + keep) for one, keep in zip(self.geometries, self.keeps, strict=True)
+        )
+        return planes, rows, columns
 
     def region(self, index: int) -> range:
         """Return the shard numbers of region `index`; the regions divide the shards evenly; refuses other numbers."""
@@ -141,81 +155,87 @@ class Plan:
     def shard_number(self, plane: int, row: int, column: int) -> int:
         """Return the number of the shard that holds pixel (row, column) of a plane."""
         _, rows, columns = self.shard_grid
-        return (plane * rows + row // self.shard[0]) * columns + column // self.shard[1]
+        return (plane // self.along_z.shard * rows + row // self.shard[0]) * columns + column // self.shard[1]
 
-    def shard_at(self, number: int) -> Shard:
-        """Return shard `number`, counted in raster order (plane, row, column)."""
-        plane, row, column = (int(part) for part in np.unravel_index(number, self.shard_grid))
-        _, height, width = self.shape
-        y, x = row * self.shard[0], column * self.shard[1]
-        rows, columns = slice(y, min(y + self.shard[0], height)), slice(x, min(x + self.shard[1], width))
-        return Shard(plane, rows, columns)
+    def shard_at(self, number: int) -> Box:
+        """Return shard `number`, counted in raster order (z, y, x)."""
+        places = (int(part) for part in np.unravel_index(number, self.shard_grid))
+        axes = zip(places, self.shards, self.shape, strict=True)
+        return Box(*(slice(place * edge, min((place + 1) * edge, size)) for place, edge, size in axes))
 
-    def tiles(self, shard: Shard) -> Iterator[Tile]:
+    def tiles(self, shard: Box) -> Iterator[Tile]:
         """Yield the tiles of a shard in raster order; together they write each of its pixels once.
 
         A tile that lies in two shards is yielded for both.
         """
-        rows, columns = self._starts(shard)
-        for y in rows:
-            inside = slice(max(y, shard.rows.start), min(y + self.keep[0], shard.rows.stop))
-            for x in columns:
-                stop = min(x + self.keep[1], shard.columns.stop)
-                yield Tile(shard.plane, y, x, inside, slice(max(x, shard.columns.start), stop))
+        for corner in product(*self._starts(shard)):
+            block = Box(*(slice(first, first + keep) for first, keep in zip(corner, self.keeps, strict=True)))
+            yield Tile(*corner, block.shared_with(shard))
 
-    def _starts(self, shard: Shard) -> tuple[range, range]:
-        """Return the first rows and the first columns of the tiles of a shard."""
-        rows, columns = (
-            range(part.start // keep * keep, part.stop, keep)
-            for part, keep in zip((shard.rows, shard.columns), self.keep, strict=True)
+    def _starts(self, shard: Box) -> tuple[range, range, range]:
+        """Return the first planes, rows and columns of the tiles of a shard."""
+        planes, rows, columns = (
+            range(part.start // keep * keep, part.stop, keep) for part, keep in zip(shard.axes, self.keeps, strict=True)
         )
-        return rows, columns
+        return planes, rows, columns
 
     def tile_count(self, shards: Iterable[int]) -> int:
         """Return the number of tiles of some shards, without listing them."""
         grids = (self._starts(self.shard_at(number)) for number in shards)
-        return sum(len(rows) * len(columns) for rows, columns in grids)
+        return sum(len(planes) * len(rows) * len(columns) for planes, rows, columns in grids)
 
-    def read_shard(self, image: Planes, shard: Shard) -> npt.NDArray[Any]:
-        """Read the window of all tiles of a shard together: `(channels, y, x)`."""
-        (rows, columns), before = self._starts(shard), self.geometry.before
-        size = (len(starts) * keep for starts, keep in zip((rows, columns), self.keep, strict=True))
-        height, width = (edge + before + self.geometry.after for edge in size)
-        return read_window(image, shard.plane, rows.start - before, columns.start - before, (height, width))
+    def read_shard(self, image: Planes, shard: Box) -> npt.NDArray[Any]:
+        """Read the window of all tiles of a shard together: `(channels, z, y, x)`."""
+        starts = self._starts(shard)
+        origin = [one.start - sizes.before for one, sizes in zip(starts, self.geometries, strict=True)]
+        size = [
+            len(one) * keep + sizes.before + sizes.after
+            for one, keep, sizes in zip(starts, self.keeps, self.geometries, strict=True)
+        ]
+        return read_box(image, origin, size)
 
-    def window_of(self, tile: Tile, shard: Shard) -> tuple[slice, slice]:
-        """Return the rows and columns that a tile reads, counted in the window of `read_shard`."""
-        rows, columns = self._starts(shard)
-        y, x = tile.y - rows.start, tile.x - columns.start
-        return slice(y, y + self.read[0]), slice(x, x + self.read[1])
+    def window_of(self, tile: Tile, shard: Box) -> Slices:
+        """Return the planes, rows and columns that a tile reads, counted in the window of `read_shard`."""
+        planes, rows, columns = (
+            slice(first - starts.start, first - starts.start + read)
+            for first, starts, read in zip((tile.z, tile.y, tile.x), self._starts(shard), self.read, strict=True)
+        )
+        return planes, rows, columns
 
 
-def plan(shape: tuple[int, int, int], geometry: Geometry, tile_px: int, shard: tuple[int, int], regions: int) -> Plan:
+def plan(
+    shape: tuple[int, int, int],
+    geometry: Geometry,
+    tile_px: int,
+    shard: tuple[int, int],
+    regions: int,
+    along_z: AlongZ = AlongZ(),
+) -> Plan:
     """Plan a stack.
 
     The kept size is at most `tile_px`, and less where that divides the image more evenly: 520 rows in one shard with
     tiles of 512 px become two tiles of 264 rows, not one of 512 and one of 8. Rows or columns in several shards keep
     `tile_px`, or a shard where that is smaller; a size that divides the shard is cheapest, since a tile that lies in
-    two shards is computed for each.
+    two shards is computed for each. Planes are divided likewise.
 
     Args:
         shape: (planes, height, width).
-        geometry: of the network.
+        geometry: of the network along y and x.
         tile_px: largest kept size, px; a multiple of the pooling stride.
         shard: (height, width) of a shard, px; multiples of the pooling stride.
         regions: number of jobs.
+        along_z: sizes along z, the kept one the largest.
 
     Raises:
         PipelineError: if a size would shift the pooling phase; names the nearest that does not.
     """
     geometry.check_keep(tile_px, "tile.tile_px")
+    along_z.geometry.check_keep(along_z.keep, "tile.tile_planes")
     if geometry.whole_plane:
         tile_px = _whole_plane(shape, geometry, shard)
-    height, width = (
-        _even(geometry, size, tile_px) if size <= edge else min(edge, tile_px)
-        for edge, size in zip(shard, shape[1:], strict=True)
-    )
-    return Plan(shape, geometry, (height, width), shard, regions)
+    height, width = (_kept(geometry, size, edge, tile_px) for size, edge in zip(shape[1:], shard, strict=True))
+    planes = _kept(along_z.geometry, shape[0], along_z.shard, along_z.keep)
+    return Plan(shape, geometry, (height, width), shard, regions, replace(along_z, keep=planes))
 
 
 def _whole_plane(shape: tuple[int, int, int], geometry: Geometry, shard: tuple[int, int]) -> int:
@@ -228,12 +248,41 @@ def _whole_plane(shape: tuple[int, int, int], geometry: Geometry, shard: tuple[i
     return geometry.round_up(max(shape[1:]))
 
 
-def _even(geometry: Geometry, extent_px: int, tile_px: int) -> int:
+def _kept(geometry: Geometry, extent_px: int, shard_px: int, tile_px: int) -> int:
+    if extent_px > shard_px:
+        return min(shard_px, tile_px)
     tiles = -(-extent_px // tile_px)
     return geometry.round_up(-(-extent_px // tiles))
 
 
 def read_tile(image: Planes, tile: Tile, plan: Plan) -> npt.NDArray[Any]:
     """Read the window of a tile: `(channels, *plan.read)`."""
-    before = plan.geometry.before
-    return read_window(image, tile.plane, tile.y - before, tile.x - before, plan.read)
+    corner = zip((tile.z, tile.y, tile.x), plan.geometries, strict=True)
+    return read_box(image, [first - sizes.before for first, sizes in corner], plan.read)
+
+
+def read_box(image: Planes, origin: Sequence[int], size: Sequence[int]) -> npt.NDArray[Any]:
+    """Read a window of several planes, mirrored where it leaves the stack along any axis.
+
+    Args:
+        image: the stack; each plane is read once, however often mirroring shows it.
+        origin: first plane, row and column; may be negative.
+        size: (planes, height, width).
+
+    Returns:
+        `(channels, planes, height, width)` in the data type of the image.
+    """
+    (z, y, x), (deep, height, width) = origin, size
+    planes = mirrored(z, deep, image.shape[0]).tolist()
+    if deep == 1:
+        return read_window(image, planes[0], y, x, (height, width))[:, None]
+    read: dict[int, int] = {}
+    first = read_window(image, planes[0], y, x, (height, width))
+    window = np.empty((len(first), deep, height, width), first.dtype)
+    for place, plane in enumerate(planes):
+        again = read.setdefault(plane, place)
+        if again < place:
+            window[:, place] = window[:, again]
+        else:
+            window[:, place] = first if place == 0 else read_window(image, plane, y, x, (height, width))
+    return window

@@ -34,10 +34,11 @@ from unet_pipeline.machine.parallel import ahead, behind, cores
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.copies import Arriving, Beside, mark
 from unet_pipeline.model.device import explain_memory
+from unet_pipeline.objects.box import Box
 from unet_pipeline.predict.empty_blocks import empty_pixels
 from unet_pipeline.predict.forward import CPU, FULL, Forward, describe_compute
 from unet_pipeline.predict.journal import Journal
-from unet_pipeline.predict.plan import Plan, Shard, Tile
+from unet_pipeline.predict.plan import Plan, Tile
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile_size import check_memory
 from unet_pipeline.records.claim import claim
@@ -136,7 +137,7 @@ def _predict_region(
                 values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
                 write_soon(number, values)
     shards = [plan.shard_at(number) for number in numbers]
-    written = (probabilities.shard_file(one.plane, one.rows.start, one.columns.start) for one in shards)
+    written = (probabilities.shard_file(*one.corner) for one in shards)
     sync_folders({file.parent for file in written}, stack_plan.store)  # before the record that vouches for the shards
     return tuple(done[number] for number in numbers)
 
@@ -155,19 +156,25 @@ def look_at_shard(
     """Return which pixels of a shard lie in empty blocks, and the window that its tiles read.
 
     Returns:
-        (y, x) bool, None where nothing is skipped; and (channels, y, x) float32, on the device, of size 0 where all is
-        empty.
+        (z, y, x) bool, None where nothing is skipped; and (channels, z, y, x) float32, on the device, of size 0 where
+        all is empty.
     """
     if skip_below is None:
         return None, read_shard(image, plan, number, forward)
-    empty = empty_pixels(image, plan.shard_at(number), forward.normaliser, skip_below)
+    shard = plan.shard_at(number)
+    empty = np.stack([
+        empty_pixels(image, plane, forward.normaliser, skip_below) for plane in shard.planes_alone()
+    ])  # fmt: skip
     return empty, Arriving((torch.empty(0),)) if empty.all() else read_shard(image, plan, number, forward)
 
 
 def read_shard(image: Planes, plan: Plan, number: int, forward: Forward) -> Arriving:
-    """Return the window that all tiles of a shard read, normalised, on the device: one part, (channels, y, x) float32.
+    """Return the window that all tiles of a shard read, normalised, on the device: one part.
 
     Each chunk is decoded once, where tile by tile would decode those at the tiles' edges again.
+
+    Returns:
+        (channels, z, y, x) float32.
     """
     return forward.arriving(plan.read_shard(image, plan.shard_at(number)))
 
@@ -177,8 +184,8 @@ class Values:
     """The values of a shard, perhaps still being computed by a GPU.
 
     Attributes:
-        probabilities: (classes, height, width), on the device.
-        empty: (height, width) bool, in memory, pixels of empty blocks; None where nothing is skipped.
+        probabilities: (classes, planes, height, width), on the device.
+        empty: (planes, height, width) bool, in memory, pixels of empty blocks; None where nothing is skipped.
         ready: happens when they are computed; None on a CPU.
         down: what copies them into memory.
     """
@@ -189,14 +196,14 @@ class Values:
     down: Beside = Beside(CPU)
 
     def array(self) -> Array:
-        """Wait for the device; return probabilities (classes, y, x), in memory."""
+        """Wait for the device; return probabilities (classes, z, y, x), in memory."""
         return self.down.fetch(self.probabilities, self.ready)
 
 
 def predict_shard(
     window: torch.Tensor,
     plan: Plan,
-    shard: Shard,
+    shard: Box,
     forward: Forward,
     dtype: np.dtype[Any],
     on_tiles: Callable[[int], None] = lambda count: None,
@@ -205,28 +212,28 @@ def predict_shard(
     """Return the values of one shard.
 
     Args:
-        window: (channels, y, x) float32, from `read_shard`; anything where all is empty.
+        window: (channels, z, y, x) float32, from `read_shard`; anything where all is empty.
         plan: of the stack.
         shard: the shard.
         forward: the network.
         dtype: of the probabilities: uint8 (0..255), float16 or float32 (0..1).
         on_tiles: called with the number of tiles after each pass.
-        empty: (y, x) bool, pixels of the shard that are background whatever the network says; a tile of nothing else is
-            not run.
+        empty: (z, y, x) bool, pixels of the shard that are background whatever the network says; a tile of nothing else
+            is not run.
     """
     # on the device until the shard is whole: one copy to memory, instead of one for each tile that waits for the GPU
     count, device = len(forward.card.classes), forward.device
-    probabilities = torch.empty((count, *shard.size), dtype=STORED[dtype.name], device=device)
+    probabilities = torch.empty((count, *shard.shape), dtype=STORED[dtype.name], device=device)
     # a tile of empty blocks alone is not run; where a tile is partly empty, its empty pixels are cleared below
-    looked = [tile for tile in plan.tiles(shard) if empty is None or not empty[tile.window_in(shard)].all()]
+    looked = [
+        tile for tile in plan.tiles(shard) if empty is None or not empty[tile.write.counted_from(shard).axes].all()
+    ]
     for tiles in _groups(iter(looked), forward.batch):
         logits = forward([window[:, *plan.window_of(tile, shard)] for tile in tiles])
         for tile_logits, tile in zip(logits, tiles, strict=True):
             # the whole block first, then the part inside the shard: see `stored`
-            rows, columns = plan.block
-            tile_probabilities = stored(tile_logits[:, rows, columns], forward, dtype)
-            (rows, columns), (part_rows, part_columns) = tile.window_in(shard), tile.part
-            probabilities[:, rows, columns] = tile_probabilities[:, part_rows, part_columns]
+            block = stored(tile_logits[:, *plan.block], forward, dtype)
+            probabilities[:, *tile.write.counted_from(shard).axes] = block[:, *tile.part]
         on_tiles(len(tiles))
     if empty is not None:
         _clear(probabilities, empty)
@@ -241,13 +248,13 @@ def _clear(probabilities: torch.Tensor, empty: Array) -> None:
     probabilities[0].masked_fill_(mask, 255 if probabilities.dtype == torch.uint8 else 1)
 
 
-def _count_empty(plan: Plan, shard: Shard, empty: Array) -> int:
+def _count_empty(plan: Plan, shard: Box, empty: Array) -> int:
     """Return the number of tiles that the network need not see."""
-    return sum(bool(empty[tile.window_in(shard)].all()) for tile in plan.tiles(shard))
+    return sum(bool(empty[tile.write.counted_from(shard).axes].all()) for tile in plan.tiles(shard))
 
 
 def stored(logits: torch.Tensor, forward: Forward, dtype: np.dtype[Any]) -> torch.Tensor:
-    """Return the stored probabilities (classes, y, x), `dtype`, of logits (classes, y, x).
+    """Return the stored probabilities, `dtype`, of logits, both (classes, z, y, x) or (classes, y, x).
 
     Vectorised exponentials differ in the last bit from those of the last few pixels of an array. So they are computed
     for the whole block of a tile, which is cut afterwards: no probability depends on where a shard or the image ends.
@@ -256,7 +263,7 @@ def stored(logits: torch.Tensor, forward: Forward, dtype: np.dtype[Any]) -> torc
 
 
 def quantised(probabilities: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
-    """Return probabilities (classes, y, x) as `dtype`; uint8 is the probability times 255, rounded."""
+    """Return probabilities (classes, ..., y, x) as `dtype`; uint8 is the probability times 255, rounded."""
     return ((probabilities * 255).round_() if dtype == np.uint8 else probabilities).to(STORED[dtype.name])
 
 
@@ -265,22 +272,22 @@ def _groups(tiles: Iterator[Tile], size: int) -> Iterator[list[Tile]]:
         yield group
 
 
-def _write(array: PlaneArray, shard: Shard, values: Array) -> str | None:
+def _write(array: PlaneArray, shard: Box, values: Array) -> str | None:
     """Write a shard and return the checksum of its file as it lies on disk."""
     # of the file, not of the array: `stitch` compares bytes on disk, and what the disk lost shows at once
-    array.write(shard.plane, shard.rows, shard.columns, values)
-    return array.shard_sha256(shard.plane, shard.rows.start, shard.columns.start)
+    array.write_box(shard, values)
+    return array.shard_sha256(*shard.corner)
 
 
 def _check_fit(stack_plan: StackPlan, forward: Forward, config: Config) -> None:
     """Refuse a model that is not the one the plan was made for."""
     card, where = forward.card, str(stack_plan.record)
-    if card.geometry != stack_plan.plan.geometry:
-        fix = "rerun tile with this model (--model), or set model.depth as the model has it"
-        raise PipelineError(
-            where, f"a plan for the model's geometry {card.geometry}", stack_plan.plan.geometry, fix=fix
-        )
+    sizes, planned = (card.geometry_z, card.geometry), (stack_plan.plan.along_z.geometry, stack_plan.plan.geometry)
+    for axis, wanted, found in zip(("z", "y and x"), sizes, planned, strict=True):
+        if wanted != found:
+            fix = "rerun tile with this model (--model), or set section model as the model has it"
+            raise PipelineError(where, f"a plan for the model's geometry along {axis}, {wanted}", found, fix=fix)
     card.check_classes(stack_plan.classes)
-    wanted, stored = np.dtype(config.predict.probabilities), stack_plan.probabilities().dtype
-    if wanted != stored:
-        raise PipelineError("predict.probabilities", f"{stored}, as the store has it", wanted, fix="rerun tile")
+    asked, stored = np.dtype(config.predict.probabilities), stack_plan.probabilities().dtype
+    if asked != stored:
+        raise PipelineError("predict.probabilities", f"{stored}, as the store has it", asked, fix="rerun tile")

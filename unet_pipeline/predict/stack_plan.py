@@ -11,13 +11,13 @@ from unet_pipeline.images import ngff
 from unet_pipeline.images.plane_array import PlaneArray, Repair, Vouch, open_array, unlisted
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.geometry import Geometry
-from unet_pipeline.predict.plan import Plan
+from unet_pipeline.predict.plan import AlongZ, Plan
 from unet_pipeline.records.checksums import Vouched
 from unet_pipeline.records.files import Check, digest, unclaimed
 from unet_pipeline.records.layout import SEGMENTATION, STITCH_FILE, region_path
 from unet_pipeline.records.record import how_to_remake
 from unet_pipeline.records.steps import open_record
-from unet_pipeline.records.volume_records import StitchRecord, TileRecord
+from unet_pipeline.records.volume_records import GeometryPlanned, StitchRecord, TileRecord
 from unet_pipeline.stacks.stack import Stack
 
 
@@ -55,9 +55,11 @@ class StackPlan:
         if stored.shape != stack.grid.shape:
             expected = f"a plan of {stack.grid.shape} planes, rows and columns, as {stack.record} has"
             raise PipelineError(record, expected, stored.shape, fix=how_to_remake(record))
-        read = stored.geometry
-        geometry = Geometry(read.stride, read.before, read.after, read.lost, read.crop_px, read.whole_plane)
-        planned = Plan(stored.shape, geometry, stored.keep, stored.shard, stored.regions)
+        along_z = AlongZ()
+        if stored.along_z:
+            along_z = AlongZ(_geometry(stored.along_z.geometry), stored.along_z.keep, stored.along_z.shard)
+        geometry = _geometry(stored.geometry)
+        planned = Plan(stored.shape, geometry, stored.keep, stored.shard, stored.regions, along_z)
         return cls(record, stack, planned, tiled.classes, tiled.digest, tiled.out_of_fold)
 
     @classmethod
@@ -97,7 +99,7 @@ class StackPlan:
         array = self.probabilities()
         for number in range(self.plan.shard_count):
             shard = self.plan.shard_at(number)
-            if file == array.shard_file(shard.plane, shard.rows.start, shard.columns.start):
+            if file == array.shard_file(*shard.corner):
                 return self.region_record(self.plan.region_of(number))
         return None
 
@@ -121,3 +123,7 @@ class StackPlan:
 
     def _repair_stitch(self, plane: int, row: int, column: int) -> str:
         return how_to_remake(self.record.with_name(STITCH_FILE))
+
+
+def _geometry(stored: GeometryPlanned) -> Geometry:
+    return Geometry(stored.stride, stored.before, stored.after, stored.lost, stored.crop_px, stored.whole_plane)

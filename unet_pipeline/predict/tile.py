@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +19,15 @@ import numpy.typing as npt
 from unet_pipeline import __version__
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
-from unet_pipeline.config.sections import Config
+from unet_pipeline.config.sections import Config, Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.display import class_channels, class_values
-from unet_pipeline.model.card import ModelCard, architecture
+from unet_pipeline.model.card import Architecture, ModelCard, architecture, geometry_z
 from unet_pipeline.model.card import geometry as geometry_of
-from unet_pipeline.predict.plan import Plan, plan
-from unet_pipeline.predict.tile_size import automatic_px
+from unet_pipeline.model.voxels import Voxel
+from unet_pipeline.predict.plan import AlongZ, Plan, plan
+from unet_pipeline.predict.tile_size import automatic_px, automatic_volume
 from unet_pipeline.records.checksums import files_below, parse_list, write_list
 from unet_pipeline.records.claim import claim, replacing, sweep
 from unet_pipeline.records.fields import Files
@@ -35,6 +38,10 @@ from unet_pipeline.records.volume_records import PlanNumbers, TileRecord
 from unet_pipeline.stacks.stack import Stack
 
 LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}
+VOLUME_PX = 512
+"""Largest edge of a shard of a volume, px."""
+SHARD_PLANES = 128
+"""Planes of a shard of a volume, about."""
 
 
 def tile(
@@ -67,41 +74,75 @@ def tile(
     if card:
         card.check_image(stack.channels, f"stack {stack.name}")
         card.check_classes(config.labels.classes)
-    grid, classes = stack.grid, len(config.labels.classes)
+    classes = len(config.labels.classes)
     network = card.architecture if card else architecture(config.model, stack.channels, classes)
-    geometry = geometry_of(network)
-    _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
-    tile_px = automatic_px(network, geometry) if config.tile.tile_px == "auto" else config.tile.tile_px
-    planned = plan(grid.shape, geometry, tile_px, shard, regions)
+    if network.dimensions == 3:
+        Voxel.of(stack.name, stack.grid)  # refuses what is no volume
+    planned = plan_stack(stack.grid, network, config, regions)
+    if out_of_fold and network.dimensions == 3:
+        fix = "predict it without --out-of-fold; scores of a fold come from its own validation"
+        raise PipelineError("--out-of-fold", "a network of planes, of which each has been seen or not", "3D", fix=fix)
     text = describe(stack, planned, config)
     if dry_run:
         return text
-    facts = asdict(planned) | {"classes": list(config.labels.classes)}
+    facts = numbers_of(planned) | {"classes": list(config.labels.classes)}
     facts |= {"out_of_fold": True} if out_of_fold else {}
     seen = [stack.ingested.image_id, __version__]  # shards of another image, or of other code, are never kept
-    key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(grid), stack.name, *seen])
+    key = digest([facts, asdict(config.store), config.predict.probabilities, asdict(stack.grid), stack.name, *seen])
     store = output.parent / SEGMENTATION
     with claim(output, store, list_path(output)) as mine:
         record = TileRecord(
             stack=stack.name,
             ingest=stack.record.name,
-            plan=build(PlanNumbers, asdict(planned), f"{output}: plan"),
+            plan=build(PlanNumbers, numbers_of(planned), f"{output}: plan"),
             out_of_fold=out_of_fold,
             classes=config.labels.classes,
             digest=key,
             tiles=planned.tile_count(range(planned.shard_count)),
-            files=_create_store(store, output, stack, config, key, mine.check),
+            files=_create_store(store, output, stack, config, planned, key, mine.check),
             provenance=provenance(sections_of(config, "tile"), [stack.record]),
         )
         mine.write(record)
     return text
 
 
-def _create_store(store: Path, output: Path, stack: Stack, config: Config, key: str, check: Check) -> Files:
+def plan_stack(grid: ngff.Grid, network: Architecture, config: Config, regions: int) -> Plan:
+    """Return the plan of a stack for a network; sections store and tile are used."""
+    geometry, tile_px = geometry_of(network), config.tile.tile_px
+    if network.dimensions == 2:
+        _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
+        tile_px = automatic_px(network, geometry) if tile_px == "auto" else tile_px
+        return plan(grid.shape, geometry, tile_px, shard, regions)
+    along_z = geometry_z(network)
+    planes, tile_px = automatic_volume(network, tile_px, config.tile.tile_planes, grid.planes)
+    along_z.check_keep(planes, "tile.tile_planes")
+    _, shard = ngff.clipped_edges(grid.height, grid.width, volume_store(config.store))
+    deep = min(max(1, SHARD_PLANES // planes) * planes, along_z.round_up(grid.planes))
+    return plan(grid.shape, geometry, tile_px, shard, regions, AlongZ(along_z, planes, max(deep, along_z.stride)))
+
+
+def volume_store(store: Store) -> Store:
+    """Return the edges of the probabilities of a volume: smaller than those of planes, since a shard has many."""
+    shard = min(store.shard_px, VOLUME_PX)
+    return replace(store, shard_px=shard, chunk_px=min(store.chunk_px, shard))
+
+
+def numbers_of(planned: Plan) -> dict[str, Any]:
+    """Return a plan as plain values; that of single planes says nothing of z, as ever."""
+    facts = asdict(planned)
+    if planned.along_z == AlongZ():
+        del facts["along_z"]
+    return facts
+
+
+def _create_store(
+    store: Path, output: Path, stack: Stack, config: Config, planned: Plan, key: str, check: Check
+) -> Files:
     """Make the empty store; one that already belongs to this plan keeps its shards, and its metadata are mended."""
     channels, dtype = len(config.labels.classes), np.dtype(config.predict.probabilities)
     with replacing(store, check) as partial:
-        ngff.create_image(partial, stack.name, stack.grid, channels, dtype, config.store, LABELS)
+        volume = None if planned.along_z == AlongZ() else (volume_store(config.store), planned.along_z.shard)
+        ngff.create_image(partial, stack.name, stack.grid, channels, dtype, config.store, LABELS, volume)
         ngff.show_channels(partial, class_channels(config.labels.classes, dtype))
         ngff.show_values(partial, CLASSES, class_values(config.labels.classes))
         ngff.mark(partial, key)
@@ -134,16 +175,29 @@ def describe(stack: Stack, planned: Plan, config: Config) -> str:
     planes, height, width = planned.shape
     tiles = planned.tile_count(range(planned.shard_count))
     pixels = planes * height * width
-    read = tiles * planned.read[0] * planned.read[1]
-    kept = planned.keep[0] * planned.keep[1] * tiles
+    read, kept = tiles * prod(planned.read), tiles * prod(planned.keeps)
     stored = len(config.labels.classes) * np.dtype(config.predict.probabilities).itemsize + 1 + 4
-    geometry, keep, read_px, shard = planned.geometry, planned.keep, planned.read, planned.shard
+    geometry, along_z, deep = planned.geometry, planned.along_z.geometry, planned.along_z != AlongZ()
+    keep, read_px, shard = (_times(sizes, deep) for sizes in (planned.keeps, planned.read, planned.shards))
+    margins = [
+        f"network    stride {geometry.stride} px, reads {geometry.before} px before, {geometry.after} px after a tile"
+    ]
+    if deep:
+        margins.append(
+            f"           along z stride {along_z.stride}, reads {along_z.before} planes before, {along_z.after} after"
+        )
+    mirrored = f", of {planes} there are; the rest is mirrored" if deep and planned.read[0] > planes else ""
     lines = [
         f"stack      {stack.name}: {planes} plane(s) of {height} x {width} px, {stack.channels} channel(s)",
-        f"network    stride {geometry.stride} px, reads {geometry.before} px before, {geometry.after} px after a tile",
-        f"tiles      {tiles}, each keeps {keep[0]} x {keep[1]} px of {read_px[0]} x {read_px[1]} px read",
+        *margins,
+        f"tiles      {tiles}, each keeps {keep} px of {read_px} px read{mirrored}",
         f"cost       reads {read / pixels:.2f} px and computes {kept / pixels:.2f} px per image px",
-        f"shards     {planned.shard_count} of {shard[0]} x {shard[1]} px or less, in {planned.regions} region(s)",
+        f"shards     {planned.shard_count} of {shard} px or less, in {planned.regions} region(s)",
         f"volume     {pixels * stored / 1e6:,.1f} MB before compression (probabilities, classes, instances)",
     ]
     return "\n".join(lines)
+
+
+def _times(sizes: tuple[int, int, int], deep: bool) -> str:
+    """Return "planes x height x width", of single planes without the first."""
+    return " x ".join(map(str, sizes if deep else sizes[1:]))

@@ -162,7 +162,7 @@ class ProveRecord:
     """`prove.json`.
 
     Attributes:
-        crop: (height, width) of the part that was used, px.
+        crop: (height, width) of the part that was used, px; `planes` of it.
         seamless: whether every tiling of `rows` is within the tolerance, and its splits store the same values.
         tolerance_std: in standard deviations of the logits.
         paper_step: the paper's own tiling, for comparison.
@@ -171,6 +171,7 @@ class ProveRecord:
     step: Literal["prove"] = "prove"
     stack: str
     crop: tuple[Size, Size]
+    planes: Size = 1
     seamless: bool
     tolerance_std: Number
     rows: tuple[Difference, ...]

@@ -23,14 +23,24 @@ class GeometryPlanned:
 
 
 @dataclass(frozen=True)
+class AlongZPlanned:
+    """The division of a stack along z; see `predict.plan.AlongZ`."""
+
+    geometry: GeometryPlanned
+    keep: Size
+    shard: Size
+
+
+@dataclass(frozen=True)
 class PlanNumbers:
-    """The division of a stack; see `predict.plan.Plan`."""
+    """The division of a stack; see `predict.plan.Plan`. `along_z` is None where each plane is alone."""
 
     shape: tuple[Size, Size, Size]
     geometry: GeometryPlanned
     keep: tuple[Size, Size]
     shard: tuple[Size, Size]
     regions: Size
+    along_z: AlongZPlanned | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

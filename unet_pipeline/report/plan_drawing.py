@@ -63,7 +63,7 @@ class PlanSection:
 def _panels(result: StackResult) -> list[Panel]:
     assert result.plan is not None
     stack, plan, plane = result.stack, result.plan.plan, result.stack.grid.planes // 2
-    shades, (_, height, width), read = shown_normaliser(stack), plan.shape, " × ".join(map(str, plan.read))
+    shades, (_, height, width), read = shown_normaliser(stack), plan.shape, " × ".join(map(str, plan.read[1:]))
     tiles = "tiles" if tile_edges(plan)[2:] == plan.shape[1:] else "tiles of the first shard"
     return [
         Panel(
@@ -92,25 +92,29 @@ def overview(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Fi
     _lines(axes, tile_edges(plan), TILE, 0.6)
     _lines(axes, shard_edges(plan), SHARD, 1.2)
     _rectangle(axes, (0, 0, width, height), SHARD)
-    _rectangle(axes, (first.x, first.y, first.columns.stop - first.x, first.rows.stop - first.y), KEEP, filled=True)
-    _rectangle(axes, (first.x - before, first.y - before, plan.read[1], plan.read[0]), READ, dashed=True)
+    _rectangle(
+        axes, (first.x, first.y, first.write.columns.stop - first.x, first.write.rows.stop - first.y), KEEP, filled=True
+    )
+    _rectangle(axes, (first.x - before, first.y - before, plan.read[2], plan.read[1]), READ, dashed=True)
     return figure
 
 
 def first_tile(plan: Plan, plane: int) -> Tile:
     """Return the first tile of a plane, in its upper left corner: its margins leave the image."""
     shards = plan.shard_grid[1] * plan.shard_grid[2]
-    return next(plan.tiles(plan.shard_at(plane * shards)))
+    return next(plan.tiles(plan.shard_at(plane // plan.along_z.shard * shards)))
 
 
 def detail(stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> Figure:
     """Return a drawing of the first tile of a plane: exactly what the network reads, and what it keeps of it."""
-    tile, before, (height, width) = first_tile(plan, plane), plan.geometry.before, plan.read
-    y, x, whole, step = tile.y - before, tile.x - before, (0, 0, width, height), _step(plan.read)
+    tile, before, (height, width) = first_tile(plan, plane), plan.geometry.before, plan.read[1:]
+    y, x, whole, step = tile.y - before, tile.x - before, (0, 0, width, height), _step(plan.read[1:])
     figure, axes = _canvas(whole)
     inside = _inside(y, height, plan.shape[1])[::step], _inside(x, width, plan.shape[2])[::step]
-    _picture(axes, normaliser(sampled(stack, plane, (y, x), plan.read)), inside, whole)
-    _rectangle(axes, (before, before, tile.columns.stop - tile.x, tile.rows.stop - tile.y), KEEP, filled=True)
+    _picture(axes, normaliser(sampled(stack, plane, (y, x), plan.read[1:])), inside, whole)
+    _rectangle(
+        axes, (before, before, tile.write.columns.stop - tile.x, tile.write.rows.stop - tile.y), KEEP, filled=True
+    )
     _rectangle(axes, whole, READ, dashed=True)
     for axis, size in enumerate((height, width)):
         edges = (0, before, before + plan.keep[axis], size)

@@ -18,6 +18,7 @@ from torch.nn.functional import grid_sample
 
 from unet_pipeline.config.sections import Augment
 from unet_pipeline.model.copies import sent
+from unet_pipeline.model.normalise import per_channel
 
 Floats = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
@@ -201,21 +202,21 @@ def warp_nearest(labels: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """Read labels at positions by nearest interpolation.
 
     Args:
-        labels: (height, width), any dtype.
+        labels: (..., height, width), any dtype.
         positions: (2, y, x) float32, px within the labels.
 
     Returns:
-        (y, x) of the labels' dtype.
+        (..., y, x) of the labels' dtype.
     """
     rows, columns = positions.round().long()
-    return labels[rows, columns]
+    return labels[..., rows, columns]
 
 
 def grey(image: torch.Tensor, transform: Transform, generator: np.random.Generator) -> torch.Tensor:
     """Change contrast and brightness and add noise.
 
     Args:
-        image: (channels, y, x) float32, normalised.
+        image: (channels, z, y, x) float32, normalised.
         transform: from `draw`.
         generator: source of the noise.
 
@@ -223,7 +224,7 @@ def grey(image: torch.Tensor, transform: Transform, generator: np.random.Generat
         A new image of the same shape and dtype.
     """
     contrast, brightness = (
-        sent(torch.as_tensor(part, dtype=torch.float32)[:, None, None], image.device)
+        sent(per_channel(torch.as_tensor(part, dtype=torch.float32), image), image.device)
         for part in (transform.contrast, transform.brightness)
     )
     changed = image * contrast + brightness
@@ -233,7 +234,7 @@ def grey(image: torch.Tensor, transform: Transform, generator: np.random.Generat
 
 
 def _noise(like: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-    """Return noise N(0, 1) for an image (channels, y, x), made where the image is."""
+    """Return noise N(0, 1) for an image (channels, z, y, x), made where the image is."""
     if like.device == CPU:
         return torch.from_numpy(generator.standard_normal(like.shape, dtype=np.float32))
     there = torch.Generator(like.device).manual_seed(int(generator.integers(2**63)))

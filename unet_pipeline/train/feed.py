@@ -10,11 +10,15 @@ import torch
 
 from unet_pipeline.config.sections import Compute
 from unet_pipeline.machine.parallel import ahead
+from unet_pipeline.model.averaging import LAYOUTS
 from unet_pipeline.model.copies import Beside, sent
 from unet_pipeline.train.dataset import Sampler
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Image (n, channels, y, x) float32, target (n, y', x') int64 and boundary (n, y', x') float32; y', x' as returned."""
+"""Image (n, channels, y, x) float32, target (n, y', x') int64 and boundary (n, y', x') float32; y', x' as returned.
+
+Of volumes there is a z before each y.
+"""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,7 +53,7 @@ def batches(
 
     def parts(step: int) -> Batch:
         image, target, boundary = sampler.batch(step, indices)
-        image = sent(image, device, torch.channels_last)
+        image = sent(image, device, LAYOUTS[image.ndim - 2])
         return image, sent(target, device).long(), sent(boundary, device)
 
     with closing(prefetch(lambda step: beside.make(lambda: parts(step)), steps, workers)) as made:

@@ -89,12 +89,17 @@ def divide(
     if fold is None and not options.held_out_share(sum(len(stack.used) for stack in stacks), validated):
         return Division(tuple(stacks))
     planes = [labelled(stack) for stack in stacks]
-    places = shuffled(planes, options.seed)
+    # neighbouring planes of a volume are alike, and a network of volumes sees them: whole runs of planes are held out
+    deep = any(stack.deep for stack in stacks)
+    places = in_runs(planes, options.seed) if deep else shuffled(planes, options.seed)
     share = options.held_out_share(len(places), validated)
     if fold is None and not share:  # of some planes nothing is annotated
         return Division(tuple(stacks))
     check_planes(len(places), options)
-    chosen = set(drawn(places, share) if fold is None else dealt(places, options.folds)[fold])
+    if fold is not None:
+        chosen = set((cut if deep else dealt)(places, options.folds)[fold])
+    else:
+        chosen = set(cut(places, round(1 / share))[0] if deep else drawn(places, share))
     held_out = [tuple(p for p in each if (index, p) in chosen) for index, each in enumerate(planes)]
     kept = [tuple(p for p in each if (index, p) not in chosen) for index, each in enumerate(planes)]
     return Division(_with_planes(stacks, kept), _with_planes(stacks, held_out), tuple(held_out))
@@ -133,6 +138,19 @@ def shuffled(planes: Sequence[Sequence[int]], seed: int) -> list[StackPlane]:
         for index, each in enumerate(planes)
         for number in np.random.default_rng([seed, DRAW, index]).permutation(len(each))
     ]
+
+
+def in_runs(planes: Sequence[Sequence[int]], seed: int) -> list[StackPlane]:
+    """Return (stack, plane) of all planes in order, from a plane on that the seed draws; then those before it."""
+    places = [(index, plane) for index, each in enumerate(planes) for plane in each]
+    first = int(np.random.default_rng([seed, DRAW]).integers(max(1, len(places))))
+    return places[first:] + places[:first]
+
+
+def cut(places: Sequence[StackPlane], parts: int) -> list[list[StackPlane]]:
+    """Cut a list of planes into parts that differ by one plane at most."""
+    count = min(max(parts, 2), len(places))
+    return [list(places[n * len(places) // count : (n + 1) * len(places) // count]) for n in range(count)]
 
 
 def dealt(places: Sequence[StackPlane], folds: int) -> list[list[StackPlane]]:

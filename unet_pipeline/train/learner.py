@@ -17,7 +17,8 @@ from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Augment, Compute, Train, Watch
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress, tell
-from unet_pipeline.model.card import ModelCard
+from unet_pipeline.model.averaging import LAYOUTS
+from unet_pipeline.model.card import ModelCard, training_tile
 from unet_pipeline.model.device import choose_device, usable_precision
 from unet_pipeline.model.models import build, take_layers
 from unet_pipeline.model.networks.encoders import EncoderUNet
@@ -27,7 +28,7 @@ from unet_pipeline.model.start import WHERE, Start
 from unet_pipeline.records.files import digest as digest_of
 from unet_pipeline.records.layout import CHECKPOINT
 from unet_pipeline.train.checkpoint import Checkpoint, read_checkpoint
-from unet_pipeline.train.dataset import Sampler, ValidationTile, validation_tiles
+from unet_pipeline.train.dataset import Deep, Sampler, ValidationTile, validation_tiles
 from unet_pipeline.train.feed import Batch, batches, readers
 from unet_pipeline.train.history import Row
 from unet_pipeline.train.losses import Loss
@@ -146,16 +147,16 @@ def prepare(
     group, device = present_group(), choose_device(settings.compute)
     settings = _resolved(settings, device)
     options, edge_px = settings.train, settings.train.tile_edge_px
-    card.geometry.check_keep(edge_px, "train.tile_px")
+    deep = _deep(card, options)
     # refuse batches that the processes cannot divide before anything is built
     group.share(options.tiles)
     if options.freeze_steps:
         group.share(options.freeze_batch, "train.freeze_batch")
     weights = _checked_weights(class_weights, card)
     network = _synchronised(_network(card, settings, group.first).to(device), group, device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    tiles = _validation_tiles(validation_stacks, options, card, group)
-    validation = _validation(tiles, card, settings, device, group)
+    network = network.to(memory_format=LAYOUTS[card.architecture.dimensions])  # type: ignore[call-overload]
+    tiles = _validation_tiles(validation_stacks, options, card, group, deep.planes if deep else 1)
+    validation = _validation(tiles, card, settings, device, group, deep)
     content = [digest, plain(options), plain(settings.augment), plain(card.architecture), weights.tolist()]
     return Learner(
         settings,
@@ -164,7 +165,7 @@ def prepare(
         optimiser(network, options),
         torch.amp.GradScaler(device.type, enabled=options.precision == "float16"),
         weights.to(device),
-        Sampler(sources(in_memory(stacks), device), card.geometry, edge_px, settings.augment, options.seed),
+        Sampler(sources(in_memory(stacks), device), card.geometry, edge_px, settings.augment, options.seed, deep),
         validation.loss,
         validation,
         folder / CHECKPOINT,
@@ -174,6 +175,15 @@ def prepare(
         len(tiles),
         Observer(settings.watch if group.first else None, folder, card.classes),
     )
+
+
+def _deep(card: ModelCard, options: Train) -> Deep | None:
+    """Return the sizes along z of the tiles; None of a network of planes."""
+    planes, *_ = size = training_tile(card.architecture, options)
+    if len(size) == 2:
+        return None
+    # levels that leave z alone say that voxels are longer along it
+    return Deep(card.geometry_z, planes, cubes=len(set(size)) == 1 and card.architecture.planar_levels == 0)
 
 
 def _resolved(settings: Settings, device: torch.device) -> Settings:
@@ -187,10 +197,12 @@ def _resolved(settings: Settings, device: torch.device) -> Settings:
 
 
 def _validation_tiles(
-    stacks: Sequence[TrainingStack], options: Train, card: ModelCard, group: Group
+    stacks: Sequence[TrainingStack], options: Train, card: ModelCard, group: Group, planes: int
 ) -> list[ValidationTile]:
     """Return the tiles that choose the weights; the first process says which classes none of them shows."""
-    tiles, absent = validation_tiles(stacks, options.tile_edge_px, options.validate_tiles, card.architecture.classes)
+    tiles, absent = validation_tiles(
+        stacks, options.tile_edge_px, options.validate_tiles, card.architecture.classes, planes
+    )
     if tiles and absent and group.first:
         names = ", ".join(card.classes[index] for index in sorted(absent))
         fix = "raise train.validate_tiles, or validate on planes that show every class"
@@ -219,7 +231,7 @@ def _network(card: ModelCard, settings: Settings, first: bool) -> nn.Module:
 
 def _synchronised(network: nn.Module, group: Group, device: torch.device) -> nn.Module:
     """Let batch normalisation see the batches of all processes: one process with the whole batch would do the same."""
-    if group.size == 1 or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+    if group.size == 1 or not any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) for module in network.modules()):
         return network
     if device.type != "cuda":
         fix = "train in one process, or without batch normalisation"
@@ -229,7 +241,12 @@ def _synchronised(network: nn.Module, group: Group, device: torch.device) -> nn.
 
 
 def _validation(
-    tiles: Sequence[ValidationTile], card: ModelCard, settings: Settings, device: torch.device, group: Group
+    tiles: Sequence[ValidationTile],
+    card: ModelCard,
+    settings: Settings,
+    device: torch.device,
+    group: Group,
+    deep: Deep | None,
 ) -> Validation:
     """Return this process's share of the validation."""
     options, share = settings.train, tiles[group.rank :: group.size]
@@ -244,6 +261,7 @@ def _validation(
         group,
         Loss.of(options),
         settings.objects,
+        None if deep is None else replace(deep, geometry=deep.geometry.validating(deep.planes)),
     )
 
 

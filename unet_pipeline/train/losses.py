@@ -178,7 +178,8 @@ def _dice_sums(
     mask = annotated[:, None].float()
     wanted = one_hot(classes, predicted.shape[1]).movedim(-1, 1) * mask
     predicted = predicted * mask
-    both, sizes = (predicted * wanted).sum(dim=(2, 3)), (predicted + wanted).sum(dim=(2, 3))
+    space = tuple(range(2, predicted.ndim))
+    both, sizes = (predicted * wanted).sum(dim=space), (predicted + wanted).sum(dim=space)
     missed = 1 - ((2 * both + SMOOTH_PX) / (sizes + SMOOTH_PX)).mean(dim=1)
     some = annotated.flatten(1).any(dim=1).float()
     return (missed * some).sum(), some.sum()

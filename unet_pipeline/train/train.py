@@ -85,8 +85,8 @@ class Weighed:
             )
         return counts[name]
 
-    def training_stack(self, normaliser: Normaliser) -> TrainingStack:
-        """Return the stack as training sees it.
+    def training_stack(self, normaliser: Normaliser, deep: bool = False) -> TrainingStack:
+        """Return the stack as training sees it; `deep` by a network of volumes.
 
         Raises:
             PipelineError: if the store is not the one the record vouches for.
@@ -98,7 +98,7 @@ class Weighed:
         target, boundary = (
             open_array(store, name, repair=lambda *place: fix, vouch=vouched.check) for name in ("target", "boundary")
         )
-        return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary)
+        return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary, deep=deep)
 
 
 def train_model(
@@ -271,7 +271,8 @@ def _common_normaliser(weighed: Sequence[Weighed], config: Config) -> Normaliser
 
 def _scaled(weighed: Sequence[Weighed], common: Normaliser | None, config: Config) -> list[TrainingStack]:
     """Return stacks as training sees them, scaled by the constants that all have or by their own."""
-    return [one.training_stack(common or _own_normaliser(one, config)) for one in weighed]
+    deep = config.model.dimensions == 3
+    return [one.training_stack(common or _own_normaliser(one, config), deep) for one in weighed]
 
 
 def _own_normaliser(one: Weighed, config: Config) -> Normaliser:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.errors import PipelineError
 
 CACHE_BYTES = 1_000_000_000
@@ -47,6 +48,7 @@ class TrainingStack:
         target: uint8 class index, `IGNORE` (255) where nobody annotated.
         boundary: float32 >= 0, the boundary term of the weight map.
         planes: the planes tiles are taken from; None means all. Leave out planes nobody annotated.
+        deep: whether the planes around them are read too, by a network of volumes; what they show is not learned.
     """
 
     name: str
@@ -55,11 +57,39 @@ class TrainingStack:
     target: Label
     boundary: Label
     planes: tuple[int, ...] | None = None
+    deep: bool = False
 
     @property
     def used(self) -> Sequence[int]:
         """The planes tiles are taken from."""
         return range(self.image.shape[0]) if self.planes is None else self.planes
+
+    @property
+    def seen(self) -> Sequence[int]:
+        """The planes of which grey values are read."""
+        return range(self.image.shape[0]) if self.deep else self.used
+
+    def read_image(self, planes: Sequence[int], rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+        """Return normalised grey values, (channels, planes, rows, columns)."""
+        return self.normaliser(np.stack([self.image.read(plane, rows, columns) for plane in planes], axis=1))
+
+    def read_target(self, planes: Sequence[int], rows: slice, columns: slice) -> npt.NDArray[np.uint8]:
+        """Return class indices, (planes, rows, columns); `IGNORE` in planes that are not used."""
+        return self._read_used(self.target, planes, rows, columns, np.uint8, IGNORE)
+
+    def read_boundary(self, planes: Sequence[int], rows: slice, columns: slice) -> npt.NDArray[np.float32]:
+        """Return the boundary term, (planes, rows, columns)."""
+        return self._read_used(self.boundary, planes, rows, columns, np.float32, 0)
+
+    def _read_used(
+        self, label: Label, planes: Sequence[int], rows: slice, columns: slice, dtype: npt.DTypeLike, other: int
+    ) -> npt.NDArray[Any]:
+        size, used = (rows.stop - rows.start, columns.stop - columns.start), self.used
+        values = np.full((len(planes), *size), other, dtype)
+        for place, plane in enumerate(planes):
+            if plane in used:
+                values[place] = label.read_label(plane, rows, columns)
+        return values
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,8 +150,8 @@ def in_memory(stacks: Sequence[TrainingStack], limit_bytes: int = CACHE_BYTES) -
 
 def _decoded_bytes(stack: TrainingStack) -> int:
     one = stack.image.read(stack.used[0], slice(0, 1), slice(0, 1))
-    target_and_boundary = 1 + 4
-    return stack.pixels * (one.nbytes + target_and_boundary)
+    target_and_boundary, (height, width) = 1 + 4, stack.size
+    return height * width * (len(stack.seen) * one.nbytes + len(stack.used) * target_and_boundary)
 
 
 def _decode(stack: TrainingStack) -> TrainingStack:
@@ -131,5 +161,5 @@ def _decode(stack: TrainingStack) -> TrainingStack:
         planes = {plane: label.read_label(plane, rows, columns)[None] for plane in stack.used}
         return MemoryPlanes((stack.image.shape[0], 1, *stack.size), planes)
 
-    image = MemoryPlanes(stack.image.shape, {plane: stack.image.read(plane, rows, columns) for plane in stack.used})
+    image = MemoryPlanes(stack.image.shape, {plane: stack.image.read(plane, rows, columns) for plane in stack.seen})
     return replace(stack, image=image, target=decoded(stack.target), boundary=decoded(stack.boundary))

@@ -13,8 +13,8 @@ from torch import nn
 
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.model.device import autocast
-from unet_pipeline.model.geometry import Geometry
-from unet_pipeline.train.dataset import ValidationTile, stack_tiles
+from unet_pipeline.model.geometry import ALONE, Geometry
+from unet_pipeline.train.dataset import Deep, ValidationTile, stack_tiles
 from unet_pipeline.train.feed import prefetch
 from unet_pipeline.train.losses import Loss, pixel_weight, probabilities, total
 from unet_pipeline.train.object_score import THRESHOLDS, object_counts, object_score
@@ -65,6 +65,7 @@ class Validation:
         group: the processes that share the tiles.
         loss: what is minimised.
         objects: whether the labels are objects.
+        deep: sizes along z, of a network of volumes.
     """
 
     tiles: Sequence[ValidationTile]
@@ -76,6 +77,7 @@ class Validation:
     group: Group = Group()
     loss: Loss = Loss()
     objects: bool = True
+    deep: Deep | None = None
 
     @torch.inference_mode()
     def score(self, network: nn.Module, class_weights: torch.Tensor) -> Score:
@@ -93,8 +95,7 @@ class Validation:
         for image, target, boundary in self._batches(device):
             with autocast(device, self.precision):
                 logits = network(image)
-            first = self.geometry.crop_px
-            logits = logits[..., first : first + self.tile_px, first : first + self.tile_px]
+            logits = logits[:, :, *self._kept(self.geometry.crop_px, self.deep.geometry.crop_px if self.deep else 0)]
             weight = pixel_weight(target, boundary, class_weights)
             loss += torch.stack(self.loss.sums(logits, target, weight)).double()
             overlap += _overlap(logits.argmax(dim=1), target, classes)
@@ -118,17 +119,30 @@ class Validation:
         """
         if not self.tiles:
             return None
-        tile = self.tiles[0].read(self.geometry, self.tile_px)
+        tile = self.tiles[0].read(self.geometry, self.tile_px, self.deep)
         network.eval()
         with autocast(device, self.precision):
             logits = network(tile.image[None].to(device))
         network.train()
-        kept, inner = (slice(first, first + self.tile_px) for first in (self.geometry.crop_px, self.geometry.before))
-        predicted = logits[0, :, kept, kept].argmax(dim=0).to("cpu", torch.uint8)
-        return Sample(tile.image[:, inner, inner].numpy(), tile.target.numpy(), predicted.numpy())
+        along_z = self.deep.geometry if self.deep else ALONE
+        predicted = logits[0, :, *self._kept(self.geometry.crop_px, along_z.crop_px)].argmax(dim=0)
+        image = tile.image[:, *self._kept(self.geometry.before, along_z.before)]
+        shown = image, tile.target, predicted.to("cpu", torch.uint8)
+        if self.deep:  # the plane in the middle of those that somebody annotated
+            annotated = (tile.target != IGNORE).flatten(1).any(dim=1).nonzero()[:, 0].tolist() or [0]
+            middle = annotated[len(annotated) // 2]
+            shown = image[:, middle], tile.target[middle], shown[2][middle]
+        return Sample(*(part.numpy() for part in shown))
+
+    def _kept(self, first_px: int, first_plane: int) -> tuple[slice, ...]:
+        """Return where the kept block lies, counted from its first pixel and plane."""
+        side = slice(first_px, first_px + self.tile_px)
+        return (slice(first_plane, first_plane + self.deep.planes), side, side) if self.deep else (side, side)
 
     def _batches(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        with closing(prefetch(lambda tile: tile.read(self.geometry, self.tile_px), self.tiles, self.workers)) as tiles:
+        with closing(
+            prefetch(lambda tile: tile.read(self.geometry, self.tile_px, self.deep), self.tiles, self.workers)
+        ) as tiles:
             waiting = []
             for number, tile in enumerate(tiles, start=1):
                 waiting.append(tile)

@@ -103,7 +103,7 @@ class EncoderUNet(nn.Module):
         Raises:
             PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
         """
-        check_input(image, self.architecture.in_channels, self.geometry)
+        check_input(image, self.architecture.in_channels, self.geometry, self.geometry)
         *skips, x = self.encoder(image)
         x = self.dropout(x)
         for up, expand in zip(self.up, self.expanding, strict=True):

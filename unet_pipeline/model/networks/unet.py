@@ -6,8 +6,16 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from unet_pipeline.model.card import Architecture, geometry
-from unet_pipeline.model.networks.blocks import Residual, centre_crop, check_input, convolutions, doubling, halving
+from unet_pipeline.model.card import Architecture, geometry, sizes
+from unet_pipeline.model.networks.blocks import (
+    Residual,
+    Space,
+    centre_crop,
+    check_input,
+    convolutions,
+    doubling,
+    halving,
+)
 
 
 class UNet(nn.Module):
@@ -33,45 +41,55 @@ class UNet(nn.Module):
         """Build the network; weights are torch's own until `models.initialise`."""
         super().__init__()
         self.architecture = given = architecture
-        self.geometry = geometry(given)
+        self.geometry, self.sizes = geometry(given), sizes(given)
         padded, norm, bilinear = given.padded, given.batch_norm, given.up == "bilinear"
         most = given.widest or given.base_channels * 2**given.depth
         widths = [min(given.base_channels * 2**level, most) for level in range(given.depth + 1)]
+        spaces = [Space(given.dimensions, level >= given.planar_levels) for level in range(given.depth + 1)]
         block = Residual if given.residual else convolutions
+        # Çiçek et al. 2016: doubled by the second convolution of a level, and kept by the way up
+        early = given.widen == "before"
         entering = given.in_channels
         if given.stem == "half":
             # patches of 2x2 px: tiles that begin at even pixels then see the same patches as the whole plane
-            self.stem = halving("stride", given.in_channels, widths[0], False, norm)
+            self.stem = halving("stride", given.in_channels, widths[0], False, norm, spaces[0])
             entering = widths[0]
         inputs, outputs = [entering, *widths], [*widths[:-1], widths[-1] // (1 + bilinear)]
-        self.contracting = nn.ModuleList(block((a, b, b), padded, norm) for a, b in zip(inputs, outputs, strict=False))
-        self.down = nn.ModuleList(halving(given.down, width, width, padded, norm) for width in widths[:-1])
+        self.contracting = nn.ModuleList(
+            block((a, b // 2 if early else b, b), padded, norm, space)
+            for a, b, space in zip(inputs, outputs, spaces, strict=False)
+        )
+        self.down = nn.ModuleList(
+            halving(given.down, width, width, padded, norm, space)
+            for width, space in zip(widths[:-1], spaces, strict=False)
+        )
         self.up, self.expanding, deeper = nn.ModuleList(), nn.ModuleList(), outputs[-1]
         for level in reversed(range(given.depth)):
-            width, last = widths[level], level == 0
-            risen = 2 * width if last and given.wide_up else width
-            self.up.append(doubling(given.up, deeper, risen, padded, given.up_relu))
+            width, last, space = widths[level], level == 0, spaces[level]
+            risen = deeper if early else 2 * width if last and given.wide_up else width
+            self.up.append(doubling(given.up, deeper, risen, padded, given.up_relu, space))
             leaving = width // 2 if bilinear and not last else width
-            self.expanding.append(block((width + (deeper if bilinear else risen), width, leaving), padded, norm))
+            self.expanding.append(block((width + (deeper if bilinear else risen), width, leaving), padded, norm, space))
             deeper = leaving
-        self.head: nn.Module = nn.Conv2d(widths[0], given.classes, 1)
+        self.head: nn.Module = spaces[0].convolution(widths[0], given.classes, 1)
         if given.stem == "half":
-            self.head = nn.ConvTranspose2d(widths[0], given.classes, 2, stride=2)
+            self.head = spaces[0].up_convolution(widths[0], given.classes)
         self.dropout = nn.Dropout(given.dropout)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the class scores before the softmax or sigmoid.
 
         Args:
-            image: (n, in_channels, y, x) float, normalised; y and x legal for `geometry`, e.g. 572.
+            image: (n, in_channels, y, x) float, normalised; y and x legal for `card.sizes`, e.g. 572. With three
+                dimensions (n, in_channels, z, y, x).
 
         Returns:
-            (n, classes, y - lost, x - lost), e.g. 388.
+            (n, classes, y - lost, x - lost), e.g. 388; with z, of which its own number of planes is lost.
 
         Raises:
             PipelineError: if the channels or the size are not the network's; the nearest legal size is named.
         """
-        check_input(image, self.architecture.in_channels, self.geometry)
+        check_input(image, self.architecture.in_channels, *self.sizes)
         skips = []
         x = self.stem(image) if self.architecture.stem == "half" else image
         for level, contract in enumerate(self.contracting):
