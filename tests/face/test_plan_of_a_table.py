@@ -14,7 +14,8 @@ from chain import draw, make_model, settings
 
 from unet_pipeline.__main__ import main
 from unet_pipeline.config.checks import from_dict
-from unet_pipeline.config.sections import Labels, Model, Weigh
+from unet_pipeline.config.network_section import Model
+from unet_pipeline.config.sections import Labels, Weigh
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes

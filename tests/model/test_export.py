@@ -14,8 +14,9 @@ from chain import make_model
 from made_results import COMPUTE
 
 from unet_pipeline.__main__ import main
+from unet_pipeline.config.network_section import Model
 from unet_pipeline.config.object_settings import ObjectSettings
-from unet_pipeline.config.sections import Model, Normalise
+from unet_pipeline.config.sections import Normalise
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import Architecture, ModelCard, architecture, read_card, write_card
 from unet_pipeline.model.export import bioimageio_package, exported

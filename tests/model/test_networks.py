@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from unet_pipeline.config.sections import Model
+from unet_pipeline.config.network_section import Model
 from unet_pipeline.model.card import architecture, geometry
 from unet_pipeline.model.models import build
 from unet_pipeline.model.networks.blocks import Bilinear, doubled_by_convolution

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unet_pipeline.config.checks import from_dict
-from unet_pipeline.config.sections import Model
+from unet_pipeline.config.network_section import Model
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import Architecture, ModelCard, architecture, geometry, geometry_z, parse_card, sizes
 from unet_pipeline.model.models import build, initialise
@@ -105,7 +105,7 @@ def test_levels_leave_z_alone_as_long_as_voxels_are_longer_along_it(ratio, level
 
 
 def test_voxels_of_unknown_or_of_several_shapes_are_refused():
-    with pytest.raises(PipelineError, match=r"no step.*column step"):
+    with pytest.raises(PipelineError, match=r"(?s)no step.*column step"):
         automatic_z_levels(3, [Voxel("a", 0.4, None)])
     with pytest.raises(PipelineError, match="no pixel_um"):
         automatic_z_levels(3, [Voxel("a", None, 1)])

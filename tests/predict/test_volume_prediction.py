@@ -89,7 +89,7 @@ def test_every_tiling_equals_one_whole_pass(made, name):
     stack, models = made
     found = prove(models[name], stack, settings(), None, plane=0, crop_px=14)
     assert found.seamless
-    assert found.planes == 14
+    assert found.crop == (14, 14, 14)
     assert all(row.largest_difference_std < 1e-4 and row.flipped_labels == 0 for row in found.rows)
     assert all(row.splits == 1 for row in found.rows)
 

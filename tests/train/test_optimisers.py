@@ -11,7 +11,8 @@ import torch
 from synthetic_training import discs, settings
 from test_loop import CARD, Killed, content, run
 
-from unet_pipeline.config.sections import Model, Train
+from unet_pipeline.config.network_section import Model
+from unet_pipeline.config.sections import Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, architecture
 from unet_pipeline.model.models import build

@@ -19,7 +19,7 @@ from test_train import weighed
 
 from unet_pipeline.audit.differs import differences
 from unet_pipeline.audit.record import trace
-from unet_pipeline.config.sections import Model
+from unet_pipeline.config.network_section import Model
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.card import ModelCard, architecture, read_card, write_card
 from unet_pipeline.model.models import build, save_model

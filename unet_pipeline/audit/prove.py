@@ -87,11 +87,7 @@ def prove(
     if not 0 <= plane < grid.planes:
         raise PipelineError("--plane", f"0 to {grid.planes - 1}", plane, min(max(plane, 0), grid.planes - 1))
     forward = Forward.load(model, stack, config.predict, config.compute)
-    volumes = forward.card.architecture.dimensions == 3
-    most = crop_px or (VOLUME_PX if volumes else PLANE_PX)
-    planes = slice(plane, min(plane + (most if volumes else 1), grid.planes))
-    part = Box(planes, *(slice(0, min(length, most)) for length in (grid.height, grid.width)))
-    crop = Crop(stack.image, part).in_memory()
+    crop = _crop(stack, plane, crop_px, forward.dimensions == 3)
     tilings, dtype = list(_tilings(crop, forward)), np.dtype(config.predict.probabilities)
     with Progress(len(tilings) + 2, f"prove {stack.name}") as progress:
         whole = whole_pass(crop, forward)
@@ -105,7 +101,7 @@ def prove(
             differences = sum(int((first != one).sum()) for one in others)
             rows.append(replace(row, splits=len(others), split_differences=differences))
             progress.advance()
-        step_px = VOLUME_STEP_PX if volumes else PAPER_PX
+        step_px = VOLUME_STEP_PX if forward.dimensions == 3 else PAPER_PX
         logits = paper_pass(crop, forward, step_px)
         stored_logits = stored_of(logits, forward, dtype)
         paper = with_stored(difference(logits, whole, _paper_name(forward, step_px)), stored_logits, stored_whole)
@@ -113,8 +109,7 @@ def prove(
     tolerance = TOLERANCE[forward.device.type, forward.precision]
     record = ProveRecord(
         stack=stack.name,
-        crop=crop.shape[2:],
-        planes=crop.shape[0],
+        crop=(*crop.shape[:1], *crop.shape[2:])[-forward.dimensions :],
         seamless=all(row.largest_difference_std <= tolerance and row.split_differences == 0 for row in rows),
         tolerance_std=tolerance,
         rows=tuple(rows),
@@ -125,6 +120,14 @@ def prove(
     if output:
         write_record(output, record)
     return record
+
+
+def _crop(stack: Stack, plane: int, crop_px: int | None, volumes: bool) -> Planes:
+    """Return the part of a stack that is looked at, in memory."""
+    grid, most = stack.grid, crop_px or (VOLUME_PX if volumes else PLANE_PX)
+    planes = slice(plane, min(plane + (most if volumes else 1), grid.planes))
+    part = Box(planes, *(slice(0, min(length, most)) for length in (grid.height, grid.width)))
+    return Crop(stack.image, part).in_memory()
 
 
 def _tilings(crop: Planes, forward: Forward) -> Iterator[tuple[str, list[Plan]]]:

@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from unet_pipeline.config.keys import build
-from unet_pipeline.config.sections import ENCODER_DEPTH, Config, Labels, Model
+from unet_pipeline.config.network_section import ENCODER_DEPTH, Model
+from unet_pipeline.config.sections import Config, Labels
 from unet_pipeline.errors import PipelineError
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from unet_pipeline.config.sections import AUTO_PLANES, ENCODER_DEPTH, Config
+from unet_pipeline.config.network_section import ENCODER_DEPTH
+from unet_pipeline.config.sections import AUTO_PLANES, Config
 from unet_pipeline.model.depth import choose_depth, reach_px
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.object_sizes import ObjectSizes

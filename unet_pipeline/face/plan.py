@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from unet_pipeline.config.keys import build, plain
-from unet_pipeline.config.sections import Config, Model
+from unet_pipeline.config.network_section import Model
+from unet_pipeline.config.sections import Config
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
 from unet_pipeline.machine.progress import tell

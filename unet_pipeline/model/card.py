@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy.typing as npt
 
 from unet_pipeline.config.keys import build, key, plain
-from unet_pipeline.config.sections import ENCODER_DEPTH, Down, Model, Network, Normalise, Stem, Train, Up, Widen
+from unet_pipeline.config.network_section import ENCODER_DEPTH, Down, Model, Network, Stem, Up, Widen
+from unet_pipeline.config.sections import Normalise, Train
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model import receptive_field
 from unet_pipeline.model.geometry import ALONE, Geometry, padded, resized, unpadded

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unet_pipeline.config.sections import AUTO_DEEPEST, Model
+from unet_pipeline.config.network_section import AUTO_DEEPEST, Model
 from unet_pipeline.model.card import architecture, geometry
 from unet_pipeline.model.start import start_card
 from unet_pipeline.stacks.object_sizes import ObjectSizes

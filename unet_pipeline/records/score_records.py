@@ -162,7 +162,7 @@ class ProveRecord:
     """`prove.json`.
 
     Attributes:
-        crop: (height, width) of the part that was used, px; `planes` of it.
+        crop: (height, width) of the part that was used, px, or (planes, height, width).
         seamless: whether every tiling of `rows` is within the tolerance, and its splits store the same values.
         tolerance_std: in standard deviations of the logits.
         paper_step: the paper's own tiling, for comparison.
@@ -170,8 +170,7 @@ class ProveRecord:
 
     step: Literal["prove"] = "prove"
     stack: str
-    crop: tuple[Size, Size]
-    planes: Size = 1
+    crop: tuple[Size, ...]
     seamless: bool
     tolerance_std: Number
     rows: tuple[Difference, ...]

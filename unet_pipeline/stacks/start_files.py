@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from unet_pipeline.config.sections import Model
+from unet_pipeline.config.network_section import Model
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.layout import CARD_FILE, WEIGHTS_FILE, previous_model
 

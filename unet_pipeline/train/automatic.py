@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unet_pipeline.config.sections import ENCODER_DEPTH, Config, Train
+from unet_pipeline.config.network_section import ENCODER_DEPTH
+from unet_pipeline.config.sections import Config, Train
 from unet_pipeline.model.card import Architecture, architecture, geometry, training_tile
 from unet_pipeline.model.card import sizes as axes_of
 from unet_pipeline.model.depth import automatic_depth

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv_transpose2d, interpolate
 
-from unet_pipeline.config.sections import Down, Up
+from unet_pipeline.config.network_section import Down, Up
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.geometry import Geometry
 
