@@ -15,6 +15,7 @@ from unet_pipeline.predict.crop import Crop, plan_crop, predict_crop
 from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.plan import AlongZ, Plan
 from unet_pipeline.predict.predict import predict
+from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import describe, tile
 from unet_pipeline.predict.tile_size import MODEST_BYTES, activation_bytes, automatic_volume
 
@@ -167,3 +168,21 @@ def test_shards_of_several_planes_are_written_whole(made):
     array.write_box(box, values)
     np.testing.assert_array_equal(volume(array), values.swapaxes(0, 1))
     assert array.shard_file(20, 0, 0) == array.shard_file(0, 0, 0)
+
+
+def test_out_of_fold_each_plane_of_a_shard_comes_from_the_member_that_has_not_seen_it(made, tmp_path, monkeypatch):
+    stack, models = made
+    forward = Forward.load(models["unpadded"], stack, Predict(), settings().compute)
+    other = make_model(tmp_path / "other", depth=1, seed=5, network=VOLUME)
+    second = Forward.load(other, stack, Predict(), settings().compute)
+    monkeypatch.setattr(Forward, "without", lambda self, stack, plane: second if 5 <= plane < 9 else forward)
+    output = stack.record.with_name("tiles.json")
+    tile(stack, config_of(), 1, output, out_of_fold=True)
+    planned = StackPlan.open(output)
+    predict(planned, 0, models["unpadded"], config_of(), tmp_path / "0.json", forward)
+    found = volume(planned.probabilities())
+    for plane in (4, 5, 8, 9):
+        crop = Crop(stack.image, Box(slice(0, 21), slice(0, 40), slice(0, 50)))
+        member = second if 5 <= plane < 9 else forward
+        expected = predict_crop(crop, planned.plan, member, np.dtype(np.uint8), slice(plane, plane + 1))[:, 0]
+        np.testing.assert_array_equal(found[plane], expected)

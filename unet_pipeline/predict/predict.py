@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -131,15 +131,30 @@ def _predict_region(
         with closing(windows), behind(write, workers) as write_soon:
             for number, (empty, arriving) in zip(missing, windows, strict=True):
                 shard = plan.shard_at(number)
-                # the member may change from plane to plane, never inside a shard, which lies in one plane
-                network = forward.without(stack_plan.stack, shard.plane) if stack_plan.out_of_fold else forward
                 (window,) = arriving.take()
+                (network, _), *others = _members(stack_plan, forward, shard)
                 values = predict_shard(window, plan, shard, network, probabilities.dtype, progress.advance, empty)
+                for member, planes in others:
+                    more = predict_shard(window, plan, shard, member, probabilities.dtype, empty=empty)
+                    values = values.taking(planes, more)
                 write_soon(number, values)
-    shards = [plan.shard_at(number) for number in numbers]
-    written = (probabilities.shard_file(*one.corner) for one in shards)
+    written = (probabilities.shard_file(*plan.shard_at(number).corner) for number in numbers)
     sync_folders({file.parent for file in written}, stack_plan.store)  # before the record that vouches for the shards
     return tuple(done[number] for number in numbers)
+
+
+def _members(stack_plan: StackPlan, forward: Forward, shard: Box) -> list[tuple[Forward, list[int]]]:
+    """Return the networks that predict a shard, each with its planes, counted from the first of the shard.
+
+    Out of fold the member may change from plane to plane, so a shard of a volume may need several.
+    """
+    if not stack_plan.out_of_fold:
+        return [(forward, [])]
+    members: dict[int, tuple[Forward, list[int]]] = {}
+    for place, plane in enumerate(range(shard.planes.start, shard.planes.stop)):
+        member = forward.without(stack_plan.stack, plane)
+        members.setdefault(id(member.network), (member, []))[1].append(place)
+    return list(members.values())
 
 
 def io_threads(compute: Compute, device: torch.device) -> int:
@@ -194,6 +209,11 @@ class Values:
     empty: Array | None = None
     ready: torch.cuda.Event | None = None
     down: Beside = Beside(CPU)
+
+    def taking(self, planes: list[int], other: Values) -> Values:
+        """Return the same values with some planes of others."""
+        self.probabilities[:, planes] = other.probabilities[:, planes]
+        return replace(self, ready=mark(self.probabilities.device))
 
     def array(self) -> Array:
         """Wait for the device; return probabilities (classes, z, y, x), in memory."""

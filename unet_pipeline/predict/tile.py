@@ -74,14 +74,8 @@ def tile(
     if card:
         card.check_image(stack.channels, f"stack {stack.name}")
         card.check_classes(config.labels.classes)
-    classes = len(config.labels.classes)
-    network = card.architecture if card else architecture(config.model, stack.channels, classes)
-    if network.dimensions == 3:
-        Voxel.of(stack.name, stack.grid)  # refuses what is no volume
-    planned = plan_stack(stack.grid, network, config, regions)
-    if out_of_fold and network.dimensions == 3:
-        fix = "predict it without --out-of-fold; scores of a fold come from its own validation"
-        raise PipelineError("--out-of-fold", "a network of planes, of which each has been seen or not", "3D", fix=fix)
+    network = card.architecture if card else architecture(config.model, stack.channels, len(config.labels.classes))
+    planned = plan_stack(stack, network, config, regions)
     text = describe(stack, planned, config)
     if dry_run:
         return text
@@ -106,13 +100,14 @@ def tile(
     return text
 
 
-def plan_stack(grid: ngff.Grid, network: Architecture, config: Config, regions: int) -> Plan:
+def plan_stack(stack: Stack, network: Architecture, config: Config, regions: int) -> Plan:
     """Return the plan of a stack for a network; sections store and tile are used."""
-    geometry, tile_px = geometry_of(network), config.tile.tile_px
+    grid, geometry, tile_px = stack.grid, geometry_of(network), config.tile.tile_px
     if network.dimensions == 2:
         _, shard = ngff.clipped_edges(grid.height, grid.width, config.store)
         tile_px = automatic_px(network, geometry) if tile_px == "auto" else tile_px
         return plan(grid.shape, geometry, tile_px, shard, regions)
+    Voxel.of(stack.name, grid)  # refuses what is no volume
     along_z = geometry_z(network)
     planes, tile_px = automatic_volume(network, tile_px, config.tile.tile_planes, grid.planes)
     along_z.check_keep(planes, "tile.tile_planes")
