@@ -112,6 +112,8 @@ def serve(kind: str, folder: Path) -> dict[str, Any] | None:
     Returns:
         In a copy, what the stand-in asked for; None at the end of the server.
     """
+    if kind == "snakemake":
+        sys.modules["pyarrow"] = None  # type: ignore[assignment]  # pandas would import it, and it starts a thread
     for name in IMPORTED[kind]:
         importlib.import_module(name)
     if kind == "stages":
