@@ -129,12 +129,15 @@ INPUTS = {
     "tgs": Inputs("dsb2018_fluo", colours, MASKS),
     "vgg16": Inputs("dsb2018_fluo", voc, VOC),
     "resnet50": Inputs("dsb2018_fluo", voc, VOC),
+    "cicek2016": Inputs("fibsem_medulla", stack, CELLS),
+    "fibsem": Inputs("fibsem_medulla", stack, CELLS),
 }
 FILES = {
     "ctc_dic_hela": ("images.tif", "labels_silver.tif"),
     "ctc_phc_u373": ("images.tif", "labels.tif"),
     "isbi2012_em": ("images.tif", "labels.tif"),
     "dsb2018_fluo": ("images_256x256.tif", "labels_256x256.tif"),
+    "fibsem_medulla": ("volume.tif", "labels.tif"),
 }
 
 
@@ -146,7 +149,8 @@ def pictures(source: str, root: Path) -> tuple[Pictures, Pictures]:
         membranes = source == "isbi2012_em"
         return grey, [np.uint8(255) * (ids > 0) if membranes else ids.astype(np.uint16) for _, ids in drawn]
     whole = [tifffile.imread(root / source / name) for name in FILES[source]]
-    chosen = np.linspace(0, len(whole[0]) - 1, PLANES).astype(int)
+    # of a volume neighbours
+    chosen = np.linspace(0, PLANES - 1 if source == "fibsem_medulla" else len(whole[0]) - 1, PLANES).astype(int)
     part = fullest(whole[1][chosen])
     images, labels = ([planes[number][part] for number in chosen] for planes in whole)
     return images, labels
@@ -169,8 +173,8 @@ def small(name: str, labels: Mapping[str, Any]) -> dict[str, Any]:
     preset = load(str(PRESETS / f"{name}.yaml"))
     train, model = preset.train, preset.model
     stride = model.stride
-    encoder = model.network in ENCODERS
-    steps = 16 if encoder else 80
+    encoder, volumes = model.network in ENCODERS, model.dimensions == 3
+    steps = 16 if encoder or volumes else 80
     return {
         "stacks": "stacks.tsv",
         "labels": dict(labels),
@@ -180,7 +184,8 @@ def small(name: str, labels: Mapping[str, Any]) -> dict[str, Any]:
         "train": {
             "steps": steps,
             "batch": min(train.batch, 2),
-            "tile_px": min(train.tile_px, max(64, stride)) if not model.resize_output else 128,
+            "tile_px": 128 if model.resize_output else min(train.tile_px, max(16 if volumes else 64, stride)),
+            "tile_planes": "auto",
             "learning_rate": max(peak_rate(train), 0.001),
             "warmup": min(train.warmup, 5),
             "freeze_steps": min(train.freeze_steps, steps // 4),

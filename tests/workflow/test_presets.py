@@ -39,6 +39,8 @@ PARAMETERS = {
     ("vgg16", 3, 21): 24_892_437,
     ("resnet50", 3, 21): 43_934_101,
     ("tgs", 3, 2): 117_058,
+    ("cicek2016", 3, 3): 19_073_187,
+    ("fibsem", 1, 2): 1_430_258,
 }
 """By preset, channels of the image and classes."""
 
@@ -51,6 +53,8 @@ SIZES = {  # stride, px read before, px lost
     "vgg16": (16, 160, 0),
     "resnet50": (32, 352, 0),
     "tgs": (4, 0, 0),
+    "cicek2016": (8, 44, 88),
+    "fibsem": (16, 112, 0),
 }
 
 
@@ -60,7 +64,7 @@ def preset(name: str) -> Config:
 
 def test_every_seed_system_has_its_preset() -> None:
     assert set(SEEDS) <= {path.stem for path in PATHS}
-    assert {name for name, _, _ in PARAMETERS} == set(SIZES) == set(SEEDS)
+    assert {name for name, _, _ in PARAMETERS} == set(SIZES) == {*SEEDS, "cicek2016", "fibsem"}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
@@ -92,7 +96,7 @@ def test_parameters_of_a_padded_network_by_hand() -> None:
     assert count + 2 * 32 + 2 == PARAMETERS["kamiyin", 3, 2]
 
 
-@pytest.mark.parametrize("name", SEEDS)
+@pytest.mark.parametrize("name", SIZES)
 def test_sizes(name: str) -> None:
     sizes = geometry(architecture(preset(name).model, 1, 2))
     assert (sizes.stride, sizes.before, sizes.lost) == SIZES[name]
