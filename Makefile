@@ -58,7 +58,7 @@ fuzz: environment ## hostile input: N inputs per target (1000), at most LIMIT s 
 	@PYTHONPATH=.:tests .venv-fuzz/bin/python -m fuzz --inputs $(or $(N),1000) --seconds $(LIMIT) $(if $(REPLAY),--replay $(REPLAY))
 
 bench: bench-environment ## all benchmarks that fit a small machine, about 25 minutes; tables in benchmarks/tables; SMALL=1: do they run?
-	@for name in $(or $(ONLY),weigh objects predict train shards memory starts workflow gpu); do \
+	@for name in $(or $(ONLY),weigh objects predict volumes train shards memory starts workflow gpu); do \
 		$(if $(SMALL),BENCH_SMALL=1) .venv-bench/bin/python benchmarks/$$name.py; \
 	done | tee .venv-bench/figures; echo; cat .venv-bench/figures
 
