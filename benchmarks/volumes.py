@@ -1,7 +1,7 @@
 """Prediction of volumes from store to store, against MONAI, and its memory: `python benchmarks/volumes.py`.
 
-Both sides have the same widths and depth, threads and number format. MONAI's user pads the convolutions and keeps volume
-and result in memory; at its defaults, and at the settings that are best on a CPU.
+Both sides have the same widths and depth, threads and number format. MONAI's user pads the convolutions and keeps
+volume and result in memory; at its defaults, and at the settings that are best on a CPU.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from unet_pipeline.evaluate.examples import Example, chosen_planes, look, unseen
 from unet_pipeline.evaluate.trials import Trials, search
 from unet_pipeline.model.calibration import read_calibration
 from unet_pipeline.model.card import read_card, write_card
+from unet_pipeline.predict.forward import Forward
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.steps import open_record
@@ -139,6 +140,27 @@ def test_what_is_looked_at_is_what_predict_stores(ran: tuple[StackPlan, Path]) -
         stored = plan.probabilities().read(plane, slice(0, 100), slice(0, 130))
         assert np.abs(example.probabilities.astype(int) - stored).max() <= 1  # another shape of window
         np.testing.assert_array_equal(example.instances, draw()[1][plane])
+
+
+def test_planes_of_a_volume_are_predicted_together_as_each_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of volumes reads many planes for one: those of a slab cost as much as one of them."""
+    passes, real = [], Forward.__call__
+    monkeypatch.setattr(Forward, "__call__", lambda self, windows: passes.append(1) or real(self, windows))
+    grey, ids = draw(11, (30, 34))
+    stack = make_stack(tmp_path, image=grey, labels=ids, axes="zyx")
+    volumes = {"dimensions": 3, "z_levels": 2, "dropout": 0.0}
+    model = validated(make_model(tmp_path / "model", depth=1, network=volumes))
+    config = settings(calibrate={"mpx": 6 * 30 * 34 / 1e6})
+    found = look(model, read_card(model), [stack], config)
+    assert len(passes) == 1 and found.used[0].planes == (0, 1, 3, 5, 7, 9)
+    plan = make_plan(stack, settings(model={"depth": 1, "dimensions": 3, "z_levels": 2}), 1)
+    run(plan, model, settings())
+    for plane, example in zip(found.used[0].planes, found.each, strict=True):
+        stored = plan.probabilities().read(plane, slice(0, 30), slice(0, 34))
+        assert np.abs(example.probabilities.astype(int) - stored).max() <= 1  # another shape of window
+        np.testing.assert_array_equal(example.instances, ids[plane])
 
 
 def test_large_planes_are_looked_at_in_their_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

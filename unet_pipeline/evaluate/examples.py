@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.model.calibration import other_size
 from unet_pipeline.model.card import ModelCard
-from unet_pipeline.objects.box import Box, middle
+from unet_pipeline.objects.box import Box, Window, middle
 from unet_pipeline.predict.crop import Crop, plan_crop, predict_crop
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.records.calibrate_record import PlanesUsed
@@ -22,8 +23,8 @@ from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.stacks.stack import Stack
 
-CROP_PX = 2048
-"""Largest side of what is looked at of a plane, px."""
+CROP_PX, VOLUME_PX = 2048, 512
+"""Largest side of what is looked at of a plane, px; less of a volume, of which several planes are in memory."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
         config: sections predict, calibrate and compute are used.
     """
     places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
-    windows = [(middle(stack.grid.height, CROP_PX), middle(stack.grid.width, CROP_PX)) for stack in stacks]
+    most_px = CROP_PX if card.architecture.dimensions == 2 else VOLUME_PX
+    windows = [(middle(stack.grid.height, most_px), middle(stack.grid.width, most_px)) for stack in stacks]
     sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in windows]
     pixels = [sizes[index][0] * sizes[index][1] for index, _ in places]
     chosen = chosen_planes(places, pixels, config.calibrate.mpx * 1e6)
@@ -105,8 +107,8 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
                 continue
             forward = Forward.load(model, stack, config.predict, config.compute)
             compute = compute or describe_compute(forward, config.compute)
-            for plane in planes:
-                found.append(_example(stack, plane, windows[index], forward, np.dtype(config.predict.probabilities)))
+            for example in _examples(stack, planes, windows[index], forward, np.dtype(config.predict.probabilities)):
+                found.append(example)
                 progress.advance()
             pixel_um = pixel_um or stack.grid.pixel_um
             if factor := other_size(stack.grid.pixel_um, pixel_um):
@@ -119,19 +121,26 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
     return Examples(tuple(found), tuple(used), pixel_um, compute)
 
 
-def _example(stack: Stack, plane: int, part: tuple[slice, slice], forward: Forward, dtype: np.dtype[Any]) -> Example:
-    """Predict a plane by the members that have not seen it."""
-    held_out = any(
-        place.get("id") == stack.ingested.id and plane in place["planes"] for place in _of_members(forward.card)
-    )
-    network = forward.without(stack, plane) if held_out else forward
-    network_kind, one = forward.card.architecture, slice(plane, plane + 1)
-    # a network of volumes reads the planes around, too
-    alone = network_kind.dimensions == 2
-    crop = Crop(stack.image, Box(one if alone else slice(0, stack.grid.planes), *part))
-    planes = slice(0, 1) if alone else one
-    return Example(
-        predict_crop(crop, plan_crop(crop, network_kind), network, dtype, planes)[:, 0],
-        stack.reference(CLASSES).read_label(plane, *part),
-        stack.reference(INSTANCES).read_label(plane, *part),
-    )
+def _examples(
+    stack: Stack, planes: Sequence[int], part: Window, forward: Forward, dtype: np.dtype[Any]
+) -> Iterator[Example]:
+    """Predict planes by the members that have not seen them; of a volume, those of a slab together."""
+    crop = Crop(stack.image, Box(slice(0, stack.grid.planes), *part))
+    planned = plan_crop(crop, forward.card.architecture)
+    members = [place for place in _of_members(forward.card) if place.get("id") == stack.ingested.id]
+    held_out = {plane for place in members for plane in place["planes"]}
+    networks = {plane: forward.without(stack, plane) if plane in held_out else forward for plane in planes}
+
+    def together(plane: int) -> tuple[int, int]:
+        return plane // planned.along_z.shard, id(networks[plane].network)
+
+    for _, run in groupby(planes, together):
+        first, *others = run
+        span = slice(first, (others or [first])[-1] + 1)
+        probabilities = predict_crop(crop, planned, networks[first], dtype, span)
+        for plane in (first, *others):
+            yield Example(
+                probabilities[:, plane - first],
+                stack.reference(CLASSES).read_label(plane, *part),
+                stack.reference(INSTANCES).read_label(plane, *part),
+            )
