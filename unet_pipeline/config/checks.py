@@ -50,6 +50,10 @@ def _check_together(config: Config, given: set[str]) -> None:
     _check_multiple("store.chunk_px", store.chunk_px, 16, "16")
     _check_multiple("store.shard_px", store.shard_px, store.chunk_px, "store.chunk_px")
     _check_labels(labels)
+    if config.weigh.across_planes and {"weigh", "labels"} <= given and labels.kind != "instances":
+        expected = f"false with labels.kind: {labels.kind}, whose objects are numbered plane by plane"
+        fix = "number the objects of the volume in the label file and set labels.kind: instances, or set it to false"
+        raise PipelineError("weigh.across_planes", expected, True, False, fix)
     if config.model.folder is not None and config.model.start_from is not None:
         fix = "set model.folder to null to train further, or model.start_from to use the finished model as it is"
         raise PipelineError("model.start_from", "null with model.folder, which trains nothing", "both", fix=fix)

@@ -107,6 +107,7 @@ class Weigh:
     formula: Literal["paper", "release"] = key(
         "paper", "paper: exp(-(d1+d2)^2/(2 sigma^2)); release: without the 2, as the authors' later code"
     )
+    across_planes: bool = key(False, "distances and gaps run across the planes of a z stack too, by pixel_um and step")
 
 
 @dataclass(frozen=True)

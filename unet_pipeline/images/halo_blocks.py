@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -31,17 +31,20 @@ class HaloBlock:
     place: Window
 
 
-def halo_blocks(shard: Box, block_px: int, halo_px: int, size: tuple[int, int]) -> Iterator[HaloBlock]:
-    """Divide a shard of an image, or any box of one plane, into blocks with halos.
+def halo_blocks(
+    shard: Box, block_px: int, halo_px: int, size: tuple[int, int], planes: slice | None = None
+) -> Iterator[HaloBlock]:
+    """Divide a shard of an image, or any box, into blocks with halos; planes are not divided.
 
     Args:
         shard: pixels of the image.
         block_px: edge of a block, px.
         halo_px: pixels that a block reads beyond its own on each side, px.
         size: (height, width) of the image, px.
+        planes: those that a block reads; None: its own alone.
     """
     for inner in shard.divided(block_px, block_px):
-        outer = inner.grown(halo_px, size)
+        outer = replace(inner.grown(halo_px, size), planes=planes or inner.planes)
         yield HaloBlock(outer, inner, inner.counted_from(outer).window, inner.counted_from(shard).window)
 
 

@@ -59,18 +59,29 @@ def two_nearest(labels: NDArray[Any], radius_px: float) -> TwoNearest:
         PipelineError: labels that are not whole numbers from 0 to 2³²−1, or a radius beyond int32.
     """
     ids = as_ids(labels)
-    return _nearest(ids, radius_px, np.empty(ids.shape, np.uint32))
+    (nearest_id,), d1_squared, d2_squared = _nearest(ids, radius_px, 1)
+    return TwoNearest(nearest_id, d1_squared, d2_squared)
 
 
 def two_distances(labels: NDArray[Any], radius_px: float) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return d1_squared and d2_squared of `two_nearest`, (y, x) each, in 4 bytes/px less."""
-    return _nearest(as_ids(labels), radius_px, np.empty((0, 0), np.uint32))[1:]
+    return _nearest(as_ids(labels), radius_px, 0)[1:]
 
 
-def _nearest(ids: NDArray[np.uint32], radius_px: float, nearest_id: NDArray[np.uint32]) -> TwoNearest:
-    """Fill the distances, and the labels unless `nearest_id` is empty."""
+def two_labels(
+    labels: NDArray[Any], radius_px: float
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int32]]:
+    """Return both labels of `two_nearest`, (2, y, x) uint32, 0 beyond the radius, d1_squared and d2_squared."""
+    return _nearest(as_ids(labels), radius_px, 2)
+
+
+def _nearest(
+    ids: NDArray[np.uint32], radius_px: float, count: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.int32]]:
+    """Return so many of the nearest labels, (count, y, x), and the two distances."""
     radius = _whole_radius(ids, radius_px)
-    result = TwoNearest(nearest_id, np.empty(ids.shape, np.int32), np.empty(ids.shape, np.int32))
+    shape = ids.shape
+    result = np.empty((count, *shape), np.uint32), np.empty(shape, np.int32), np.empty(shape, np.int32)
     if ids.size:
         # pass 1 looks downwards only: what lies above a row, pass 2 carries along as it goes down
         near, far = np.empty(ids.shape, np.uint16), np.empty(ids.shape, np.uint16)
@@ -267,9 +278,9 @@ def _search(near: Any, far: Any, radius: int, none: Any, first: Any, second: Any
 
 @compiled
 def _scan_rows(
-    ids: Any, radius: int, limit: int, near: Any, far: Any, nearest_id: Any, d1_squared: Any, d2_squared: Any
+    ids: Any, radius: int, limit: int, near: Any, far: Any, nearest: Any, d1_squared: Any, d2_squared: Any
 ) -> None:
-    """Fill the three results, row after row, from the two nearest labels of every column."""
+    """Fill the labels (none, one or two) and the distances, row by row, from the two nearest labels of every column."""
     height, width = ids.shape
     none = np.int64(limit + 1) << 32
     rows, labels = np.zeros((2, width), np.int64), np.zeros((2, width), np.int64)
@@ -284,9 +295,12 @@ def _scan_rows(
         for start in range(0, width, _RUN):
             run, seen = slice(start, start + _RUN), slice(start, start + _RUN + 2 * radius)
             _search(columns[0, seen], columns[1, seen], radius, none, first[run], second[run])
-        if nearest_id.size != 0:
+        if len(nearest) > 0:
             for x in range(width):
-                nearest_id[y, x] = first[x] & 0xFFFFFFFF
+                nearest[0, y, x] = first[x] & 0xFFFFFFFF
+        if len(nearest) > 1:
+            for x in range(width):
+                nearest[1, y, x] = second[x] & 0xFFFFFFFF
         for x in range(width):
             d1_squared[y, x] = first[x] >> 32 if first[x] < none else BEYOND_RADIUS
             d2_squared[y, x] = second[x] >> 32 if second[x] < none else BEYOND_RADIUS

@@ -159,6 +159,7 @@ class WeighRecord:
         sigma_px: of the formula, px.
         gap_px: pixels this near to another object became background.
         why: what those two follow from where they are `auto`; empty where both are set by hand.
+        step_px: distance of planes over the edge of a pixel, where distances run across planes; null: in each alone.
         id: names the weights; their store repeats it.
     """
 
@@ -173,6 +174,7 @@ class WeighRecord:
     sigma_px: Number
     gap_px: Count
     why: str
+    step_px: Number | None = None
     id: str
     files: Files
     provenance: Provenance

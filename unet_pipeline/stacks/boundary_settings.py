@@ -27,28 +27,33 @@ class BoundarySettings:
         sigma_px: width of the boundary term, px.
         gap_px: pixels this near to another object become background.
         why: what the values that were found follow from; empty where both are set by hand.
+        step_px: distance of planes over the edge of a pixel, where distances run across planes; None: in each alone.
     """
 
     sigma_px: float
     gap_px: int
     why: str = ""
+    step_px: float | None = None
 
 
 def boundary_settings(stack: Stack, options: Weigh, labels: Labels) -> BoundarySettings:
     """Return the settings of an ingested stack.
 
     Raises:
-        PipelineError: if sigma is given in micrometres and the pixel size is unknown or differs between y and x.
+        PipelineError: if sigma is given in micrometres, or distances run across planes, and the pixel size is unknown
+            or differs between y and x; or across planes that lie in time, or of which the distance is unknown.
     """
+    step_px = _planes_apart_px(stack) if options.across_planes else None
     by_hand = SIGMA_PX[0] if options.w0 == 0 else None  # without a boundary term any width will do
     if options.sigma != "auto":
         by_hand = _in_px(options.sigma, options, stack)
     if by_hand is not None and options.gap_px != "auto":
-        return BoundarySettings(by_hand, options.gap_px)
+        return BoundarySettings(by_hand, options.gap_px, step_px=step_px)
     sizes = look_at_stack(stack)
     sigma_px = sigma_of(sizes) if by_hand is None else by_hand
     gap_px = gap_of(sizes, labels) if options.gap_px == "auto" else options.gap_px
-    return BoundarySettings(sigma_px, gap_px, f"{reason(sizes)}: sigma {sigma_px:g} px, gap {gap_px} px")
+    why = f"{reason(sizes)}: sigma {sigma_px:g} px, gap {gap_px} px"
+    return BoundarySettings(sigma_px, gap_px, why, step_px)
 
 
 def sigma_of(sizes: ObjectSizes) -> float:
@@ -80,10 +85,28 @@ def reason(sizes: ObjectSizes) -> str:
 def _in_px(sigma: float, options: Weigh, stack: Stack) -> float:
     if options.unit == "px":
         return sigma
+    fix = "fill column pixel_um of the stack, or give sigma in px (weigh.unit: px)"
+    return sigma / _pixel_um(stack, "weigh.unit: um", fix)
+
+
+def _planes_apart_px(stack: Stack) -> float | None:
+    """Return the distance of two planes, px; None where one plane alone has none."""
+    where, fix = f"stack {stack.name}", "or set weigh.across_planes: false"
+    if stack.grid.plane_axis == "t":
+        fix = f"set axes: zyx in the table if planes lie above each other, {fix}"
+        raise PipelineError(where, "planes along z with weigh.across_planes", "a time series", fix=fix)
+    if stack.grid.planes == 1:
+        return None
+    pixel_um = _pixel_um(stack, "weigh.across_planes", f"fill column pixel_um of the stack, {fix}")
+    if stack.grid.step is None:
+        expected = "a known distance of planes for weigh.across_planes"
+        raise PipelineError(where, expected, "no step", fix=f"fill column step of the stack, {fix}")
+    return stack.grid.step / pixel_um
+
+
+def _pixel_um(stack: Stack, what: str, fix: str) -> float:
+    """Return the edge of a pixel, micrometres, for the key that needs it."""
     pixel = stack.grid.pixel_um
     if pixel is None or abs(pixel[0] / pixel[1] - 1) > 0.01:
-        fix = "fill column pixel_um of the stack, or give sigma in px (weigh.unit: px)"
-        raise PipelineError(
-            f"stack {stack.name}", "a pixel size, the same in y and x, for weigh.unit: um", pixel, fix=fix
-        )
-    return sigma / pixel[0]
+        raise PipelineError(f"stack {stack.name}", f"a pixel size, the same in y and x, for {what}", pixel, fix=fix)
+    return pixel[0]

@@ -7,6 +7,8 @@ second-nearest instance. The boundary term is given to background pixels, whose 
 official implementations do. It is exactly 0 inside instances, where fewer than two are near, and where it would
 be below 1e-6. A pixel therefore depends on its surroundings alone: a block with a halo of `halo_px` gives the values of
 the whole plane, bit for bit.
+
+In a volume the distances run across planes too, in px of the plane, the planes `step_px` apart; the rest is the same.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unet_pipeline.errors import PipelineError, nearest_name
+from unet_pipeline.objects.box import Slices
 from unet_pipeline.objects.distances import BEYOND_RADIUS, near_another, two_distances
+from unet_pipeline.objects.volume_distances import NOWHERE, VolumeDistances, near_another_in_volume
 
 Formula = Literal["paper", "release"]
 """`paper`: exp(−(d1+d2)²/(2σ²)); `release`: exp(−(d1+d2)²/σ²), as createGapWeights.m of the official release."""
@@ -50,11 +54,53 @@ def boundary_term(labels: NDArray[Any], w0: float, sigma_px: float, formula: For
         rows = slice(top, top + BAND)
         d1_squared, d2_squared = squared[0][rows], squared[1][rows]
         between = (d1_squared > 0) & (d2_squared < BEYOND_RADIUS)
-        # the pixels between instances only, as one run: the same numbers wherever the block lies
-        both = np.sqrt(d1_squared[between], dtype=np.float64) + np.sqrt(d2_squared[between], dtype=np.float64)
-        weight = w0 * np.exp(-(both**2) / (2 * _gaussian_sigma(sigma_px, formula) ** 2))
-        term[rows][between] = np.where(weight < SMALLEST_TERM, 0, weight)
+        term[rows][between] = _weight(d1_squared[between], d2_squared[between], w0, _gaussian_sigma(sigma_px, formula))
     return term
+
+
+def volume_boundary_term(
+    labels: NDArray[Any],
+    step_px: float,
+    w0: float,
+    sigma_px: float,
+    formula: Formula = "paper",
+    wanted: Slices | None = None,
+) -> NDArray[np.float32]:
+    """Return the second summand of the weight map of a volume, or of a block with its halo.
+
+    Where planes of a volume are not annotated, their labels are 0 and no instance of them counts: the term of the
+    others follows from annotated planes alone. One without another within the cut-off has the term of `boundary_term`.
+
+    Args:
+        labels: (z, y, x) instances of any integer type, 0 background; an instance has one id in all its planes.
+        step_px: distance of two planes over the edge of a pixel, above 0.
+        w0: as of `boundary_term`, like sigma_px and formula.
+        sigma_px: width, above 0 px of the plane.
+        formula: which of the two published exponents.
+        wanted: planes, rows and columns, with start and stop, of which the term is returned; None: of all.
+
+    Returns:
+        (z, y, x) float32 in [0, w0] of the wanted voxels: 0 on instances and beyond the cut-off.
+
+    Raises:
+        PipelineError: a parameter out of its range, or labels that are not whole numbers from 0 to 2³²−1.
+    """
+    planes, rows, columns = wanted or (slice(0, labels.shape[0]), slice(0, labels.shape[1]), slice(0, labels.shape[2]))
+    distances = VolumeDistances(labels, cutoff_px(w0, sigma_px, formula), step_px)
+    size = planes.stop - planes.start, rows.stop - rows.start, columns.stop - columns.start
+    term = np.zeros(size, np.float32)
+    for place, plane in enumerate(range(planes.start, planes.stop)):
+        d1_squared, d2_squared = distances.squared(plane, rows, columns)
+        between = (d1_squared > 0) & (d2_squared < NOWHERE)
+        term[place][between] = _weight(d1_squared[between], d2_squared[between], w0, _gaussian_sigma(sigma_px, formula))
+    return term
+
+
+def _weight(d1_squared: NDArray[Any], d2_squared: NDArray[Any], w0: float, sigma: float) -> NDArray[np.float64]:
+    """Return the term of pixels between instances, as one run (n,): the same numbers wherever the block lies."""
+    both = np.sqrt(d1_squared, dtype=np.float64) + np.sqrt(d2_squared, dtype=np.float64)
+    weight = w0 * np.exp(-(both**2) / (2 * sigma**2))
+    return np.where(weight < SMALLEST_TERM, 0, weight)
 
 
 def cutoff_px(w0: float, sigma_px: float, formula: Formula = "paper") -> float:
@@ -68,6 +114,12 @@ def halo_px(w0: float, sigma_px: float, formula: Formula = "paper", gap_px: floa
     """Return the halo, in px, with which `boundary_term(open_gaps(block))` equals that of the whole plane."""
     _check_gap(gap_px)
     return math.ceil(cutoff_px(w0, sigma_px, formula)) + math.ceil(gap_px)
+
+
+def halo_planes(step_px: float, w0: float, sigma_px: float, formula: Formula = "paper", gap_px: float = 0) -> int:
+    """Return the halo along z, in planes, of `volume_boundary_term(open_volume_gaps(block))`."""
+    _check_gap(gap_px)
+    return math.ceil(cutoff_px(w0, sigma_px, formula) / step_px) + math.ceil(gap_px / step_px)
 
 
 def open_gaps(labels: NDArray[Any], gap_px: float) -> NDArray[Any]:
@@ -88,6 +140,22 @@ def open_gaps(labels: NDArray[Any], gap_px: float) -> NDArray[Any]:
     if gap_px < 1:  # two pixels are never nearer than 1 px
         return labels.copy()
     return np.where(near_another(labels, gap_px), labels.dtype.type(0), labels)
+
+
+def open_volume_gaps(labels: NDArray[Any], gap_px: float, step_px: float) -> NDArray[Any]:
+    """Return `labels` with a gap between touching instances of a volume, those over each other too; see `open_gaps`.
+
+    Instances that touch across planes are `step_px` apart: where that is more than `gap_px`, nothing opens between.
+
+    Args:
+        labels: (z, y, x) instances of any integer type, 0 background. The result is a new array of the same type.
+        gap_px: at least 0, px of the plane; 0 changes nothing.
+        step_px: distance of two planes over the edge of a pixel, above 0.
+    """
+    _check_gap(gap_px)
+    if gap_px < min(1, step_px):  # two voxels are never nearer
+        return labels.copy()
+    return np.where(near_another_in_volume(labels, gap_px, step_px), labels.dtype.type(0), labels)
 
 
 def vanished_ids(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
