@@ -40,7 +40,7 @@ PARAMETERS = {
     ("resnet50", 3, 21): 43_934_101,
     ("tgs", 3, 2): 117_058,
     ("cicek2016", 3, 3): 19_073_187,
-    ("fibsem", 1, 2): 1_430_258,
+    ("fibsem", 1, 2): 351_986,
 }
 """By preset, channels of the image and classes."""
 
@@ -54,7 +54,7 @@ SIZES = {  # stride, px read before, px lost
     "resnet50": (32, 352, 0),
     "tgs": (4, 0, 0),
     "cicek2016": (8, 44, 88),
-    "fibsem": (16, 112, 0),
+    "fibsem": (8, 48, 0),
 }
 
 

@@ -63,6 +63,12 @@ class Architecture:
         """Levels of a volume, from the top down, that work plane by plane."""
         return self.depth + 1 - self.z_levels
 
+    @property
+    def pixels_per_position(self) -> int:
+        """Pixels of the image for each position of the first level: a stem at half the resolution takes several."""
+        halved = 3 if self.dimensions == 3 and self.planar_levels == 0 else 2
+        return int(2**halved) if self.stem == "half" else 1
+
 
 ENCODER_LEVELS: Mapping[str, Callable[[], list[receptive_field.Level]]] = {
     "vgg16": receptive_field.vgg16,

@@ -78,8 +78,7 @@ def activation_bytes(architecture: Architecture, read: tuple[int, ...], values: 
         values: values a px and base channel; measured: 3.8 (depth 4, 64 channels) to 6.4 (depth 3, 16 channels).
     """
     averaged = 3 * 8 * architecture.classes  # the sum, what is added, and a step between
-    # at half the resolution there is a quarter of the pixels
-    channels = architecture.base_channels / (4 if architecture.stem == "half" else 1)
+    channels = architecture.base_channels / architecture.pixels_per_position
     return math.ceil(math.prod(read) * (values * 4 * channels + averaged))
 
 

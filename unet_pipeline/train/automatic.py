@@ -119,5 +119,5 @@ def _least_tiles(network: Architecture) -> int:
 
 def _step_bytes(tiles: int, train: Train, network: Architecture) -> int:
     """Return about how much a step keeps for its gradients in float32, bytes."""
-    channels = network.base_channels / (4 if network.stem == "half" else 1)  # at a quarter of the pixels
+    channels = network.base_channels / network.pixels_per_position
     return math.ceil(tiles * math.prod(_read(train, network)) * VALUES * 4 * channels)
