@@ -14,7 +14,8 @@ from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.evaluate.examples import Example
 from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
-from unet_pipeline.evaluate.scores import average_precision, seg_score, v_info, v_rand
+from unet_pipeline.evaluate.partitions import v_info, v_rand
+from unet_pipeline.evaluate.scores import average_precision, seg_score
 from unet_pipeline.evaluate.trials import divided, objects_from, search
 from unet_pipeline.records.calibrate_record import Trial
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.isbi import THRESHOLDS, combine_planes, isbi_scores, segments, thin_borders
 from unet_pipeline.evaluate.overlaps import OverlapTable
-from unet_pipeline.evaluate.scores import v_info, v_rand
+from unet_pipeline.evaluate.partitions import v_info, v_rand
 
 
 def filled_by_maximum_filter(labels, foreground) -> np.ndarray:

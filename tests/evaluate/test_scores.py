@@ -10,20 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import linear_sum_assignment
-from skimage.metrics import adapted_rand_error, variation_of_information
+from skimage import metrics
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.overlaps import OverlapTable
-from unet_pipeline.evaluate.scores import (
-    AP_THRESHOLDS,
-    average_precision,
-    confusion,
-    dice_iou,
+from unet_pipeline.evaluate.partitions import (
+    adapted_rand_error,
     pair_sums,
-    seg_score,
     v_info,
     v_rand,
+    variation_of_information,
 )
+from unet_pipeline.evaluate.scores import AP_THRESHOLDS, average_precision, confusion, dice_iou, seg_score
 
 LABELS = hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 4))
 
@@ -209,6 +207,26 @@ def test_singletons_are_how_cremi_and_the_challenge_count():
     counted = v_rand(OverlapTable.of(reference, result), background="singletons")
     assert counted.value == pytest.approx(expected)
     assert (counted.merge, counted.split) == pytest.approx((precision, recall))
+    assert adapted_rand_error(OverlapTable.of(reference, result)) == pytest.approx(1 - expected)
+
+
+@given(label_pairs(), st.integers(0, 8))
+def test_variation_of_information_is_that_of_skimage_in_blocks_too(labels, cut):
+    if not labels[0].any():
+        return
+    parts = OverlapTable.of(*(x[:cut] for x in labels)) + OverlapTable.of(*(x[cut:] for x in labels))
+    counted = variation_of_information(parts)
+    split, merge = metrics.variation_of_information(*labels, ignore_labels=(0,))
+    assert counted.as_dict() == pytest.approx({"value": split + merge, "split": split, "merge": merge}, abs=1e-9)
+
+
+@given(label_pairs())
+def test_adapted_rand_error_is_that_of_skimage_but_for_background_and_pairs_of_a_pixel_with_itself(labels):
+    reference, result = np.kron(labels[0], np.ones((64, 64), int)), np.kron(labels[1], np.ones((64, 64), int)) + 1
+    if not reference.any():
+        return
+    error, _, _ = metrics.adapted_rand_error(reference, result, ignore_labels=(0,))
+    assert adapted_rand_error(OverlapTable.of(reference, result)) == pytest.approx(error, abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -217,7 +235,7 @@ def test_unthinned_v_rand_is_skimage_but_for_the_pairs_of_a_pixel_with_itself(se
     reference, result = cells(seed)
     table = OverlapTable.of(reference, result)
     # Its alpha weighs the reference's sizes, the paper's the result's.
-    error, _, _ = adapted_rand_error(reference, result, ignore_labels=(0,), alpha=1 - alpha)
+    error, _, _ = metrics.adapted_rand_error(reference, result, ignore_labels=(0,), alpha=1 - alpha)
     sums, n = pair_sums(table), int((reference > 0).sum())
     weighted = alpha * sums.result + (1 - alpha) * sums.reference
     assert 1 - error == pytest.approx((sums.joint - n) / (weighted - n), abs=1e-12)
@@ -229,7 +247,7 @@ def test_v_info_follows_from_the_conditional_entropies_of_skimage(seed):
     from scipy.stats import entropy
 
     reference, result = cells(seed)
-    split, merge = variation_of_information(reference, result, ignore_labels=(0,))
+    split, merge = metrics.variation_of_information(reference, result, ignore_labels=(0,))
     inside = reference > 0
     h_reference, h_result = (entropy(np.unique(x[inside], return_counts=True)[1], base=2) for x in (reference, result))
     score = v_info(OverlapTable.of(reference, result))
@@ -280,6 +298,8 @@ def test_a_perfect_result_scores_one_whatever_its_ids(reference, seed):
     assert all(score.average_precision == score.f1 == 1 for score in average_precision(table).values())
     for score in (v_rand, v_info):
         assert score(table).as_dict() == pytest.approx({"value": 1, "split": 1, "merge": 1})
+    assert variation_of_information(table).as_dict() == pytest.approx({"value": 0, "split": 0, "merge": 0}, abs=1e-9)
+    assert adapted_rand_error(table) == pytest.approx(0)
 
 
 @given(label_pairs(), st.integers(0, 8))
@@ -297,6 +317,7 @@ def test_without_objects_nothing_is_scored(pixels):
     assert seg_score(table).as_dict() == {"seg": None, "objects": 0, "matched": 0}
     assert average_precision(table)[0.5].average_precision is None
     assert v_rand(table).value is v_info(table).value is None
+    assert adapted_rand_error(table) is variation_of_information(table).value is None
     only_result = OverlapTable.of(np.zeros(3, int), np.array([0, 1, 2]))
     assert average_precision(only_result)[0.5].average_precision == 0
     assert average_precision(only_result)[0.5].recall is None
@@ -307,7 +328,7 @@ def test_without_objects_nothing_is_scored(pixels):
 
 def test_scores_are_json_without_nan():
     for table in (OverlapTable.of(*cells(0)), OverlapTable.merge([])):
-        values = [score(table).as_dict() for score in (seg_score, v_rand, v_info)]
+        values = [score(table).as_dict() for score in (seg_score, v_rand, v_info, variation_of_information)]
         values += [score.as_dict() for score in average_precision(table).values()]
         assert json.loads(json.dumps(values, allow_nan=False)) == values
 

@@ -67,7 +67,8 @@ def test_instances_come_first_with_their_values():
 def test_partitions_and_classes():
     found = tables(page(scored("one"), scored("two")))
     one = scored("one").metrics.instances
-    parts = [part for score in (one.v_rand, one.v_info) for part in (score.value, score.split, score.merge)]
+    kinds = one.v_rand, one.v_info, one.variation_of_information
+    parts = [part for score in kinds for part in (score.value, score.split, score.merge)] + [one.adapted_rand_error]
     assert found["Partition of the foreground"][1] == ["one", *(f"{part:.3f}" for part in parts)]
     rows = found["Pixels of each class"]
     assert [row[:2] for row in rows[1:]] == [[n, c] for n in ("one", "two") for c in ("background", "cell")]
@@ -99,7 +100,7 @@ def test_every_stack_links_to_its_place():
 def test_every_score_is_explained():
     found = page(scored("one"))
     terms = " ".join(element.text for element in found.all("dt"))
-    for name in ("SEG", "AP", "matched", "V_rand", "V_info", "Dice", "IoU"):
+    for name in ("SEG", "AP", "matched", "V_rand", "V_info", "VI", "adapted Rand error", "Dice", "IoU"):
         assert name in terms
     assert all(len(element.text) > 40 for element in found.all("dd"))
     assert "hidden test sets" in found.text

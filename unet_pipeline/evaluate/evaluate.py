@@ -15,8 +15,9 @@ from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.partitions import adapted_rand_error, v_info, v_rand, variation_of_information
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
-from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou, seg_score, v_info, v_rand
+from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou, seg_score
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.box import Box
@@ -155,6 +156,8 @@ def _instances(table: OverlapTable) -> dict[str, Any]:
         "found": int((table.result_areas()[0] > 0).sum()),
         "v_rand": v_rand(table).as_dict(),
         "v_info": v_info(table).as_dict(),
+        "variation_of_information": variation_of_information(table).as_dict(),
+        "adapted_rand_error": adapted_rand_error(table),
         "ap": {f"{threshold:.2f}": score.as_dict() for threshold, score in average_precision(table).items()},
     }
 

@@ -6,7 +6,7 @@ stack threshold by threshold and takes the best threshold, one for the whole sta
 
 | score | definition | over the planes | best |
 |---|---|---|---|
-| V_rand, V_info (ranked by today) | `scores.v_rand`, `scores.v_info` after `thin_borders` | mean | largest |
+| V_rand, V_info (ranked by today) | `partitions.v_rand`, `partitions.v_info` after `thin_borders` | mean | largest |
 | Rand error | 1 - V_rand without thinning, membrane pixels as singletons | pairs are summed | smallest |
 | pixel error | 1 - F1 of the interior pixels | pixels are summed | smallest |
 | warping error | share of the pixels that still differ after `warping.warp` | pixels are summed | smallest |
@@ -35,7 +35,8 @@ from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.overlaps import OverlapTable, check_same_shape, integers
-from unet_pipeline.evaluate.scores import PairSums, PartitionScore, Score, pair_sums, v_info, v_rand
+from unet_pipeline.evaluate.partitions import PairSums, PartitionScore, pair_sums, v_info, v_rand
+from unet_pipeline.evaluate.scores import Score
 from unet_pipeline.evaluate.warping import Warping, warping
 from unet_pipeline.objects.compiled import compiled
 

@@ -1,29 +1,29 @@
 """Scores of labels against a reference, from counts alone: the overlaps of objects, and the confusion of classes.
 
 The counts add up, so a volume of any size is scored block by block: `OverlapTable` for objects, `confusion`
-for classes. A value that has no meaning (a mean over no objects) is None, never NaN.
+for classes. How the foreground is divided is scored in `evaluate.partitions`. A value that has no meaning (a mean over
+no objects) is None, never NaN.
 
 Each score forgives other faults, so scores of different kinds must not share an axis. CTC SEG does not punish
 objects that are not in the reference; average precision does; V_rand and V_info look at the reference's foreground
-only; Dice and IoU of classes cannot tell one object from two that touch.
+only, as do the variation of information and the adapted Rand error, where 0 is best; Dice and IoU of classes cannot
+tell one object from two that touch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.evaluate.overlaps import OverlapTable, areas, check_same_shape, integers
+from unet_pipeline.evaluate.overlaps import OverlapTable, check_same_shape, integers
 
 AP_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """IoU thresholds 0.50, 0.55 .. 0.95, each the float nearest to its decimal."""
-
-Background = Literal["segment", "singletons"]
 
 
 @dataclass(frozen=True)
@@ -119,90 +119,6 @@ def _match_score(pairs: _Pairs, admitted: NDArray[np.bool_], threshold: float) -
     )
 
 
-@dataclass(frozen=True)
-class PartitionScore(Score):
-    """Scores of the division of the reference's foreground, 0..1, 1 is best; None without foreground."""
-
-    value: float | None
-    """split and merge together, weighted by alpha"""
-    split: float | None
-    """alpha = 0: falls when the result cuts reference objects apart"""
-    merge: float | None
-    """alpha = 1: falls when the result joins reference objects"""
-
-
-@dataclass(frozen=True)
-class PairSums:
-    """Ordered pairs of foreground pixels, a pixel with itself included, that lie in one segment; they add up."""
-
-    joint: float
-    """in one segment of the reference and of the result: Σ n_ij², px²"""
-    result: float
-    """in one segment of the result: Σ s_k², px²"""
-    reference: float
-    """in one segment of the reference: Σ t_l², px²"""
-
-    def __add__(self, other: PairSums) -> PairSums:
-        """Return the sums over two images whose segments have nothing in common."""
-        return PairSums(self.joint + other.joint, self.result + other.result, self.reference + other.reference)
-
-    def v_rand(self, alpha: float) -> float | None:
-        """Return eq. 3 of Arganda-Carreras et al. 2015; None without foreground."""
-        return self.joint / (alpha * self.result + (1 - alpha) * self.reference) if self.reference else None
-
-
-def pair_sums(table: OverlapTable, background: Background = "segment") -> PairSums:
-    """Return the sums behind `v_rand`; `background` as there."""
-    parts = _Partition.of(table, background)
-    joint, result, reference = (float(part @ part) for part in (parts.joint, parts.result, parts.reference))
-    return PairSums(joint + parts.singletons, result + parts.singletons, reference)
-
-
-def v_rand(table: OverlapTable, alpha: float = 0.5, background: Background = "segment") -> PartitionScore:
-    """Return the foreground-restricted Rand score V_rand, and its split and merge parts.
-
-    Arganda-Carreras et al. 2015 (Front. Neuroanat. 9:142), eq. 3: Σ p_ij² / (α Σ s_k² + (1 - α) Σ t_l²), where p_ij is
-    the share of the pixels that lie in result segment i and reference segment j, s and t its margins, all over the
-    pixels where the reference is not 0. This is 1 - the "adapted Rand error" of skimage, but that counts n(n - 1) where
-    this counts n², and its alpha is 1 - α. With borders that were not thinned the score depends on how the pixels
-    that the result calls background (0) count:
-
-    * "segment": they are one more segment of the result, as in skimage with `ignore_labels=(0,)`;
-    * "singletons": each is a segment of its own, as in the ISBI 2012 Rand error and CREMI's adapted Rand error.
-
-    Raises:
-        PipelineError: alpha outside 0..1.
-    """
-    _check_alpha(alpha)
-    sums = pair_sums(table, background)
-    return PartitionScore(value=sums.v_rand(alpha), split=sums.v_rand(0), merge=sums.v_rand(1))
-
-
-def v_info(table: OverlapTable, alpha: float = 0.5, background: Background = "segment") -> PartitionScore:
-    """Return the foreground-restricted information theoretic score V_info, and its split and merge parts.
-
-    Arganda-Carreras et al. 2015, eq. 6: I(S; T) / ((1 - α) H(S) + α H(T)), S the result, T the reference, over the
-    pixels where the reference is not 0; `background` as in `v_rand`. 0 / 0 is 1: with a single segment there is
-    nothing to tell, so nothing was lost.
-
-    Raises:
-        PipelineError: alpha outside 0..1.
-    """
-    _check_alpha(alpha)
-    parts = _Partition.of(table, background)
-    if not parts.pixels:
-        return PartitionScore(None, None, None)
-    alone = parts.singletons / parts.pixels * float(np.log(parts.pixels))
-    result, reference = parts.entropy(parts.result) + alone, parts.entropy(parts.reference)
-    information = result + reference - parts.entropy(parts.joint) - alone
-
-    def score(weight: float) -> float:
-        most = (1 - weight) * result + weight * reference
-        return min(1.0, max(0.0, information / most)) if most > 0 else 1.0
-
-    return PartitionScore(value=score(alpha), split=score(0), merge=score(1))
-
-
 def confusion(reference: ArrayLike, result: ArrayLike, classes: int, ignore: int | None = None) -> NDArray[np.int64]:
     """Count which class became which; the matrices of the blocks of an image add up.
 
@@ -288,39 +204,6 @@ class _Pairs:
     def iou(self) -> NDArray[np.float64]:
         union = self.reference_areas[self.reference] + self.result_areas[self.result] - self.overlap
         return self.overlap / union
-
-
-@dataclass(frozen=True, eq=False)
-class _Partition:
-    """Sizes in px of the segments into which result, reference and both divide the reference's foreground."""
-
-    joint: NDArray[np.float64]
-    result: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    singletons: int  # further segments of one pixel, of joint and of result
-    pixels: int
-
-    @classmethod
-    def of(cls, table: OverlapTable, background: Background) -> _Partition:
-        inside = table.reference > 0
-        alone = inside & (table.result == 0) if background == "singletons" else np.zeros_like(inside)
-        counted = inside & ~alone
-        return cls(
-            table.pixels[counted].astype(np.float64),
-            areas(table.result[counted] + np.uint64(1), table.pixels[counted])[1].astype(np.float64),
-            table.reference_areas()[1].astype(np.float64),
-            int(table.pixels[alone].sum()),
-            int(table.pixels[inside].sum()),
-        )
-
-    def entropy(self, sizes: NDArray[np.float64]) -> float:
-        share = sizes / self.pixels
-        return float(-(share * np.log(share)).sum())
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise PipelineError("alpha", "0 to 1", alpha)
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -15,8 +15,9 @@ from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.evaluate.examples import Example
 from unet_pipeline.evaluate.overlaps import OverlapTable
+from unet_pipeline.evaluate.partitions import v_rand
 from unet_pipeline.evaluate.pixels import pixel_scores
-from unet_pipeline.evaluate.scores import average_precision, confusion, seg_score, v_rand
+from unet_pipeline.evaluate.scores import average_precision, confusion, seg_score
 from unet_pipeline.images.array_planes import ArrayPlanes
 from unet_pipeline.machine.progress import Progress, unheard
 from unet_pipeline.objects.decided import decided

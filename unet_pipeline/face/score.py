@@ -34,8 +34,9 @@ def score(
             an array) of the configuration, as a mapping or a YAML file.
 
     Returns:
-        instances: seg, objects, matched, found, v_rand, v_info, ap; classes: Dice, IoU, recall, precision of each;
-        pixels: accuracy and means; confusion: px, reference class by row, result class by column; isbi or None.
+        instances: seg, objects, matched, found, v_rand, v_info, variation_of_information, adapted_rand_error, ap;
+        classes: Dice, IoU, recall, precision of each; pixels: accuracy and means; confusion: px, reference class by
+        row, result class by column; isbi or None.
 
     Raises:
         PipelineError: shapes that differ, or labels that ingest would refuse.

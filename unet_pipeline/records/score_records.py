@@ -40,7 +40,7 @@ def _both(ap: dict[str, Matches], where: str) -> None:
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """Scores of the objects; `ap` by the threshold of the IoU, "0.50" to "0.95"."""
+    """Scores of the objects; `ap` by the threshold of the IoU, "0.50" to "0.95"; information in bits."""
 
     seg: Number | None
     objects: Count
@@ -48,6 +48,8 @@ class InstanceScores:
     found: Count
     v_rand: Partition
     v_info: Partition
+    variation_of_information: Partition
+    adapted_rand_error: Number | None
     ap: Annotated[dict[str, Matches], _both]
 
 
