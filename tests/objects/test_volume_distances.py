@@ -102,8 +102,8 @@ def test_a_block_with_its_halo_equals_the_whole(volume, radius_px, step_px, data
     z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
     whole = np.array(two_distances_in_volume(volume, radius_px, step_px))[:, *inner]
     block = VolumeDistances(volume[tuple(outer)], radius_px, step_px)
-    for place, plane in enumerate(range(z.start, z.stop)):
-        np.testing.assert_array_equal(block.squared(plane, y, x), whole[:, place])
+    for place, row in enumerate(range(y.start, y.stop)):
+        np.testing.assert_array_equal(block.squared(row, z, x), whole[:, :, place])
 
 
 @settings(max_examples=60, deadline=None)

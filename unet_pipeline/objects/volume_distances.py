@@ -27,29 +27,32 @@ NOWHERE = np.inf
 _RUN = 32  # voxels of a row that end their search together
 
 
-class Planes(NamedTuple):
-    """The two nearest distinct labels of every voxel within its own plane.
+class Candidates(NamedTuple):
+    """The two nearest distinct labels of every voxel within its own plane; row by row, as the pass along z takes them.
 
     Attributes:
-        labels: (2, z, y, x) uint32, the nearest and the second nearest; 0 beyond the radius.
-        squares: (2, z, y, x) int32, px², to each; `distances.BEYOND_RADIUS` beyond the radius.
+        labels: (y, 2, z, x) uint32, the nearest and the second nearest; 0 beyond the radius.
+        squares: (y, 2, z, x) int32, px², to each; `distances.BEYOND_RADIUS` beyond the radius.
     """
 
     labels: NDArray[np.uint32]
     squares: NDArray[np.int32]
 
     @classmethod
-    def of(cls, labels: NDArray[np.uint32], radius_px: float) -> Planes:
-        """Transform each plane of labels (z, y, x)."""
-        found = cls(np.zeros((2, *labels.shape), np.uint32), np.full((2, *labels.shape), BEYOND_RADIUS, np.int32))
-        for z, plane in enumerate(labels):
+    def of(cls, ids: NDArray[np.uint32], radius_px: float) -> Candidates:
+        """Transform each plane of ids (z, y, x)."""
+        planes, height, width = ids.shape
+        shape = height, 2, planes, width
+        found = cls(np.zeros(shape, np.uint32), np.full(shape, BEYOND_RADIUS, np.int32))
+        for z, plane in enumerate(ids):
             if plane.any():
-                found.labels[:, z], found.squares[0, z], found.squares[1, z] = two_labels(plane, radius_px)
+                labels, found.squares[:, 0, z], found.squares[:, 1, z] = two_labels(plane, radius_px)
+                found.labels[:, :, z] = labels.swapaxes(0, 1)
         return found
 
 
 class VolumeDistances:
-    """Distances in a volume or in a block of one, plane by plane: a whole volume of float64 would fill the memory."""
+    """Distances in a volume or in a block of one, row by row: a whole volume of float64 would fill the memory."""
 
     def __init__(self, labels: NDArray[Any], radius_px: float, step_px: float) -> None:
         """Transform the planes; memory is 16 bytes a voxel.
@@ -63,25 +66,29 @@ class VolumeDistances:
             PipelineError: labels that are not a volume of whole numbers from 0 to 2³²−1, a radius or step out of range.
         """
         ids = _checked(labels, radius_px, step_px)
-        self._planes, self._square_px, self._limit = Planes.of(ids, radius_px), step_px**2, largest_square(radius_px)
+        self._found, self._square_px, self._limit = Candidates.of(ids, radius_px), step_px**2, largest_square(radius_px)
         self._reach = planes_within(radius_px, step_px, len(ids))
+        planes, height, width = ids.shape
+        self._only = np.zeros((height, planes, -(-width // _RUN)), np.int64)
+        _only_labels(self._found.labels, self._only)
 
-    def squared(self, z: int, rows: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the squared distances to the nearest and to the second nearest label, px².
+    def squared(self, y: int, planes: slice, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the squared distances to the nearest and to the second nearest label, px², of one row of all planes.
 
         Args:
-            z: the plane, counted in the volume or block that was given.
-            rows: with start and stop; nothing is searched elsewhere.
+            y: the row, counted in the volume or block that was given.
+            planes: with start and stop; nothing is searched elsewhere.
             columns: likewise.
 
         Returns:
-            Two arrays (rows, columns) float64: 0 on a label; `NOWHERE` beyond the radius.
+            Two arrays (planes, columns) float64: 0 on a label; `NOWHERE` beyond the radius.
         """
-        size = rows.stop - rows.start, columns.stop - columns.start
+        size = planes.stop - planes.start, columns.stop - columns.start
         nearest, second = np.empty(size), np.empty(size)
         if nearest.size:
-            corner = np.array([z, rows.start, columns.start])
-            _search_along_z(*self._planes, corner, self._reach, self._square_px, self._limit, nearest, second)
+            labels, squares, only = self._found.labels[y], self._found.squares[y], self._only[y]
+            corner = np.array([planes.start, columns.start])
+            _search_along_z(labels, squares, only, corner, self._reach, self._square_px, self._limit, nearest, second)
         return nearest, second
 
 
@@ -91,8 +98,8 @@ def two_distances_in_volume(
     """Return both squared distances of every voxel, (z, y, x) float64 each; see `VolumeDistances`."""
     found, (planes, height, width) = VolumeDistances(labels, radius_px, step_px), labels.shape
     squares = np.empty((2, planes, height, width))
-    for z in range(planes):
-        squares[:, z] = found.squared(z, slice(0, height), slice(0, width))
+    for y in range(height):
+        squares[:, :, y] = found.squared(y, slice(0, planes), slice(0, width))
     return squares[0], squares[1]
 
 
@@ -107,10 +114,10 @@ def near_another_in_volume(labels: NDArray[Any], radius_px: float, step_px: floa
     ids = _checked(labels, radius_px, step_px)
     if radius_px > FEW_PX:
         distances = VolumeDistances(ids, radius_px, step_px)
-        whole = slice(0, labels.shape[1]), slice(0, labels.shape[2])
-        near = np.zeros(labels.shape, np.bool_)
-        for z in range(len(labels)):
-            near[z] = (ids[z] != 0) & (distances.squared(z, *whole)[1] < NOWHERE)
+        planes, height, width = ids.shape
+        near = np.asarray(ids != 0)
+        for y in range(height):
+            near[:, y] &= distances.squared(y, slice(0, planes), slice(0, width))[1] < NOWHERE
         return near
     # few enough neighbours to look at each one; a voxel is done at the first that has another label
     limit, square_px, radius = largest_square(radius_px), step_px**2, math.floor(radius_px)
@@ -173,60 +180,100 @@ def _look_around(ids: Any, offsets: Any, found: Any) -> None:
 
 
 @compiled
-def _take(labels: Any, squares: Any, along: Any, first: Any, nearest: Any, second: Any) -> None:
-    """Bring the candidates of one plane, one a voxel of a run, into the two least distances of distinct labels.
+def _take(near: Any, far: Any, squares: Any, others: Any, along: Any, first: Any, nearest: Any, second: Any) -> None:
+    """Bring both candidates of one plane, for each voxel of a run, into the two least distances of distinct labels.
 
+    near, far: (x) labels of the candidates; squares, others: (x) their squared distances in the plane.
     first, nearest, second: (x) label of the nearest so far, its squared distance, that of the next other label. The
     label of the second need not be known: should it come nearer than the first, the first takes its place.
     """
     # without branches, so that the loop becomes vector instructions
     for x in range(first.size):
-        square, label = squares[x] + along, np.int64(labels[x])
-        other = min(second[x], max(square, nearest[x]))
-        second[x] = second[x] if label == first[x] else other
-        first[x] = label if square < nearest[x] else first[x]
-        nearest[x] = min(square, nearest[x])
+        one, d1, d2 = first[x], nearest[x], second[x]
+        square, label = squares[x] + along, np.int64(near[x])
+        d2 = d2 if label == one else min(d2, max(square, d1))
+        one = label if square < d1 else one
+        d1 = min(square, d1)
+        square, label = others[x] + along, np.int64(far[x])
+        d2 = d2 if label == one else min(d2, max(square, d1))
+        first[x] = label if square < d1 else one
+        nearest[x] = min(square, d1)
+        second[x] = d2
 
 
 @compiled
-def _only_label(labels: Any, z: int, reach: int, y: int, start: int, stop: int) -> int:
+def _any_beyond(squares: Any, along: Any) -> bool:
+    """Return whether any of the squares is larger."""
+    found = 0
+    for x in range(squares.size):  # not `max`, whose care for NaN is no vector instruction
+        found |= squares[x] > along
+    return found != 0
+
+
+@compiled
+def _only_labels(labels: Any, only: Any) -> None:
+    """Fill the only label in sight of each run of a plane (y, z, runs), 0 if there is none, -1 if there are several."""
+    height, _, planes, width = labels.shape
+    for y in range(height):
+        for z in range(planes):
+            for x in range(width):
+                found, run = np.int64(labels[y, 0, z, x]), x // _RUN
+                if labels[y, 1, z, x] != 0 or (found != 0 and only[y, z, run] != 0 and only[y, z, run] != found):
+                    only[y, z, run] = -1
+                elif found != 0:
+                    only[y, z, run] = found
+
+
+@compiled
+def _only_in_sight(only: Any, z: int, reach: int, run: int) -> int:
     """Return the only label over, in and under a run, 0 if there is none at all, -1 if there are several."""
     label = np.int64(0)
-    for plane in range(max(0, z - reach), min(labels.shape[1], z + reach + 1)):
-        for x in range(start, stop):
-            found = np.int64(labels[0, plane, y, x])
-            if labels[1, plane, y, x] != 0 or (found != 0 and label != 0 and found != label):
-                return -1
-            label = max(label, found)
+    for plane in range(max(0, z - reach), min(len(only), z + reach + 1)):
+        found = only[plane, run]
+        if found < 0 or (found != 0 and label != 0 and found != label):
+            return -1
+        label = max(label, found)
     return int(label)
 
 
 @compiled
 def _search_along_z(
-    labels: Any, squares: Any, corner: Any, reach: int, square_px: float, limit: float, nearest: Any, second: Any
+    labels: Any,
+    squares: Any,
+    only: Any,
+    corner: Any,
+    reach: int,
+    square_px: float,
+    limit: float,
+    nearest: Any,
+    second: Any,
 ) -> None:
-    """Fill the two squared distances (y, x) of a part of plane corner[0] that begins at row and column corner[1:]."""
-    planes, z = labels.shape[1], corner[0]
+    """Fill the two squared distances (z, x) of a part of a row that begins at plane corner[0] and column corner[1].
+
+    labels, squares: (2, z, x) the candidates of the row; only: (z, runs) what `_only_labels` found of it.
+    """
+    planes, begin, end = len(only), corner[1], corner[1] + nearest.shape[1]
     none = np.float64(2.0**31)  # above every square that counts
     first = np.zeros(_RUN, np.int64)
-    for row in range(nearest.shape[0]):
-        y = corner[1] + row
-        for start in range(0, nearest.shape[1], _RUN):
-            stop = min(start + _RUN, nearest.shape[1])
-            left, right = corner[2] + start, corner[2] + stop
-            label, d1, d2 = first[: stop - start], nearest[row, start:stop], second[row, start:stop]
+    for place in range(len(nearest)):
+        z = corner[0] + place
+        for run in range(begin // _RUN, (end - 1) // _RUN + 1):
+            left, right = max(begin, run * _RUN), min(end, (run + 1) * _RUN)
+            here = slice(left - begin, right - begin)
+            label, d1, d2 = first[: right - left], nearest[place, here], second[place, here]
             label[:], d1[:], d2[:] = 0, none, none
             # where one label alone is in sight no second one will come: waiting for it would search the whole radius
-            only = _only_label(labels, z, reach, y, left, right)
-            for k in range(reach + 1 if only != 0 else 0):
+            alone = _only_in_sight(only, z, reach, run)
+            for k in range(reach + 1 if alone != 0 else 0):
                 along = square_px * (k * k)
-                if along > limit or (d1 if only > 0 else d2).max() <= along:
+                if along > limit or not _any_beyond(d1 if alone > 0 else d2, along):
                     break
                 for side in range(2 if k > 0 else 1):
                     plane = z + k if side == 0 else z - k
-                    if 0 <= plane < planes:
-                        _take(labels[0, plane, y, left:right], squares[0, plane, y, left:right], along, label, d1, d2)
-                        _take(labels[1, plane, y, left:right], squares[1, plane, y, left:right], along, label, d1, d2)
-            for x in range(stop - start):
+                    if 0 <= plane < planes and only[plane, run] != 0:
+                        near, far = labels[0, plane, left:right], labels[1, plane, left:right]
+                        to_near, to_far = squares[0, plane, left:right], squares[1, plane, left:right]
+                        _take(near, far, to_near, to_far, along, label, d1, d2)
+            for x in range(right - left):
                 d1[x] = d1[x] if d1[x] <= limit else np.inf
                 d2[x] = d2[x] if d2[x] <= limit else np.inf

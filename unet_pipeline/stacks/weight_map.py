@@ -89,10 +89,10 @@ def volume_boundary_term(
     distances = VolumeDistances(labels, cutoff_px(w0, sigma_px, formula), step_px)
     size = planes.stop - planes.start, rows.stop - rows.start, columns.stop - columns.start
     term = np.zeros(size, np.float32)
-    for place, plane in enumerate(range(planes.start, planes.stop)):
-        d1_squared, d2_squared = distances.squared(plane, rows, columns)
-        between = (d1_squared > 0) & (d2_squared < NOWHERE)
-        term[place][between] = _weight(d1_squared[between], d2_squared[between], w0, _gaussian_sigma(sigma_px, formula))
+    for place, row in enumerate(range(rows.start, rows.stop)):
+        d1_squared, d2_squared = distances.squared(row, planes, columns)
+        between, here = (d1_squared > 0) & (d2_squared < NOWHERE), term[:, place]
+        here[between] = _weight(d1_squared[between], d2_squared[between], w0, _gaussian_sigma(sigma_px, formula))
     return term
 
 
