@@ -21,7 +21,7 @@ from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.objects.flood import OUTSIDE
-from unet_pipeline.stitch import floods, watershed
+from unet_pipeline.stitch import depths, floods, watershed
 from unet_pipeline.stitch.stitch import write_instances
 from unet_pipeline.stitch.watershed import heights_of, seed_height
 
@@ -31,7 +31,8 @@ class Fake:
 
     def __init__(self, folder: Path, probabilities: np.ndarray, shard_px: int, axis: str = "z") -> None:
         planes, classes, height, width = probabilities.shape
-        grid, store = ngff.Grid(planes, height, width, axis), Store(16, shard_px, 0)
+        grid, store = ngff.Grid(planes, height, width, axis, (0.5, 0.5), 0.7), Store(16, shard_px, 0)
+        self.grid = grid
         group = zarr.create_group(folder / "plan.zarr", zarr_format=3)
         self.store = self.stack = self
         self.name, self.parent, self.with_name = "made", folder, folder.joinpath
@@ -258,6 +259,7 @@ def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_are
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floods, "IN_MEMORY_PX", 100)
         patch.setattr(watershed, "BLOCK_PX", 24)
+        patch.setattr(depths, "BLOCK_PX", 24)
         patch.setattr(floods, "BLOCK_PX", 24)
         np.testing.assert_array_equal(divided(probabilities, 16, **options), whole)
     joined = divided(probabilities, 64, **options | {"method": "components"})
@@ -288,3 +290,14 @@ def test_pieces_part_at_their_necks_whatever_the_network_is_sure_of():
     assert ((found > 0) == pair).all()
     assert divided(probabilities, method="distance", neck=0.3).max() == 1
     assert divided(probabilities, method="distance", neck=0.7, min_area_px=700).max() == 1, "too small for two"
+
+
+def test_balls_above_each_other_part_at_the_neck_between_them():
+    z, y, x = np.indices((40, 24, 24))
+    pair = np.any([((z - at) * 1.4) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 < 100 for at in (13, 25)], axis=0)
+    probabilities = stored(np.where(pair, 0.9, 0.05))
+    assert divided(probabilities, method="components", connect="volume").max() == 1
+    found = divided(probabilities, method="distance", neck=0.8, connect="volume")
+    assert found.max() == 2, "planes alone know no neck between planes"
+    assert len(np.unique(found[13][pair[13]])) == len(np.unique(found[25][pair[25]])) == 1
+    assert found[13, 12, 12] != found[25, 12, 12]

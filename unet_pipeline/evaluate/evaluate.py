@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
@@ -19,16 +22,19 @@ from unet_pipeline.evaluate.partitions import adapted_rand_error, v_info, v_rand
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
 from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou, seg_score
 from unet_pipeline.images.planes import Planes
-from unet_pipeline.machine.progress import Progress
+from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.objects.box import Box
+from unet_pipeline.objects.components import ComponentOptions
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.claim import claim
-from unet_pipeline.records.files import sha256_bytes, write_text
+from unet_pipeline.records.files import partial_name, sha256_bytes, write_text
 from unet_pipeline.records.layout import CLASSES, CONFUSION_FILE, INSTANCES
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.score_records import EvaluateRecord
 from unet_pipeline.records.steps import open_record
 from unet_pipeline.records.volume_records import StitchRecord
+from unet_pipeline.stitch.layers import OnDisk
+from unet_pipeline.stitch.watershed import label_blocks
 
 ISBI_LARGEST_PX = 16 * 2**20
 """Largest plane that is scored as in ISBI 2012: thinning and warping need a plane whole."""
@@ -51,8 +57,8 @@ def evaluate(stitched: Path, config: Config, output: Path) -> EvaluateRecord:
     volume = open_record(stitched, StitchRecord)
     stack_plan = StackPlan.of_stitched(stitched, volume)
     table = output.with_name(CONFUSION_FILE)
-    with claim(output, table) as mine:
-        scored = scores(_compared(stack_plan, volume.connect == "volume"), config.evaluate.isbi)
+    with claim(output, table) as mine, _compared(stack_plan, volume.connect == "volume", config) as compared:
+        scored = scores(compared, config.evaluate.isbi)
         text = confusion_csv(np.array(scored["confusion"]), stack_plan.classes)
         write_text(table, text, mine.check)
         made_by = provenance(sections_of(config, "evaluate"), [stitched])
@@ -116,18 +122,35 @@ def scores(compared: Compared, isbi: bool) -> dict[str, Any]:
     }
 
 
-def _compared(stack_plan: StackPlan, in_volume: bool) -> Compared:
-    stack = stack_plan.stack
-    return Compared(
-        name=stack.name,
-        class_names=stack_plan.classes,
-        in_volume=in_volume,
-        reference_classes=stack.reference(CLASSES),
-        reference_instances=stack.reference(INSTANCES),
-        classes=stack_plan.labels(CLASSES),
-        instances=stack_plan.labels(INSTANCES),
-        probabilities=stack_plan.probabilities(),
-    )
+@contextmanager
+def _compared(stack_plan: StackPlan, in_volume: bool, config: Config) -> Iterator[Compared]:
+    """Give the result of a stack and its reference, whose objects go through the planes where the result's do."""
+    stack, raw = stack_plan.stack, stack_plan.store.with_name(partial_name(stack_plan.store))
+    instances: LabelPlanes = stack.reference(INSTANCES)
+    try:
+        if in_volume and config.labels.kind == "classes":
+            # ingest numbers the pieces of each plane; those of the volume are what the result is to be held against
+            scratch = OnDisk(zarr.create_group(raw, zarr_format=3), stack_plan.labels(INSTANCES))
+            joined, read = scratch.layer("reference"), stack.reference(CLASSES).read_label
+            label_blocks(read, joined, ComponentOptions(4, True), f"reference {stack.name}", scratch.folder)
+            instances = joined
+        elif in_volume and config.labels.kind == "pieces":
+            tell(
+                f"WARNING stack {stack.name}: with labels.kind: pieces the reference's objects are those of planes, "
+                "those of the result (stitch.connect: volume) are not: their scores mean little"
+            )
+        yield Compared(
+            name=stack.name,
+            class_names=stack_plan.classes,
+            in_volume=in_volume,
+            reference_classes=stack.reference(CLASSES),
+            reference_instances=instances,
+            classes=stack_plan.labels(CLASSES),
+            instances=stack_plan.labels(INSTANCES),
+            probabilities=stack_plan.probabilities(),
+        )
+    finally:
+        shutil.rmtree(raw, ignore_errors=True)
 
 
 def _overlaps(compared: Compared) -> tuple[OverlapTable, npt.NDArray[np.int64]]:

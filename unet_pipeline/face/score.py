@@ -61,7 +61,7 @@ def score(
     found, expected = as_planes(ids, "result"), as_planes(reference, "reference")
     if found.shape != expected.shape:
         raise PipelineError("reference", f"labels of the result's shape {found.shape}", expected.shape)
-    reference_classes, reference_instances = _reference(expected, settings)
+    reference_classes, reference_instances = _reference(expected, settings, in_volume)
     compared = Compared(
         name="result",
         class_names=settings.labels.classes,
@@ -79,8 +79,8 @@ def _readable(labels: Array) -> ArrayPlanes:
     return ArrayPlanes(labels[:, None])
 
 
-def _reference(labels: Array, settings: Config) -> tuple[Array, Array]:
-    """Return classes (uint8, 255: not annotated) and instances (uint32), both (planes, y, x), as ingest makes them."""
+def _reference(labels: Array, settings: Config, in_volume: bool) -> tuple[Array, Array]:
+    """Return classes (uint8, 255: not annotated) and instances (uint32), both (planes, y, x), as `evaluate` does."""
     reader = LabelReader(settings.labels, "reference")
     classes, instances = np.empty(labels.shape, np.uint8), np.empty(labels.shape, np.uint32)
     for plane, values in enumerate(labels):
@@ -91,16 +91,16 @@ def _reference(labels: Array, settings: Config) -> tuple[Array, Array]:
             instances[plane], classes[plane] = reader.instances(values, place)
     reader.finish()
     if settings.labels.kind == "classes":
-        _number(classes, instances)
+        _number(classes, instances, in_volume)
     return classes, instances
 
 
-def _number(classes: Array, instances: Array) -> None:
-    """Number the connected components of classes (planes, y, x) in `instances`, of the same shape, plane by plane."""
+def _number(classes: Array, instances: Array, in_volume: bool) -> None:
+    """Number the connected components of classes (planes, y, x) in `instances`, of the same shape."""
 
     def write(plane: int, rows: slice, columns: slice, values: Array) -> None:
         instances[plane, rows, columns] = values
 
     planes, height, width = classes.shape
     read = _readable(classes).read_label
-    label_components(read, write, (planes, height, width), (height, width), ComponentOptions())
+    label_components(read, write, (planes, height, width), (height, width), ComponentOptions(4, in_volume))

@@ -32,7 +32,12 @@ TRUNCATE = 4.0
 
 def reach_px(smooth_px: float) -> int:
     """Return how far from a pixel lies what `basin_heights` of it depends on, px."""
-    return REACH_PX + 1 + int(TRUNCATE * smooth_px + 0.5)
+    return REACH_PX + 1 + smooth_reach(smooth_px)
+
+
+def smooth_reach(smooth_px: float) -> int:
+    """Return how far from a pixel lies what an average around it depends on, in the unit of the deviation."""
+    return int(TRUNCATE * smooth_px + 0.5)
 
 
 def basin_heights(pieces: NDArray[np.uint32], smooth_px: float = 0.0) -> NDArray[np.uint16]:
@@ -46,6 +51,16 @@ def basin_heights(pieces: NDArray[np.uint32], smooth_px: float = 0.0) -> NDArray
 
     The distance is that to the nearest pixel of no piece or of another, from centre to centre.
     """
+    return heights_of(pieces, np.sqrt(plane_squares(pieces)) * STEPS_A_PX, smooth_px)
+
+
+def plane_squares(pieces: NDArray[np.uint32], *over: NDArray[np.uint32]) -> NDArray[np.int32]:
+    """Return the squared distance of each pixel to what lies beside pieces in its plane, (y, x), 0 to `REACH_PX`², px².
+
+    Args:
+        pieces: (y, x), 0 beside them; the reach is `REACH_PX` + 1.
+        over: the planes above and below, where another piece there is beside, too; same shape.
+    """
     beside = pieces == 0
     # where pieces touch, the pixels on both sides count as beside
     for axis in (0, 1):
@@ -54,8 +69,14 @@ def basin_heights(pieces: NDArray[np.uint32], smooth_px: float = 0.0) -> NDArray
         moved = np.moveaxis(beside, axis, 0)
         moved[:-1] |= touch
         moved[1:] |= touch
+    for other in over:
+        beside |= (other != pieces) & (other > 0)
     squares = two_distances(beside.astype(np.uint8), REACH_PX)[0]
-    steps = np.sqrt(np.minimum(squares, REACH_PX**2)) * STEPS_A_PX
+    return np.minimum(squares, np.int32(REACH_PX**2))
+
+
+def heights_of(pieces: NDArray[np.uint32], steps: NDArray[np.float64], smooth_px: float = 0.0) -> NDArray[np.uint16]:
+    """Return `basin_heights` of distances in steps, (y, x), which are averaged in their plane first."""
     if smooth_px:
         from scipy import ndimage
 

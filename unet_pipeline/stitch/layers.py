@@ -104,6 +104,7 @@ class Volume:
         classes: (planes, 1, y, x) uint8, decided from them.
         scratch: for what is needed on the way.
         deep: whether objects go from plane to plane.
+        step_px: distance of two planes, px; infinite where distances are those within the planes, as between times.
         check: called before each shard is written, so that a job that was taken over stops.
     """
 
@@ -112,4 +113,5 @@ class Volume:
     classes: Layer
     scratch: Scratch
     deep: bool = False
+    step_px: float = 1.0
     check: Check = unclaimed

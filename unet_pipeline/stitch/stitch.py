@@ -37,6 +37,7 @@ from unet_pipeline.records.files import Check, atomic_path, partial_name, unclai
 from unet_pipeline.records.layout import CLASSES, INSTANCES, TIFFS, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import AreaSummary, ClassArea, StitchRecord
+from unet_pipeline.stitch.depths import step_px
 from unet_pipeline.stitch.layers import OnDisk, Volume
 from unet_pipeline.stitch.objects import BLOCK_PX, make_objects, parts_of
 
@@ -166,7 +167,9 @@ def write_instances(
     try:
         scratch = OnDisk(zarr.create_group(raw, zarr_format=3), instances)
         probabilities, classes = stack_plan.probabilities(), stack_plan.labels(CLASSES)
-        volume = Volume(stack_plan.stack.name, probabilities, classes, scratch, deep, check)
+        name, by_distance = stack_plan.stack.name, deep and settings.method == "distance"
+        step = step_px(name, stack_plan.stack.grid) if by_distance else 1.0
+        volume = Volume(name, probabilities, classes, scratch, deep, step, check)
         return make_objects(volume, parts_of(volume, settings), settings, instances, block_px)
     finally:
         shutil.rmtree(raw, ignore_errors=True)

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.halo_blocks import halo_blocks
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.objects.basins import basin_heights, basins, reach_px
+from unet_pipeline.objects.basins import basins
 from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.components import ComponentOptions, ComponentSummary, Read, label_components
 from unet_pipeline.objects.decided import LARGEST_UINT8, as_stored
 from unet_pipeline.objects.flood import flood
 from unet_pipeline.objects.fragments import LARGEST_CLASS
 from unet_pipeline.objects.pieces import Pieces, measure, merged
+from unet_pipeline.stitch.depths import write_depths
 from unet_pipeline.stitch.floods import Floods, Layers
 from unet_pipeline.stitch.layers import Layer, Volume
 
@@ -89,12 +89,7 @@ def _by_distance(volume: Volume, settings: ObjectSettings) -> Layer:
     # holes are filled first: distances to them would make necks of their rims
     chosen = ComponentOptions(4, volume.deep, fill_holes=settings.fill_holes)
     whole = label_blocks(volume.classes.read_label, pieces, chosen, f"pieces {volume.name}", folder)
-    for shard in depths.shards():
-        heights = np.empty(shard.size, np.uint32)
-        for block in halo_blocks(shard, BLOCK_PX, reach_px(settings.smooth_px), pieces.shape[2:]):
-            heights[block.place] = basin_heights(pieces.read_label(*block.outer.at), settings.smooth_px)[block.local]
-        volume.check()
-        depths.write(*shard.at, heights)
+    write_depths(volume, pieces, depths, settings.smooth_px)
     last = whole.count  # parts that are divided are numbered behind those that are not, whatever the order
 
     def number(heights: NDArray[np.uint16], labels: NDArray[np.uint32], queue: NDArray[np.int64]) -> None:
