@@ -4,10 +4,12 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from chain import draw, make_model, make_plan, make_stack, run, settings
-from skimage.metrics import contingency_table
+from scipy import ndimage
+from skimage.metrics import contingency_table, variation_of_information
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate.evaluate import evaluate
+from unet_pipeline.face.score import score
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.checksums import write_list
 from unet_pipeline.records.record import read_json, write_json
@@ -136,3 +138,54 @@ def test_scores_of_three_classes_are_those_of_another_library(tmp_path):
     written = np.loadtxt(stitched.with_name("confusion.csv"), dtype=str, delimiter=",")
     assert written[0].tolist() == ["reference", *names]
     assert np.array_equal(written[1:, 1:].astype(int), table)
+
+
+def through_planes() -> tuple[np.ndarray, np.ndarray]:
+    """Reference and result of two rods through three planes; the result loses one of them in the last plane."""
+    reference = np.zeros((3, 8, 12), np.uint8)
+    reference[:, 1:5, 1:5], reference[:, 2:6, 7:11] = 1, 1
+    result = np.where(reference > 0, np.where(np.arange(12) < 6, 4, 9), 0)
+    result[2, :, 6:] = 0
+    return reference, result
+
+
+@pytest.mark.parametrize(("connect", "objects", "seg"), [("planes", 6, 5 / 6), ("volume", 2, (1 + 2 / 3) / 2)])
+@pytest.mark.parametrize("kind", ["classes", "instances"])
+def test_an_object_through_many_planes_counts_once(kind, connect, objects, seg):
+    reference, result = through_planes()
+    sections = {"stitch": {"connect": connect}}
+    if kind == "classes":
+        sections["labels"] = {"kind": "classes", "values": {0: "background", 1: "cell"}}
+    else:
+        reference = np.where(reference > 0, 1 + (np.arange(12) > 5), 0)
+    found = score(result, reference, config=sections)["instances"]
+    assert (found["objects"], found["seg"]) == (objects, pytest.approx(seg))
+    assert found["ap"]["0.75"]["true_positives"] == objects - 1
+    if connect == "volume":
+        ids = np.where(reference > 0, 1 + (np.arange(12) > 5), 0)
+        split, merge = variation_of_information(ids, result, ignore_labels=(0,))
+        assert found["variation_of_information"] == pytest.approx(
+            {"value": split + merge, "split": split, "merge": merge}, abs=1e-9
+        )
+
+
+@pytest.mark.parametrize("connect", ["planes", "volume"])
+def test_scores_of_a_stack_are_those_of_its_arrays(tmp_path, connect):
+    """Streamed from shards, joined beside the store: the same as of whole arrays, and nothing is left."""
+    labels = {"kind": "classes", "values": {0: "background", 1: "cell"}}
+    config = settings(labels=labels, stitch={"connect": connect})
+    stack_plan = make_plan(make_stack(tmp_path, config, labels=(draw()[1] > 0).astype(np.uint8)), config)
+    stitched = run(stack_plan, make_model(tmp_path / "model"), config)
+    before = sorted(path.name for path in stitched.parent.iterdir())
+    found = asdict(evaluate(stitched, config, stitched.with_name("metrics.json")))
+    left = sorted(path.name for path in stitched.parent.iterdir())
+    assert left == sorted([*before, "confusion.csv", "metrics.json"])
+    whole = [stack_plan.labels("instances"), stack_plan.stack.reference("classes")]
+    result, reference = (
+        np.stack([one.read_label(p, slice(0, 100), slice(0, 130)) for p in range(one.shape[0])]) for one in whole
+    )
+    expected = score(result, reference, config={"labels": labels, "stitch": {"connect": connect}})["instances"]
+    assert found["instances"] == expected
+    layers = ndimage.generate_binary_structure(3, 1)
+    layers[[0, 2]] &= connect == "volume"
+    assert found["instances"]["objects"] == ndimage.label(reference == 1, layers)[1] > 0
