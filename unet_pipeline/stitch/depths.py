@@ -114,8 +114,11 @@ def _steps(flat: Layer, box: Box, step: float) -> NDArray[np.float64]:
 def _averaged_along_z(steps: Layer, box: Box, deviation: float) -> NDArray[np.float64]:
     """Return the Gaussian average along z of a box of one plane, (y, x); `deviation` in planes."""
     reach = smooth_reach(deviation)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
-    total = np.zeros(box.size)
-    for by, weight in zip(range(-reach, reach + 1), weights / weights.sum(), strict=True):
-        total += weight * _plane(steps, box, by).view(np.float32)
+    along = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (along / deviation) ** 2)
+    # beyond the first and the last plane these again, which are read once
+    planes, total = np.clip(box.plane + along, 0, steps.shape[0] - 1), np.zeros(box.size)
+    for plane in np.unique(planes).tolist():
+        weight = weights[planes == plane].sum() / weights.sum()
+        total += weight * steps.read_label(plane, *box.window).view(np.float32)
     return total
