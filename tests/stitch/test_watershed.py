@@ -293,11 +293,11 @@ def test_pieces_part_at_their_necks_whatever_the_network_is_sure_of():
 
 
 def test_balls_above_each_other_part_at_the_neck_between_them():
-    z, y, x = np.indices((40, 24, 24))
+    z, y, x = np.indices((38, 24, 24))
     pair = np.any([((z - at) * 1.4) ** 2 + (y - 12) ** 2 + (x - 12) ** 2 < 100 for at in (13, 25)], axis=0)
     probabilities = stored(np.where(pair, 0.9, 0.05))
-    assert divided(probabilities, method="components", connect="volume").max() == 1
-    found = divided(probabilities, method="distance", neck=0.8, connect="volume")
+    assert divided(probabilities, method="components", connect="volume", shard_px=32).max() == 1
+    found = divided(probabilities, method="distance", neck=0.8, connect="volume", shard_px=32)
     assert found.max() == 2, "planes alone know no neck between planes"
     assert len(np.unique(found[13][pair[13]])) == len(np.unique(found[25][pair[25]])) == 1
     assert found[13, 12, 12] != found[25, 12, 12]
