@@ -19,7 +19,7 @@ from unet_pipeline.config.checks import from_dict
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
-from unet_pipeline.stacks.weight_map import boundary_term, open_gaps
+from unet_pipeline.stacks.weight_map import boundary_term, open_gaps, open_volume_gaps, volume_boundary_term
 
 EDGES = sized((512, 1024, 2048, 4096, 8192), (128, 256))
 DENSITIES = (20, 300, 1300, 4000, 14_000)
@@ -28,6 +28,7 @@ PLANES = 3
 EDGE, LARGE_EDGE = sized((2048, 4096), (256, 512))
 HALO_PX = 30
 """Beyond as many px a term of 5 px width is nothing."""
+CUBE_PX = sized(128, 32)
 
 
 def touching_cells(edge: int, per_mpx: float, seed: int = 0) -> npt.NDArray[np.uint32]:
@@ -105,6 +106,35 @@ def against_boxes() -> Figure:
     return Figure(name, mine.wall_s, other.wall_s, "s", larger=False, cpu_s=cpu_s)
 
 
+def touching_balls(edge: int, count: int) -> npt.NDArray[np.uint32]:
+    """Return a cube (edge, edge, edge) of round cells around random points, cut where they meet, so that they touch."""
+    points = np.random.default_rng(0).uniform(0, edge, (count, 3))
+    voxels = np.indices((edge,) * 3).reshape(3, -1).T
+    distance, nearest = cKDTree(points).query(voxels)
+    return np.where(distance <= 0.55 * edge / count ** (1 / 3), nearest + 1, 0).reshape((edge,) * 3).astype(np.uint32)
+
+
+def volume() -> list[Figure]:
+    """Time a cube of cubic voxels, against a transform per cell in its box and, of one cell, in the whole cube."""
+    labels = open_volume_gaps(touching_balls(CUBE_PX, sized(157, 6)), 1, 1)
+    cells = len(np.unique(labels)) - 1
+    step(f"{CUBE_PX}³ voxels, distance transforms of {cells} cells")
+    np.testing.assert_allclose(volume_boundary_term(labels, 1, 10, 5), by_boxes(labels), atol=1e-5)
+    mine, boxes, cube = in_turn(
+        lambda: volume_boundary_term(labels, 1, 10, 5),
+        lambda: by_boxes(labels),
+        lambda: ndimage.distance_transform_edt(labels != 1),
+        rounds=3,
+    )
+    name = f"weigh: {CUBE_PX}³ voxels, {cells} cells"
+    return [
+        Figure(f"{name}, transforms in the box of each", mine.wall_s, boxes.wall_s, "s", larger=False,
+               cpu_s=(mine.cpu_s, boxes.cpu_s)),
+        Figure(f"{name}, in the whole cube (one, times cells)", mine.wall_s, cells * cube.wall_s, "s", larger=False,
+               cpu_s=(mine.cpu_s, cells * cube.cpu_s)),
+    ]  # fmt: skip
+
+
 def stage() -> list[Figure]:
     """Time the stage from store to store, on one core and on two."""
     with tempfile.TemporaryDirectory() as folder:
@@ -153,4 +183,4 @@ def _memory(name: str) -> int:
 
 
 if __name__ == "__main__":
-    publish("weigh", [*growth(), density(), *stage(), memory(), against_boxes()])
+    publish("weigh", [*growth(), density(), *stage(), memory(), against_boxes(), *volume()])
