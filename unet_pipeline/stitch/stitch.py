@@ -108,6 +108,8 @@ def _settings(
     name, chosen = stack_plan.stack.name, None
     if record is not None:
         chosen = settings_of(record, name, stack_plan.stack.grid.pixel_um)
+        if options.connect == "volume" and options.method == "calibrated":
+            tell(f"stitch {name}: chosen by planes, for a volume; its least area is not taken over")
     elif options.method == "calibrated":
         tell(f"stitch {name}: no calibration beside the model, so objects are made by the stated defaults")
     settings = settled(options, chosen, stated_settings(card))
