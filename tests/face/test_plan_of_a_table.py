@@ -323,6 +323,25 @@ def test_labels_that_ingest_refuses_are_refused(tmp_path: Path) -> None:
         plan(table(tmp_path, labels=mask))
 
 
+def test_a_plan_of_volumes_is_for_the_network_that_training_will_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[Architecture] = []
+    monkeypatch.setattr(
+        "unet_pipeline.face.plan.measure_cost", lambda network, _: timed.append(network) or Cost(0.5, 1.0, "a CPU")
+    )
+    graph = table(tmp_path)
+    deep = replace(graph.config, model=replace(graph.config.model, dimensions=3))
+    known = {name: replace(row, axes="zyx", pixel_um="0.2", step="0.4") for name, row in graph.stacks.items()}
+    text = plan(Graph(deep, known))
+    assert "model.z_levels comes to 3 of 4: voxels are 2 times as long along z as across (a)" in text
+    assert timed[0].z_levels == 3
+    with pytest.raises(PipelineError, match="fill in column step"):
+        plan(Graph(deep, known | {"a": replace(known["a"], step="")}))
+    with pytest.raises(PipelineError, match=r"stack b: expected planes along z with model\.dimensions: 3"):
+        plan(Graph(deep, known | {"b": replace(known["b"], axes="tyx")}))
+
+
 def test_bytes_are_those_of_the_stores() -> None:
     config = settings()
     assert stored_bytes(1000, 1, 1, config, False, False) == pytest.approx(4 / 3 * 1000)

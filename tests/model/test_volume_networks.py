@@ -13,7 +13,7 @@ from unet_pipeline.model.card import Architecture, ModelCard, architecture, geom
 from unet_pipeline.model.models import build, initialise
 from unet_pipeline.model.voxels import Voxel, automatic_z_levels
 
-CICEK = Model(depth=3, base_channels=64, batch_norm=False, dimensions=3, widen="before")
+CICEK = Model(depth=3, base_channels=64, batch_norm=False, dimensions=3, z_levels=4, widen="before")
 SMALL = Architecture(depth=2, base_channels=4, dropout=0, dimensions=3, z_levels=3)
 
 

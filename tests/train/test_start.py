@@ -321,3 +321,10 @@ def test_the_way_back_passes_the_weights_of_an_encoder(record: Path, tmp_path: P
     made = asdict(provenance({}, [record, weights]))
     save_model(tmp_path / "model", torch.nn.Linear(1, 1), replace(card, training={"provenance": made}))
     assert [link.verb for link in trace(tmp_path / "model")] == ["train", "weigh", "ingest"]
+
+
+def test_a_volumes_levels_along_z_are_taken_from_the_start(tmp_path: Path) -> None:
+    start = make_model(tmp_path / "start", depth=2, network={"dimensions": 3, "z_levels": 2})
+    check_start(settings(model=started(start, depth=2, dimensions=3)))
+    with pytest.raises(PipelineError, match=r"set model\.z_levels: 2, as that model has"):
+        check_start(settings(model=started(start, depth=2, dimensions=3, z_levels=3)))

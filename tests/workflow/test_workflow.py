@@ -99,9 +99,11 @@ def test_the_demo_is_made_only_for_a_table_that_names_it(fresh: Workspace) -> No
 
 def test_training_is_not_needed_for_a_plan(fresh: Workspace) -> None:
     assert fresh.would_run("results/c.1/tiles.json") == {"ingest c.1", "tile c.1"}
-    # unless it settles the depth
+    # unless it settles the depth, or along z
     before = {"ingest a", "weigh a", "ingest b", "weigh b", "train"}
-    assert fresh.would_run("results/c.1/tiles.json", model={"depth": "auto"}) == {*before, "ingest c.1", "tile c.1"}
+    for model in ({"depth": "auto"}, {"dimensions": 3}):
+        assert fresh.would_run("results/c.1/tiles.json", model=model) == {*before, "ingest c.1", "tile c.1"}
+    assert "train" not in fresh.would_run("results/c.1/tiles.json", model={"dimensions": 3, "z_levels": 2})
 
 
 def test_the_proof_is_made_on_request(fresh: Workspace) -> None:

@@ -70,6 +70,11 @@ class Model:
         return 0 if self.dimensions == 2 else levels if self.z_levels == "auto" else min(self.z_levels, levels)
 
     @property
+    def settled_by_training(self) -> bool:
+        """Whether a size of the network is still open, that training finds in its stacks: only a model has it."""
+        return self.depth == "auto" or (self.dimensions == 3 and self.z_levels == "auto")
+
+    @property
     def stride(self) -> int:
         """The pooling stride, px; of a depth that is still open a multiple of it."""
         return int(2 ** ENCODER_DEPTH.get(self.network, self.most_poolings + (self.stem == "half")))

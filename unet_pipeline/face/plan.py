@@ -13,11 +13,13 @@ from unet_pipeline.config.network_section import Model
 from unet_pipeline.config.sections import Config
 from unet_pipeline.face.advice import Advice, advise
 from unet_pipeline.face.cost import Cost, measure_cost, stored_bytes
+from unet_pipeline.images.ngff import Grid
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.model.card import architecture, read_card
+from unet_pipeline.model.voxels import Voxel
 from unet_pipeline.stacks.boundary_settings import gap_of, sigma_of
 from unet_pipeline.stacks.graph import Graph
-from unet_pipeline.stacks.ingest import Source, open_image, open_labels
+from unet_pipeline.stacks.ingest import Source, grid_of, open_image, open_labels
 from unet_pipeline.stacks.object_sizes import ObjectSizes, look_at_objects
 from unet_pipeline.stacks.table import StackRow
 from unet_pipeline.train.automatic import settle
@@ -39,12 +41,14 @@ class Found:
         shape: (planes, channels, height, width).
         dtype: of the grey values.
         sizes: of its labelled objects, where it trains or validates; else None.
+        grid: its planes, their size and that of a voxel.
     """
 
     row: StackRow
     shape: tuple[int, int, int, int]
     dtype: np.dtype[np.generic]
     sizes: ObjectSizes | None
+    grid: Grid
 
     @property
     def pixels(self) -> int:
@@ -69,14 +73,16 @@ def plan(graph: Graph, minutes: float | None = None) -> str:
     training = [one for one in found if one.row.role == "train"] or found
     sides = min(one.shape[2] for one in training), min(one.shape[3] for one in training)
     sizes, advised = ObjectSizes.merge(seen), []
-    config, said = settle(graph.config, sizes, sides)
+    given = _with_model(graph.config)
+    voxels = _voxels(found, given)
+    config, said = settle(given, sizes, sides, voxels)
     if seen:
         lines += ["", *_objects(sizes, config)]
     if seen and config.model.folder is None:
         planes, validated = sum(one.shape[0] for one in training), bool(graph.with_role("val"))
         lines += [*_validation(graph, planes), *(f"{name} comes to {text}" for name, text in said.items())]
         advised = [one for one in advise(config, sizes, planes, validated, sides) if one.key not in said]
-        config, _ = settle(with_advice(graph.config, advised), sizes, sides)
+        config, _ = settle(with_advice(given, advised), sizes, sides, voxels)
     folder, channels = config.model.folder, found[0].shape[1]
     network = (
         architecture(config.model, channels, len(config.labels.classes))
@@ -106,12 +112,31 @@ def _look(row: StackRow, config: Config) -> Found:
         label_planes=row.label_planes,
         names=row.names,
         series=int(row.series) if row.series else None,
+        pixel_um=float(row.pixel_um) if row.pixel_um else None,
+        step=float(row.step) if row.step else None,
     )
     image = open_image(source, config.ingest)
     sizes = None
     if row.labels and row.role in ("train", "val"):
         sizes = look_at_objects(open_labels(source, config.ingest, image), config.labels, row.labels)
-    return Found(row, image.shape, image.dtype, sizes)
+    return Found(row, image.shape, image.dtype, sizes, grid_of(source, image))
+
+
+def _with_model(config: Config) -> Config:
+    """Return the configuration with the depths of the model that it names: they are open no more."""
+    if config.model.folder is None:
+        return config
+    network = read_card(Path(config.model.folder)).architecture
+    model = replace(config.model, depth=network.depth, dimensions=network.dimensions)
+    return replace(config, model=replace(model, z_levels=network.z_levels or "auto"))
+
+
+def _voxels(found: Sequence[Found], config: Config) -> list[Voxel]:
+    """Return the voxels by which a network of volumes is built; refuses stacks, predicted ones too, that are none."""
+    if config.model.dimensions == 2:
+        return []
+    voxels = [(one.row.role, Voxel.of(one.row.stack, one.grid)) for one in found]
+    return [voxel for role, voxel in voxels if role in ("train", "val")]
 
 
 def _stacks(found: Sequence[Found]) -> Iterator[str]:

@@ -81,21 +81,27 @@ def architecture(model: Model, channels: int, classes: int) -> Architecture:
     """Return the network of section `model` for images with `channels` channels and `classes` classes.
 
     Raises:
-        PipelineError: if the depth is still open; see `depth`.
+        PipelineError: if the depth is still open, or the levels of a volume that see z; see `depth`, `voxels`.
     """
     base, own = model.base_channels, model.network in ENCODER_DEPTH
     depth = model.depth
     if own:
         depth, base = ENCODER_DEPTH[model.network], 64
     if depth == "auto":
-        fix = "name the trained model (--model), or set model.depth to the number in its model.json"
-        raise PipelineError("model.depth", "a number where nothing is trained", "auto", fix=fix)
+        raise _still_open("depth")
+    if model.dimensions == 3 and model.z_levels == "auto":
+        raise _still_open("z_levels")
     return Architecture(
         model.network, depth, base, channels, classes, model.dropout, model.padded or own, model.batch_norm,
         model.down, model.up, model.up_relu, model.wide_up, model.resize_output,
         model.stem, model.widest, model.residual,
         dimensions=model.dimensions, z_levels=model.levels_along_z, widen=model.widen,
     )  # fmt: skip
+
+
+def _still_open(name: str) -> PipelineError:
+    fix = f"name the trained model (--model), or set model.{name} to the number in its model.json"
+    return PipelineError(f"model.{name}", "a number where nothing is trained", "auto", fix=fix)
 
 
 def geometry(architecture: Architecture) -> Geometry:

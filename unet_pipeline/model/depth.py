@@ -60,4 +60,4 @@ def choose_depth(model: Model, sizes: ObjectSizes, sides: tuple[int, int], least
 
 def reach_px(model: Model, depth: int) -> int:
     """Return how far the network of section `model` sees with another depth, px."""
-    return geometry(architecture(replace(model, depth=depth), 1, 2)).before
+    return geometry(architecture(replace(model, depth=depth, dimensions=2), 1, 2)).before

@@ -114,7 +114,10 @@ def check_start(config: Config) -> None:
     """Hold the model to start from against the configuration, before any image is read; raises as `open_start`."""
     if config.model.start_from is not None:
         found = start_card(config.model.start_from).architecture
-        model = replace(config.model, depth=found.depth) if config.model.depth == "auto" else config.model
+        model = config.model
+        model = replace(model, depth=found.depth) if model.depth == "auto" else model
+        if model.dimensions == found.dimensions == 3 and model.z_levels == "auto":
+            model = replace(model, z_levels=found.z_levels)  # held against the voxels' later, once they are known
         wanted = architecture(model, found.in_channels, len(config.labels.classes))
         _check_alike(Path(config.model.start_from), found, wanted)
 

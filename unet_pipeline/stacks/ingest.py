@@ -99,7 +99,7 @@ def ingest(source: Source, config: Config, output: Path, table: str = "") -> Ing
             counted = _fill(partial, source, config, image, labels, mine.check)
             found = {
                 "stack": source.stack,
-                "grid": asdict(_grid(source, image)),
+                "grid": asdict(grid_of(source, image)),
                 "channels": image.shape[1],
                 "dtype": image.dtype.name,
                 "image": _place(source, image),
@@ -145,7 +145,7 @@ def _fill(
     store: Path, source: Source, config: Config, image: Fitted, labels: Fitted | None, check: Check
 ) -> dict[str, Any]:
     """Write the store, unless the image is used in place and has no labels; return what was counted."""
-    grid, in_place = _grid(source, image), _in_place(source, image)
+    grid, in_place = grid_of(source, image), _in_place(source, image)
     _create(store, source.stack, grid, image, config.store, in_place, labels is not None)
     total = _count_blocks(grid, config.store) * (1 + (labels is not None))
     with Progress(total, f"ingest {source.stack}") as progress:
@@ -246,7 +246,8 @@ def _size(shape: tuple[int, int, int, int]) -> tuple[int, int, int]:
     return shape[0], shape[2], shape[3]
 
 
-def _grid(source: Source, image: Fitted) -> ngff.Grid:
+def grid_of(source: Source, image: Fitted) -> ngff.Grid:
+    """Return the planes of a stack, their size, and that of a voxel: as the table says it, else as the file does."""
     planes = image.planes
     given = (source.pixel_um, source.pixel_um) if source.pixel_um else planes.pixel_um
     return ngff.Grid(*_size(image.shape), planes.plane_axis, image.pixel_um(given), source.step or planes.step)

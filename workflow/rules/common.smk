@@ -228,8 +228,8 @@ def calibration(wildcards):
 
 
 def plan_model(wildcards):
-    """What the plan of a stack needs of the model: nothing where the configuration says its depth."""
-    return model_files(wildcards) if SETTINGS.model.folder or SETTINGS.model.depth == "auto" else []
+    """What the plan of a stack needs of the model: nothing where the configuration says how deep it is, also along z."""
+    return model_files(wildcards) if SETTINGS.model.folder or SETTINGS.model.settled_by_training else []
 
 
 def folder_of_model(wildcards, input):
