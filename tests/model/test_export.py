@@ -457,3 +457,11 @@ def test_a_license_that_does_not_exist_is_one_message(model, tmp_path, capsys):
 
 def test_import_all_lets_what_is_there_pass():
     import_all("onnx", "json", "torch")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript", "torch-export", "bioimageio"])
+def test_a_network_of_volumes_is_refused(kind, tmp_path):
+    deep = make_model(tmp_path / "deep", depth=1, network={"dimensions": 3, "z_levels": 1})
+    with pytest.raises(PipelineError, match="a network of planes: those of volumes are not exported yet"):
+        export(deep, kind, tmp_path / "file")
+    assert not (tmp_path / "file").exists()

@@ -82,3 +82,16 @@ def test_a_tile_that_is_no_multiple_of_the_stride_is_refused(tmp_path):
 def test_no_model_is_one_message(tmp_path, capsys):
     assert main(["summary", "--model", str(tmp_path)]) == 1
     assert "model.json" in capsys.readouterr().err
+
+
+def test_a_network_of_volumes_is_counted_in_voxels():
+    network = Architecture("unet", 1, 2, 1, 3, 0.0, dimensions=3, z_levels=2)
+    found = of_architecture(network, tile_px=2)
+    first = found["levels"][0]
+    assert first["output"] == [2, 14, 14, 14]
+    assert first["multiply_adds"] == 27 * 1 * 2 * 16**3 + 27 * 2 * 2 * 14**3
+    assert found["flops_per_pixel"] == found["flops"] / 2**3
+    thin = of_architecture(Architecture("unet", 1, 2, 1, 3, 0.0, dimensions=3, z_levels=1), tile_px=2)
+    assert (thin["along_z"]["keep_px"], thin["along_z"]["read_px"]) == (1, 5)
+    assert thin["levels"][0]["output"] == [2, 5, 14, 14], "1 x 3 x 3 convolutions"
+    assert "along z: keeps 1 planes, reads 2 before and 2 after them" in describe(thin)

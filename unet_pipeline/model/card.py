@@ -83,8 +83,7 @@ def architecture(model: Model, channels: int, classes: int) -> Architecture:
     Raises:
         PipelineError: if the depth is still open, or the levels of a volume that see z; see `depth`, `voxels`.
     """
-    base, own = model.base_channels, model.network in ENCODER_DEPTH
-    depth = model.depth
+    depth, base, own = model.depth, model.base_channels, model.network in ENCODER_DEPTH
     if own:
         depth, base = ENCODER_DEPTH[model.network], 64
     if depth == "auto":

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unet_pipeline.model.card import Architecture, geometry, read_card
+from unet_pipeline.model.card import Architecture, geometry, geometry_z, read_card
 from unet_pipeline.model.models import NETWORKS
 from unet_pipeline.records.layout import WEIGHTS_FILE
 
@@ -22,7 +22,8 @@ def summarise(model: Path, tile_px: int | None = None) -> dict[str, Any]:
 
     Args:
         model: model folder.
-        tile_px: kept size of the tile whose work is counted, px; None: the multiple of the stride nearest to 384.
+        tile_px: kept size of the tile whose work is counted, px; None: the multiple of the stride nearest to 384, of
+            a volume to 64.
 
     Returns:
         See `of_architecture`; besides the classes, and the bytes of the weights file (None where it is missing).
@@ -44,22 +45,31 @@ def of_architecture(architecture: Architecture, tile_px: int | None = None) -> d
 
     Args:
         architecture: the network.
-        tile_px: kept size of the tile, px, a multiple of the stride.
+        tile_px: kept size of the tile, px, a multiple of the stride; a volume's has as many planes, or less where
+            voxels are longer along z.
 
     Returns:
         architecture; geometry; sizes: the smallest input of which something is kept and the step to the next, px;
-        tile: keep_px, read_px, output_px; levels: name, output (channels, y, x), parameters and multiply_adds of each
-        part, in order of computation; parameters; multiply_adds; flops; flops_per_pixel: per kept pixel; weight_bytes.
+        tile: keep_px, read_px, output_px; along_z of a volume: geometry, and keep_px, read_px in planes; levels: name,
+        output (channels, [z,] y, x), parameters and multiply_adds of each part, in order of computation; parameters;
+        multiply_adds; flops; flops_per_pixel: per kept pixel; weight_bytes.
 
     Raises:
         PipelineError: if `tile_px` is no multiple of the stride.
     """
     sizes = geometry(architecture)
-    keep_px = sizes.round_up(384 - sizes.stride // 2) if tile_px is None else tile_px
-    read_px = sizes.read_px(keep_px)
+    along_z: dict[str, Any] = {}
+    near_px = 64 if architecture.dimensions == 3 else 384
+    keep_px = sizes.round_up(near_px - sizes.stride // 2) if tile_px is None else tile_px
+    read_px, kept, read = sizes.read_px(keep_px), keep_px**2, [sizes.read_px(keep_px)] * 2
+    if architecture.dimensions == 3:
+        z = geometry_z(architecture)
+        planes = z.round_up(max(keep_px >> architecture.planar_levels, 1))
+        kept, read = kept * planes, [z.read_px(planes), *read]
+        along_z = {"geometry": asdict(z), "keep_px": planes, "read_px": read[0]}
     with torch.device("meta"):
         network = NETWORKS[architecture.network](architecture).eval()
-        image = torch.empty(1, architecture.in_channels, read_px, read_px)
+        image = torch.empty(1, architecture.in_channels, *read)
     levels = measure(network, image)
     multiply_adds = sum(level["multiply_adds"] for level in levels)
     return {
@@ -67,11 +77,12 @@ def of_architecture(architecture: Architecture, tile_px: int | None = None) -> d
         "geometry": asdict(sizes),
         "sizes": {"smallest_px": max(sizes.read_px(sizes.stride), sizes.smallest_px), "step_px": sizes.stride},
         "tile": {"keep_px": keep_px, "read_px": read_px, "output_px": sizes.output_px(read_px)},
+        **({"along_z": along_z} if along_z else {}),
         "levels": levels,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "multiply_adds": multiply_adds,
         "flops": 2 * multiply_adds,
-        "flops_per_pixel": 2 * multiply_adds / keep_px**2,
+        "flops_per_pixel": 2 * multiply_adds / kept,
         "weight_bytes": sum(tensor.nbytes for tensor in network.state_dict().values()),
     }
 
@@ -84,10 +95,10 @@ def measure(network: nn.Module, image: torch.Tensor) -> list[dict[str, Any]]:
 
     Args:
         network: in evaluation mode; on the device "meta" nothing is computed.
-        image: (n, channels, y, x) float32.
+        image: (n, channels, [z,] y, x) float32.
 
     Returns:
-        For each part its name, output (channels, y, x), parameters and multiply_adds.
+        For each part its name, output (channels, [z,] y, x), parameters and multiply_adds.
     """
     rows: list[dict[str, Any]] = []
     with _watched(network, rows), torch.no_grad():
@@ -150,6 +161,9 @@ def _words(found: dict[str, Any]) -> Iterator[str]:
     tile, sizes, geometry = found["tile"], found["sizes"], found["geometry"]
     yield f"network: {', '.join(f'{name} {value}' for name, value in found['architecture'].items())}"
     yield f"tile: keeps {tile['keep_px']} px, reads {tile['read_px']} px, the network gives {tile['output_px']} px"
+    if along_z := found.get("along_z"):
+        before, after = along_z["geometry"]["before"], along_z["geometry"]["after"]
+        yield f"along z: keeps {along_z['keep_px']} planes, reads {before} before and {after} after them"
     yield f"work: {found['flops'] / 1e9:,.2f} GFLOP a tile, {found['flops_per_pixel'] / 1e3:,.1f} kFLOP a kept pixel"
     before, after = geometry["before"], geometry["after"]
     yield f"halo: reads {before} px before and {after} px after what is kept; nothing beyond matters"

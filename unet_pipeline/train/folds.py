@@ -99,7 +99,7 @@ def divide(
     if fold is not None:
         chosen = set((cut if deep else dealt)(places, options.folds)[fold])
     else:
-        chosen = set(cut(places, round(1 / share))[0] if deep else drawn(places, share))
+        chosen = set(places[: count_of(len(places), share)] if deep else drawn(places, share))
     held_out = [tuple(p for p in each if (index, p) in chosen) for index, each in enumerate(planes)]
     kept = [tuple(p for p in each if (index, p) not in chosen) for index, each in enumerate(planes)]
     return Division(_with_planes(stacks, kept), _with_planes(stacks, held_out), tuple(held_out))
@@ -158,7 +158,12 @@ def dealt(places: Sequence[StackPlane], folds: int) -> list[list[StackPlane]]:
     return [list(places[fold::folds]) for fold in range(folds)]
 
 
+def count_of(planes: int, share: float) -> int:
+    """Return how many of two or more planes are a share: at least one, and never all."""
+    return min(max(round(share * planes), 1), planes - 1)
+
+
 def drawn(places: Sequence[StackPlane], share: float) -> list[StackPlane]:
     """Return a share of two or more shuffled planes, evenly over the stacks: at least one, and never all."""
-    count = min(max(round(share * len(places)), 1), len(places) - 1)
+    count = count_of(len(places), share)
     return [places[number * len(places) // count] for number in range(count)]

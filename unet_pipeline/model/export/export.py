@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from unet_pipeline.errors import PipelineError
 from unet_pipeline.model.export.bioimageio_package import Credit, symmetric_halo, write_package
 from unet_pipeline.model.export.exported import TOLERANCE, Exported
 from unet_pipeline.model.export.onnx_file import write_onnx
@@ -48,10 +49,14 @@ def export(
         A text for people: the file, its size, the largest difference.
 
     Raises:
-        PipelineError: the model is not whole, packages are not installed, or the exported network computes something
-            else than the original.
+        PipelineError: the model is not whole or one of volumes, packages are not installed, or the exported network
+            computes something else than the original.
     """
     network, card = load_model(model, torch.device("cpu"))
+    if card.architecture.dimensions == 3:
+        fix = "predict with `segment` or the workflow, or train with model.dimensions: 2"
+        expected = "a network of planes: those of volumes are not exported yet"
+        raise PipelineError(model, expected, "dimensions: 3", fix=fix)
     packaged = kind == "bioimageio"
     trim_px = symmetric_halo(card.geometry) if packaged and card.geometry.lost else 0
     module = Exported(network, card, packaged if probabilities is None else probabilities, same_size, trim_px)
