@@ -174,7 +174,7 @@ class WeighRecord:
     sigma_px: Number
     gap_px: Count
     why: str
-    step_px: Number | None = None
+    step_px: Number | None
     id: str
     files: Files
     provenance: Provenance

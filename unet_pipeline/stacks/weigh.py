@@ -90,7 +90,8 @@ def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px
         made_by = provenance(sections_of(config, "weigh"), [stack.record])
         files = write_list(output, [store], check=mine.check)
         last = {"id": digest(found), "files": asdict(files), "provenance": asdict(made_by)}
-        record = build(WeighRecord, found | last, str(output))
+        # the step is not part of the id where there is none: planes keep the ids they had
+        record = build(WeighRecord, found | last | {"step_px": settings.step_px}, str(output))
         mine.write(record)
     return record
 
