@@ -51,6 +51,7 @@ def page(run):
     return read_page(run[3].read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_every_picture_is_in_the_page_and_described(page):
     images = page.all("img")
     assert len(images) == 3 + 1 + 3 + 5 + 5 + 3 + 2

@@ -230,6 +230,7 @@ def test_weights_that_are_not_finite_are_refused(record: Path, tmp_path: Path, v
         further(record, start, tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_another_start_begins_anew(record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start, model = make_model(tmp_path / "start", seed=1), tmp_path / "model"
     first = further(record, start, model)
@@ -259,6 +260,7 @@ def test_a_start_lowers_the_learning_rate(
     assert said["provenance"]["config"]["train"]["learning_rate"] == given.get("learning_rate", "auto")
 
 
+@pytest.mark.slow
 def test_doubtful_starts_are_told(record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = make_model(tmp_path / "start")
     config = settings(model=started(start), normalise={"method": "zscore"})
