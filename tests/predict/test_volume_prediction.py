@@ -4,7 +4,7 @@ from importlib import import_module
 
 import numpy as np
 import pytest
-from chain import make_model, make_plan, make_stack, settings, volume
+from chain import make_model, make_plan, make_stack, run, settings, volume
 
 from unet_pipeline.audit.prove import difference, prove, tiled_pass, whole_pass
 from unet_pipeline.config.sections import Predict
@@ -186,3 +186,11 @@ def test_out_of_fold_each_plane_of_a_shard_comes_from_the_member_that_has_not_se
         member = second if 5 <= plane < 9 else forward
         expected = predict_crop(crop, planned.plan, member, np.dtype(np.uint8), slice(plane, plane + 1))[:, 0]
         np.testing.assert_array_equal(found[plane], expected)
+
+
+@pytest.mark.parametrize("connect", ["planes", "volume"])
+def test_objects_of_planes_alone_are_said_aloud(made, capsys, connect):
+    stack, models = made
+    config = settings(model={"depth": 1, "dimensions": 3, "z_levels": 2}, stitch={"connect": connect})
+    run(make_plan(stack, config, 1), models["unpadded"], config)
+    assert ("set stitch.connect: volume" in capsys.readouterr().err) == (connect == "planes")

@@ -38,7 +38,7 @@ def volume(shape=(12, 30, 34), seed=0, used=None):
 
 
 def sampler(stack, options=STILL, cubes=False):
-    return Sampler((Windows(stack),), GEOMETRY, 8, options, 3, Deep(GEOMETRY, 8, cubes))
+    return Sampler((Windows(replace(stack, cubes=cubes)),), GEOMETRY, 8, options, 3, Deep(GEOMETRY, 8))
 
 
 def test_a_tile_is_a_mirrored_part_of_the_volume():
@@ -69,6 +69,9 @@ def test_flips_reverse_z_and_turns_of_cubes_exchange_it():
         sizes = [round(abs(float(value))) for value in along]
         seen.add((*(sizes.index(size) for size in (10000, 100, 1) if size in sizes), along[0] > 0))
     assert {axes[0] for axes in seen if len(axes) == 4} == {0, 1, 2}, "z lies along every axis now and then"
+    turn = replace(STILL, rotate="quarter")
+    uneven = [sampler(stack, turn).tile(step, 0).boundary for step in range(20)]
+    assert all(abs(float(part[3, 2, 2] - part[2, 2, 2])) > 5000 for part in uneven), "z stays z unless voxels are cubes"
     flipped = {bool(tile.image[0, 1, 0, 0] > tile.image[0, 0, 0, 0]) for tile in (
         sampler(stack, replace(STILL, flip=True)).tile(step, 0) for step in range(20)
     )}  # fmt: skip

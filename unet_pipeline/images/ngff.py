@@ -28,6 +28,10 @@ EDGE_PX = 64
 """Small images are stored in chunks rounded up to this: a multiple of every pooling stride up to depth 6."""
 
 
+CUBIC = 0.1
+"""By how much the sides of a voxel may differ that is taken for a cube."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """The size and physical scale of a stack.
@@ -50,6 +54,13 @@ class Grid:
     def shape(self) -> tuple[int, int, int]:
         """(planes, height, width)."""
         return self.planes, self.height, self.width
+
+    @property
+    def is_cubic(self) -> bool:
+        """Whether voxels are known to be cubes, within a tenth."""
+        if self.plane_axis != "z" or self.pixel_um is None or not self.step:
+            return False
+        return all(abs(edge / self.step - 1) < CUBIC for edge in self.pixel_um)
 
     def halved(self, level: int) -> Grid:
         """Return the grid of a pyramid level: height and width halved `level` times, rounded up."""

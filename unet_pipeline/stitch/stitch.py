@@ -29,6 +29,7 @@ from unet_pipeline.model.calibration import read_calibration, settings_of, state
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.components import ComponentSummary
 from unet_pipeline.objects.decided import decided
+from unet_pipeline.predict.plan import AlongZ
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.calibrate_record import CalibrateRecord
 from unet_pipeline.records.checksums import write_list
@@ -106,6 +107,9 @@ def _settings(
 ) -> ObjectSettings:
     """Return how objects are made, and say so."""
     name, chosen = stack_plan.stack.name, None
+    if stack_plan.plan.along_z != AlongZ() and options.connect == "planes":
+        alone = "the network sees volumes, objects are made plane by plane: set stitch.connect: volume to join them"
+        tell(f"WARNING stack {name}: {alone}")
     if record is not None:
         chosen = settings_of(record, name, stack_plan.stack.grid.pixel_um)
         if options.connect == "volume" and options.method == "calibrated":

@@ -50,12 +50,10 @@ class Deep:
     Attributes:
         geometry: size arithmetic along z.
         planes: planes of an output tile.
-        cubes: whether z is like y and x, so that tiles may be turned about all axes.
     """
 
     geometry: Geometry
     planes: int
-    cubes: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,8 @@ class Sampler:
         if self.deep is None:
             return Tile(augment.grey(image, transform, generator)[:, 0], target[0], inner.boundary()[0])
         tile = Tile(augment.grey(image[:, places], transform, generator), target, inner.boundary())
-        return self._turned(tile, generator)
+        # only where voxels are cubes is z like y and x
+        return self._turned(tile, generator) if source.stack.cubes else tile
 
     def _planes(self, stack: TrainingStack, plane: int, generator: np.random.Generator) -> tuple[list[int], list[int]]:
         """Return the planes that a tile around a plane reads, mirrored beyond the stack, and those it returns."""
@@ -117,8 +116,8 @@ class Sampler:
         return planes, planes[first : first + sizes.output_px(size)]
 
     def _turned(self, tile: Tile, generator: np.random.Generator) -> Tile:
-        """Let z change places with y, x or none, where all are alike; with the turns in the plane, these are all."""
-        if self.deep is None or not self.deep.cubes or self.options.rotate == "none":
+        """Let z change places with y, x or none, where tiles are cubes; with the turns in the plane, these are all."""
+        if len(set(tile.image.shape[1:])) > 1 or self.options.rotate == "none":
             return tile
         other = int(generator.integers(3))
         return Tile(*(part.transpose(-3, other - 3) for part in tile))

@@ -182,8 +182,7 @@ def _deep(card: ModelCard, options: Train) -> Deep | None:
     planes, *_ = size = training_tile(card.architecture, options)
     if len(size) == 2:
         return None
-    # levels that leave z alone say that voxels are longer along it
-    return Deep(card.geometry_z, planes, cubes=len(set(size)) == 1 and card.architecture.planar_levels == 0)
+    return Deep(card.geometry_z, planes)
 
 
 def _resolved(settings: Settings, device: torch.device) -> Settings:

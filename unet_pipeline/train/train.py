@@ -98,7 +98,9 @@ class Weighed:
         target, boundary = (
             open_array(store, name, repair=lambda *place: fix, vouch=vouched.check) for name in ("target", "boundary")
         )
-        return TrainingStack(self.stack.name, self.stack.image, normaliser, target, boundary, deep=deep)
+        return TrainingStack(
+            self.stack.name, self.stack.image, normaliser, target, boundary, deep=deep, cubes=self.stack.grid.is_cubic
+        )
 
 
 def train_model(

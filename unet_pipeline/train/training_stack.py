@@ -48,6 +48,7 @@ class TrainingStack:
         target: uint8 class index, `IGNORE` (255) where nobody annotated.
         boundary: float32 >= 0, the boundary term of the weight map.
         planes: the planes tiles are taken from; None means all. Leave out planes nobody annotated.
+        cubes: whether its voxels are cubes, so that tiles may be turned about all axes.
         deep: whether the planes around them are read too, by a network of volumes; what they show is not learned.
     """
 
@@ -58,6 +59,7 @@ class TrainingStack:
     boundary: Label
     planes: tuple[int, ...] | None = None
     deep: bool = False
+    cubes: bool = False
 
     @property
     def used(self) -> Sequence[int]:
