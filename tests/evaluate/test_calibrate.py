@@ -103,7 +103,7 @@ def test_a_score_of_pixels_chooses_a_threshold_alone(score: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["components", "watershed", "distance"])
-@pytest.mark.parametrize("threshold", [None, 0.4])
+@pytest.mark.parametrize("threshold", [pytest.param(None, marks=pytest.mark.slow), 0.4])
 def test_objects_in_memory_are_those_of_the_volume(
     ran: tuple[StackPlan, Path], method: str, threshold: float | None
 ) -> None:

@@ -77,7 +77,7 @@ def test_one_result_object_may_match_two_reference_objects():
     }
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_seg_is_that_of_py_ctcmetrics_over_several_frames(seed, tmp_path):
     from ctc_metrics.metrics.technical.seg import seg as ctc_seg  # here, for it imports scikit-learn and pandas
     from ctc_metrics.utils.representations import match as ctc_match

@@ -61,7 +61,10 @@ def lazy(grey: np.ndarray, folder: Path) -> zarr.Array:
     return zarr.create_array(folder / "lazy.zarr", data=grey[None], chunks=(1, 2, 50, 70), zarr_format=2)
 
 
-@pytest.mark.parametrize("kind", ["array", "zarr", "path", "opened"])
+@pytest.mark.parametrize(
+    "kind",
+    ["array", pytest.param("zarr", marks=pytest.mark.slow), "path", pytest.param("opened", marks=pytest.mark.slow)],
+)
 def test_a_prediction_in_memory_is_the_volume_of_the_workflow(made, volume, tmp_path, kind):
     grey = draw()[0]
     image = {"array": lambda: grey, "path": lambda: "cells.tif", "zarr": lambda: lazy(grey, tmp_path)}

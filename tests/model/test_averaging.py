@@ -137,7 +137,7 @@ class Card:
         self.geometry = geometry
 
 
-@pytest.mark.parametrize("mirror", ["none", "flips", "all"])
+@pytest.mark.parametrize("mirror", ["none", pytest.param("flips", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize(("crop", "seamless"), [(12, True), (4, False)])
 def test_padded_networks_are_seamless_where_the_margin_reaches(made, mirror, crop, seamless):
     """The network sees 1 + 4 + 3 + 1 px at most: a margin of 12 px is enough in every mirroring, 4 px are not."""

@@ -81,7 +81,9 @@ def test_tiles_equal_one_whole_pass(name: str) -> None:
             torch.testing.assert_close(part, whole[..., y : y + keep, x : x + keep], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["paper", "padded, strided", "half, unpadded, residual", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["paper", "padded, strided", "half, unpadded, residual", pytest.param("resnet50", marks=pytest.mark.slow)]
+)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     """Of the first kernel, which the output sees through all levels and through the highest skip."""
     network, generator = network_of(VARIANTS[name]).double(), torch.Generator().manual_seed(2)

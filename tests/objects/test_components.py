@@ -99,7 +99,9 @@ def spiral(size):
     return plane
 
 
-@pytest.mark.parametrize("block_px", [(1, 1), (2, 3), (7, 7), (16, 5), (61, 61), (500, 500)])
+@pytest.mark.parametrize(
+    "block_px", [pytest.param((1, 1), marks=pytest.mark.slow), (2, 3), (7, 7), (16, 5), (61, 61), (500, 500)]
+)
 def test_spiral_through_all_blocks(block_px):
     plane = spiral(61)
     assert plane.sum() > 1500
@@ -140,7 +142,7 @@ def ring(size=15, thick=2):
     return np.pad(plane, 3)
 
 
-@pytest.mark.parametrize("block_px", [(1, 1), (4, 6), (11, 11), (30, 30)])
+@pytest.mark.parametrize("block_px", [pytest.param((1, 1), marks=pytest.mark.slow), (4, 6), (11, 11), (30, 30)])
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_holes_across_block_borders_with_scipy(block_px, connectivity):
     plane = np.zeros((64, 64), np.uint8)

@@ -118,7 +118,15 @@ def predicted(slide, skip_below, tile_px, shard_px, regions):
     return read(0, *every)[None], records, sum(passes)
 
 
-@pytest.mark.parametrize(("tile_px", "shard_px", "regions"), [(32, 96, 3), (80, 80, 1), (64, 352, 2), (352, 352, 1)])
+@pytest.mark.parametrize(
+    ("tile_px", "shard_px", "regions"),
+    [
+        (32, 96, 3),
+        pytest.param(80, 80, 1, marks=pytest.mark.slow),
+        (64, 352, 2),
+        pytest.param(352, 352, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_skipped_is_background_and_the_rest_as_without(slide, tile_px, shard_px, regions):
     probabilities, records, passes = predicted(slide, 0.3, tile_px, shard_px, regions)
     usual, usual_records, usual_passes = predicted(slide, None, tile_px, shard_px, regions)

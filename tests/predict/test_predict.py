@@ -158,7 +158,15 @@ def test_the_whole_run_on_rgb_like_channels(tmp_path):
     assert run(make_plan(stack), model).exists()
 
 
-@pytest.mark.parametrize(("size", "tile_px"), [((1, 1), "auto"), ((1, 300), 32), ((300, 1), "auto"), ((2, 97), 32)])
+@pytest.mark.parametrize(
+    ("size", "tile_px"),
+    [
+        ((1, 1), "auto"),
+        pytest.param((1, 300), 32, marks=pytest.mark.slow),
+        ((300, 1), "auto"),
+        pytest.param((2, 97), 32, marks=pytest.mark.slow),
+    ],
+)
 def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     """From TIFF to stitched objects, an image of one pixel, one row or one column; mirrored far beyond its size."""
     generator = np.random.default_rng(1)

@@ -30,6 +30,7 @@ def test_roles_say_what_is_learned_predicted_and_scored(tmp_path: Path) -> None:
     assert list(found.folds) == []
     assert found.shown_stacks == ["results/a/ingest.json", *(f"results/{name}/stitch.json" for name in "bcd")]
     assert found.shown_files == [*(f"results/{name}/weigh.json" for name in "ab"),
+                                 *(f"results/{name}/measure.json" for name in "bcd"),
                                  *(f"results/{name}/metrics.json" for name in "bc")]  # fmt: skip
 
 

@@ -46,7 +46,9 @@ def test_equals_the_definition(stack, options):
         np.testing.assert_allclose(boundary[plane], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("block_px", "threads", "shard_px"), [(13, 3, 32), (32, 1, 128), (61, 2, 32)])
+@pytest.mark.parametrize(
+    ("block_px", "threads", "shard_px"), [pytest.param(13, 3, 32, marks=pytest.mark.slow), (32, 1, 128), (61, 2, 32)]
+)
 def test_bit_equal_for_any_block_shard_and_number_of_threads(stack, block_px, threads, shard_px):
     store = {"chunk_px": shard_px // 2, "shard_px": shard_px}
     divided = arrays(stack, settings(store=store), block_px, threads)
