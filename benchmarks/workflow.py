@@ -75,7 +75,7 @@ def make_outputs(folder: Path, stacks: int, regions: int) -> None:
     """Write every file the workflow would make, empty; Snakemake looks at no content."""
     results = folder / "results"
     files = [
-        *(results / name for name in ("report.html", "report.json")),
+        *(results / name for name in ("report.html", "report.json", "objects.parquet")),
         *(results / "model" / n for n in MODEL_FILES),
     ]
     for number in range(stacks):
@@ -84,7 +84,7 @@ def make_outputs(folder: Path, stacks: int, regions: int) -> None:
         if number < 2:
             files.append(stack / "weigh.json")
         else:
-            files += [stack / "tiles.json", stack / "stitch.json"]
+            files += [stack / name for name in ("tiles.json", "stitch.json", "measure.json", "objects.parquet")]
             files += [stack / "regions" / f"{region}.json" for region in range(regions)]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_jobs_with_a_network_are_given_a_gpu_and_others_wait_for_none(many: tupl
         assert {place["CUDA_VISIBLE_DEVICES"] for place in space.places(rule)} <= {"0", "1"}
         assert {job.partition for job in run.jobs(rule)} == {"gpu"}
         assert all("gres/gpu=1" in job.resources for job in run.jobs(rule))
-    for rule in ("ingest", "weigh", "tile", "stitch", "measure", "evaluate"):
+    for rule in ("ingest", "weigh", "tile", "stitch", "evaluate"):
         assert {place["SLURMD_NODENAME"] for place in space.places(rule)} <= CPU_NODES
         assert {place["CUDA_VISIBLE_DEVICES"] for place in space.places(rule)} == {None}
         assert not [job for job in run.jobs(rule) if "gpu" in job.resources]

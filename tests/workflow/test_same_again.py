@@ -88,7 +88,6 @@ def test_batches_regions_and_jobs_change_no_array_and_no_score(done: Workspace) 
         "tile unseen",
         *(f"predict unseen {n}" for n in range(4)),
         "stitch unseen",
-        "measure unseen",
         "evaluate unseen",
     }
     assert ran.jobs == again | {"calibrate"}, "which predicts as section predict says, too"

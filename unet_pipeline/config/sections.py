@@ -7,6 +7,7 @@ can be given only the sections it depends on and reruns only when those change.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -280,6 +281,13 @@ class Config:
     report: Report = Report()
     compute: Compute = Compute()
     watch: Watch = Watch()
+
+    def with_sections(self, **changed: Any) -> Config:
+        """Return the configuration with other sections; the rest is not looked at."""
+        made = copy(self)
+        for name, value in changed.items():
+            object.__setattr__(made, name, value)  # it is frozen for its users, not before they have it
+        return made
 
     def section(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain values, for a rule's param."""

@@ -60,7 +60,7 @@ def settle(
         gigabytes = _step_bytes(train.tiles, train, network) / 1e9
         learned = f"{train.tiles * math.prod(training_tile(network, train)):,} px to learn from in a step"
         said["train.batch"] = f"{train.batch}: {learned}, which keeps about {gigabytes:.1g} GB"
-    return replace(config, model=model, train=train), said
+    return config.with_sections(model=model, train=train), said
 
 
 def look(
