@@ -90,6 +90,8 @@ def test_the_card_of_a_volume_comes_back_and_that_of_planes_says_nothing_of_z():
         written = card.to_json()
         assert parse_card(written, "model.json") == card
         assert ("geometry_z" in written) == ("dimensions" in written["architecture"]) == (network is SMALL)
+    early = ModelCard(Architecture(depth=1, widen="before"), ("background", "cell"))
+    assert parse_card(early.to_json(), "model.json") == early, "planes may widen before, too"
     written = ModelCard(SMALL, ("background", "cell")).to_json()
     with pytest.raises(PipelineError, match="geometry_z"):
         parse_card(written | {"geometry_z": None}, "model.json")

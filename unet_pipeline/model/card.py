@@ -301,12 +301,12 @@ def write_card(folder: Path, card: ModelCard, check: Check = unclaimed) -> None:
 
 
 VOLUME_KEYS: Mapping[str, Any] = {"dimensions": 2, "z_levels": 0, "widen": "after"}
-"""Fields of `Architecture` that cards of planes leave out, and their values there: older cards stay what they are."""
+"""Fields of `Architecture` that cards leave out where they have these values: older cards stay what they are."""
 
 
 def _described(architecture: Architecture) -> dict[str, Any]:
     facts = asdict(architecture)
-    return {name: value for name, value in facts.items() if name not in VOLUME_KEYS or facts["dimensions"] == 3}
+    return {name: value for name, value in facts.items() if name not in VOLUME_KEYS or value != VOLUME_KEYS[name]}
 
 
 def _architecture(value: Any, where: str) -> Architecture:

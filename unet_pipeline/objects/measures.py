@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from unet_pipeline.objects.box import Box
 from unet_pipeline.objects.compiled import compiled
+from unet_pipeline.objects.pieces import heads
 
 HALO_PX = 2
 """The perimeter looks so far beyond a block: a pixel at the border is weighed by its neighbours at the border."""
@@ -89,7 +90,7 @@ class Block:
             kind: from `fields`.
         """
         window = inner.counted_from(outer).window
-        self.ids: NDArray[np.uint32] = np.unique(_heads(labels[window]))
+        self.ids: NDArray[np.uint32] = np.unique(heads(labels[window]))
         height, width = inner.size
         self.local = np.zeros((height + 2 * HALO_PX, width + 2 * HALO_PX), np.int32)
         top, left = (HALO_PX - part.start for part in window)
@@ -138,21 +139,6 @@ def _bands(shape: tuple[int, ...], most_px: int = 2**20) -> Iterable[slice]:
     """Yield some rows at a time, of which another type takes little memory."""
     rows = max(1, most_px // max(1, shape[1]))
     return (slice(top, top + rows) for top in range(0, shape[0], rows))
-
-
-@compiled
-def _heads(ids: Any) -> Any:
-    """Return the ids of pixels that differ from the pixels to their left and above: each id of the block is there."""
-    heads, count = np.empty(1024, np.uint32), 0
-    for y in range(ids.shape[0]):
-        for x in range(ids.shape[1]):
-            here = ids[y, x]
-            if here != 0 and (x == 0 or ids[y, x - 1] != here) and (y == 0 or ids[y - 1, x] != here):
-                if count == heads.size:
-                    heads = np.append(heads, heads)
-                heads[count] = here
-                count += 1
-    return heads[:count]
 
 
 @compiled

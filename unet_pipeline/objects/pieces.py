@@ -69,7 +69,7 @@ class Pieces:
 
 def measure(ids: NDArray[np.uint32], seeds: NDArray[np.uint32], block: Box) -> Pieces:
     """Return the pieces of a block, of its ids and seeds (y, x); 0 is none."""
-    found = Pieces.none(np.unique(_heads(ids)))
+    found = Pieces.none(np.unique(heads(ids)))
     place = block.plane, block.rows.start, block.columns.start
     _extend(ids, seeds, place, found.ids, found.boxes, found.area, found.lowest, found.highest)
     return found
@@ -89,18 +89,18 @@ def merged(parts: Sequence[Pieces]) -> Pieces:
 
 
 @compiled
-def _heads(ids: Any) -> Any:
-    """Return the ids of pixels that differ from the pixels to their left and above: each id of the block is there."""
-    heads, count = np.empty(1024, np.uint32), 0
+def heads(ids: Any) -> Any:
+    """Return the ids (n,) of pixels of ids (y, x) that differ from those to their left and above: each id is there."""
+    found, count = np.empty(1024, np.uint32), 0
     for y in range(ids.shape[0]):
         for x in range(ids.shape[1]):
             here = ids[y, x]
             if here != 0 and (x == 0 or ids[y, x - 1] != here) and (y == 0 or ids[y - 1, x] != here):
-                if count == heads.size:
-                    heads = np.append(heads, heads)
-                heads[count] = here
+                if count == found.size:
+                    found = np.append(found, found)
+                found[count] = here
                 count += 1
-    return heads[:count]
+    return found[:count]
 
 
 @compiled
