@@ -17,12 +17,12 @@ import numpy as np
 import tifffile
 import torch
 from figures import Figure, asked, in_turn, peak_memory, publish, sized, step
+from predict import whole_stage
 
 from unet_pipeline.config.checks import from_dict
 from unet_pipeline.config.sections import Config
 from unet_pipeline.model.card import Architecture, ModelCard
 from unet_pipeline.model.models import build, save_model
-from unet_pipeline.predict.predict import predict
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
 from unet_pipeline.stacks.ingest import Source, ingest
@@ -58,14 +58,6 @@ def prepare(folder: Path, threads: int) -> tuple[StackPlan, Path, Config]:
     output = record.with_name("tiles.json")
     tile(Stack.open(record), config, 1, output, card)
     return StackPlan.open(output), folder / "model", config
-
-
-def whole_stage(plan: StackPlan, model: Path, config: Config) -> None:
-    """Predict the only region from nothing."""
-    record = plan.region_record(0)
-    for left in record.parent.glob(".*"):
-        left.unlink()
-    predict(plan, 0, model, config, record)
 
 
 @dataclass(frozen=True)
