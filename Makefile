@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test test-slow presets cluster-test faults fuzz bench compare bench-environment lint format schema lock clean environment
+.PHONY: help demo test test-slow presets cluster-test faults fuzz bench compare bench-environment lint docs format schema lock clean environment
 
 CORES ?= all
 WORKERS ?= 3
@@ -78,12 +78,15 @@ bench-environment: environment
 		$(UV) pip install --quiet --python .venv-bench --no-deps --require-hashes -r benchmarks/requirements.txt; \
 	fi
 
-lint: environment ## ruff, mypy, snakefmt, snakemake --lint
+lint: environment docs ## ruff, mypy, snakefmt, snakemake --lint, links within docs/
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@snakefmt --check Snakefile workflow benchmarks/comparison/Snakefile
 	@snakemake --lint
+
+docs: environment ## the pages of docs/ as a site in site/, strictly: a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --quiet
 
 format: environment ## let ruff and snakefmt rewrite the sources
 	@ruff check --fix .

@@ -208,9 +208,9 @@ def test_every_example_in_the_help_is_true(made):
     assert tried > 12
 
 
-def test_the_example_of_the_readme_is_true(made):
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("### In Python")[2]
-    text = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
+def test_the_example_of_the_docs_is_true(made):
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    text = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     names: dict[str, object] = {}
     exec(text, names)
     assert names["result"].instances.shape == names["stack"].shape[:1] + names["stack"].shape[2:]
