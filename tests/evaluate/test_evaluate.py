@@ -62,6 +62,9 @@ def test_a_lost_object_costs_its_share(perfect):
     found = scores(stitched)
     assert found["instances"]["seg"] == pytest.approx(1 - 1 / found["instances"]["objects"])
     assert found["instances"]["matched"] == found["instances"]["objects"] - 1
+    (lost,), places = found["faults"]["worst"], np.argwhere(draw()[1][0] == 1)
+    assert (lost["kind"], lost["object"], lost["pixels"]) == ("missed", 1, len(places))
+    assert (lost["start"], lost["stop"]) == ((0, *places.min(0)), (1, *places.max(0) + 1))
 
 
 def test_isbi_scores_on_request(perfect):

@@ -6,15 +6,19 @@ from read_page import read_page
 
 from unet_pipeline.config.keys import build
 from unet_pipeline.evaluate.evaluate import _classes, _instances
+from unet_pipeline.evaluate.faults import Boxes, find_faults
 from unet_pipeline.evaluate.isbi import combine_planes, isbi_scores
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.pixels import pixel_scores
 from unet_pipeline.evaluate.scores import confusion
+from unet_pipeline.objects.box import Box
 from unet_pipeline.records.score_records import EvaluateRecord
 from unet_pipeline.report.render import mean_average_precision, render
 
 TRUTH = np.repeat([[0, 1, 1, 2, 2, 3, 3, 3, 0, 0]], 10, axis=0)
 FOUND = np.repeat([[0, 7, 7, 8, 0, 9, 9, 9, 5, 0]], 10, axis=0)
+
+BOX = Box.of(0, slice(0, 10), slice(0, 10))
 
 
 def scored(name, isbi=None, truth=TRUTH, found=FOUND, role=None):
@@ -22,6 +26,7 @@ def scored(name, isbi=None, truth=TRUTH, found=FOUND, role=None):
     metrics = {
         "stack": name,
         "instances": _instances(OverlapTable.of(truth, found)),
+        "faults": find_faults(OverlapTable.of(truth, found), *(Boxes.of(ids, BOX, 0) for ids in (truth, found))),
         "classes": _classes(counts, ("background", "cell")),
         "pixels": {"scored": int(counts.sum()), "of": int(truth.size)} | pixel_scores(counts).as_dict(),
         "confusion": counts.tolist(),
@@ -55,13 +60,21 @@ def test_instances_come_first_with_their_values():
     found = tables(page(scored("one")))
     assert next(iter(found)) == "Instances"
     head, row = found["Instances"]
-    assert head == ["Stack", "SEG", "AP50", "AP75", "mean AP", "objects", "matched", "found"]
-    # objects 1 and 3 are exact; of 2 one half is found: more than half is needed, so it is not matched
-    assert row[:2] == ["one", "0.667"]
+    assert head == ["Stack", "F1", "precision", "recall", "SEG", "AP50", "AP75", "mean AP", "drawn", "found"]
     # at 0.50 the half of object 2 counts: 3 pairs, 1 spurious object; above it is lost
-    assert row[2:4] == ["0.750", f"{2 / 5:.3f}"]
-    assert row[4] == f"{(0.75 + 9 * 2 / 5) / 10:.3f}"
-    assert row[5:] == ["3", "2", "4"]
+    assert row[:4] == ["one", f"{6 / 7:.3f}", "0.750", "1.000"]
+    # objects 1 and 3 are exact; of 2 one half is found: SEG wants more
+    assert row[4] == "0.667"
+    assert row[5:7] == ["0.750", f"{2 / 5:.3f}"]
+    assert row[7] == f"{(0.75 + 9 * 2 / 5) / 10:.3f}"
+    assert row[8:] == ["3", "4"]
+
+
+def test_faults_are_counted():
+    head, row = tables(page(scored("one")))["Faults of objects"]
+    assert head == ["Stack", "missed", "split", "joined", "spurious", "rough"]
+    # exactly half of object 2 is found, which covers it no more than it misses it; object 5 is where nothing is drawn
+    assert row == ["one", "1", "0", "0", "1", "0"]
 
 
 def test_partitions_and_classes():
@@ -100,7 +113,7 @@ def test_every_stack_links_to_its_place():
 def test_every_score_is_explained():
     found = page(scored("one"))
     terms = " ".join(element.text for element in found.all("dt"))
-    for name in ("SEG", "AP", "matched", "V_rand", "V_info", "VI", "adapted Rand error", "Dice", "IoU"):
+    for name in ("F1", "SEG", "AP", "missed", "joined", "V_rand", "V_info", "VI", "adapted Rand error", "Dice", "IoU"):
         assert name in terms
     assert all(len(element.text) > 40 for element in found.all("dd"))
     assert "hidden test sets" in found.text
@@ -128,7 +141,7 @@ def test_skipped_isbi_says_why():
 def test_scores_without_meaning_are_dashes():
     empty = np.zeros((4, 4), int)
     found = tables(page(scored("one", truth=empty, found=empty)))
-    assert found["Instances"][1] == ["one", "–", "–", "–", "–", "0", "0", "0"]
+    assert found["Instances"][1] == ["one", *7 * ["–"], "0", "0"]
     assert found["Pixels of each class"][2][2:] == ["–", "–", "–", "–", "0"]
 
 

@@ -17,6 +17,7 @@ from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
 from unet_pipeline.config.sections import IGNORE, Config
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.evaluate.faults import Boxes, find_faults
 from unet_pipeline.evaluate.overlaps import OverlapTable
 from unet_pipeline.evaluate.partitions import adapted_rand_error, v_info, v_rand, variation_of_information
 from unet_pipeline.evaluate.pixels import confusion_csv, pixel_scores
@@ -106,15 +107,16 @@ class Compared:
 
 
 def scores(compared: Compared, isbi: bool) -> dict[str, Any]:
-    """Return all scores of a result: instances, classes, pixels, confusion and, if asked for, isbi (see `evaluate`).
+    """Return all scores of a result as `metrics.json` has them; isbi only if asked for.
 
     Raises:
         PipelineError: if isbi is asked for and there are no probabilities.
     """
-    table, counts = _overlaps(compared)
+    table, faults, counts = _overlaps(compared)
     planes, _, height, width = compared.instances.shape
     return {
         "instances": _instances(table),
+        "faults": faults,
         "classes": _classes(counts, compared.class_names),
         "pixels": {"scored": int(counts.sum()), "of": planes * height * width} | pixel_scores(counts).as_dict(),
         "confusion": counts.tolist(),
@@ -153,21 +155,25 @@ def _compared(stack_plan: StackPlan, in_volume: bool, config: Config) -> Iterato
         shutil.rmtree(raw, ignore_errors=True)
 
 
-def _overlaps(compared: Compared) -> tuple[OverlapTable, npt.NDArray[np.int64]]:
-    """Return the overlaps of all objects, and the confusion of classes; pixels nobody annotated are left out."""
+def _overlaps(compared: Compared) -> tuple[OverlapTable, dict[str, Any], npt.NDArray[np.int64]]:
+    """Return overlaps and faults of all objects, and the confusion of classes; without what nobody annotated."""
     size = len(compared.class_names)
     tables, counts = [], np.zeros((size, size), np.int64)
+    boxes: tuple[list[Boxes], list[Boxes]] = ([], [])
     shards = list(compared.instances.shards())
     with Progress(len(shards), f"evaluate {compared.name}") as progress:
         for shard in shards:
             reference = compared.reference_classes.read_label(*shard.at)
             annotated = reference != IGNORE
             counts += confusion(reference, compared.classes.read_label(*shard.at), size, IGNORE)
-            arrays = compared.reference_instances, compared.instances
-            expected, found = (array.read_label(*shard.at)[annotated] for array in arrays)
-            tables.append(OverlapTable.of(expected, found, plane=0 if compared.in_volume else shard.plane))
+            arrays, plane = (compared.reference_instances, compared.instances), 0 if compared.in_volume else shard.plane
+            expected, found = (np.where(annotated, array.read_label(*shard.at), 0) for array in arrays)
+            tables.append(OverlapTable.of(expected[annotated], found[annotated], plane))
+            for part, labels in zip(boxes, (expected, found), strict=True):
+                part.append(Boxes.of(labels, shard, plane))
             progress.advance()
-    return OverlapTable.merge(tables), counts
+    table = OverlapTable.merge(tables)
+    return table, find_faults(table, *map(Boxes.merged, boxes)), counts
 
 
 def _instances(table: OverlapTable) -> dict[str, Any]:

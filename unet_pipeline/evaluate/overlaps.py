@@ -49,7 +49,7 @@ class OverlapTable:
         rows, columns = rows.ravel(), columns.ravel()
         starts = _run_starts(rows, columns)
         lengths = np.diff(starts, append=rows.size)
-        return _grouped(_in_plane(rows[starts], plane), _in_plane(columns[starts], plane), lengths)
+        return _grouped(in_plane(rows[starts], plane), in_plane(columns[starts], plane), lengths)
 
     @classmethod
     def merge(cls, tables: Iterable[OverlapTable]) -> OverlapTable:
@@ -72,6 +72,42 @@ class OverlapTable:
     def result_areas(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Return the ids (n,) of the result's objects (without 0), ascending, and their areas (n,) in pixels."""
         return areas(self.result, self.pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPairs:
+    """The objects of a table and the pairs of them that overlap; background is left out.
+
+    Attributes:
+        reference_areas, result_areas: (objects,) px, in the order of ids.
+        reference, result: (pairs,) the places of both objects of a pair among these.
+        overlap: (pairs,) px.
+    """
+
+    reference_areas: NDArray[np.int64]
+    result_areas: NDArray[np.int64]
+    reference: NDArray[np.intp]
+    result: NDArray[np.intp]
+    overlap: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: OverlapTable) -> ObjectPairs:
+        """Return the pairs of a table."""
+        both = (table.reference > 0) & (table.result > 0)
+        references, reference_areas = table.reference_areas()
+        results, result_areas = table.result_areas()
+        return cls(
+            reference_areas,
+            result_areas,
+            np.searchsorted(references, table.reference[both]),
+            np.searchsorted(results, table.result[both]),
+            table.pixels[both],
+        )
+
+    def iou(self) -> NDArray[np.float64]:
+        """Return the intersection over union of each pair, (pairs,)."""
+        union = self.reference_areas[self.reference] + self.result_areas[self.result] - self.overlap
+        return self.overlap / union
 
 
 def integers(labels: ArrayLike, what: str) -> NDArray[np.integer[Any]]:
@@ -101,7 +137,8 @@ def _run_starts(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.intp]:
     return np.flatnonzero(changes)
 
 
-def _in_plane(labels: NDArray[np.integer[Any]], plane: int) -> NDArray[np.uint64]:
+def in_plane(labels: NDArray[np.integer[Any]], plane: int) -> NDArray[np.uint64]:
+    """Return ids that differ from those of other planes: id + plane · 2^32; 0 stays 0."""
     ids = labels.astype(np.uint64)
     return np.where(ids > 0, ids + (np.uint64(plane) << np.uint64(32)), ids)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.evaluate.overlaps import OverlapTable, check_same_shape, integers
+from unet_pipeline.evaluate.overlaps import ObjectPairs, OverlapTable, check_same_shape, integers
 
 AP_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """IoU thresholds 0.50, 0.55 .. 0.95, each the float nearest to its decimal."""
@@ -54,7 +54,7 @@ def seg_score(table: OverlapTable) -> SegScore:
     scores J = |R ∩ S| / |R ∪ S|, otherwise 0; SEG is the mean over all reference objects of all planes. S counts
     with its whole area, also outside reference objects. Result objects that match nothing cost nothing.
     """
-    pairs = _Pairs.of(table)
+    pairs = ObjectPairs.of(table)
     covered = 2 * pairs.overlap > pairs.reference_areas[pairs.reference]
     objects = len(pairs.reference_areas)
     return SegScore(
@@ -92,12 +92,12 @@ def average_precision(table: OverlapTable, thresholds: Sequence[float] = AP_THRE
     for threshold in thresholds:
         if not 0 < threshold <= 1:
             raise PipelineError("IoU threshold", "above 0 and at most 1", threshold)
-    pairs = _Pairs.of(table)
+    pairs = ObjectPairs.of(table)
     iou = pairs.iou()
     return {float(threshold): _match_score(pairs, iou >= threshold, float(threshold)) for threshold in thresholds}
 
 
-def _match_score(pairs: _Pairs, admitted: NDArray[np.bool_], threshold: float) -> MatchScore:
+def _match_score(pairs: ObjectPairs, admitted: NDArray[np.bool_], threshold: float) -> MatchScore:
     from scipy.sparse import csr_array  # here, because most of the start of evaluate would be these two
     from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -176,34 +176,6 @@ def dice_iou(confusion: NDArray[np.int64]) -> tuple[ClassScore, ...]:
         )
         for index, (shared, reference, result) in enumerate(tuple(map(int, row)) for row in counts)
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """The objects of a table and the pairs of them that overlap; background is left out."""
-
-    reference_areas: NDArray[np.int64]
-    result_areas: NDArray[np.int64]
-    reference: NDArray[np.intp]  # of each pair: index into reference_areas
-    result: NDArray[np.intp]  # of each pair: index into result_areas
-    overlap: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, table: OverlapTable) -> _Pairs:
-        both = (table.reference > 0) & (table.result > 0)
-        references, reference_areas = table.reference_areas()
-        results, result_areas = table.result_areas()
-        return cls(
-            reference_areas,
-            result_areas,
-            np.searchsorted(references, table.reference[both]),
-            np.searchsorted(results, table.result[both]),
-            table.pixels[both],
-        )
-
-    def iou(self) -> NDArray[np.float64]:
-        union = self.reference_areas[self.reference] + self.result_areas[self.result] - self.overlap
-        return self.overlap / union
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -35,6 +35,7 @@ def score(
 
     Returns:
         instances: seg, objects, matched, found, v_rand, v_info, variation_of_information, adapted_rand_error, ap;
+        faults: how many objects are missed, joined, split, spurious or rough, and where the worst lie;
         classes: Dice, IoU, recall, precision of each; pixels: accuracy and means; confusion: px, reference class by
         row, result class by column; isbi or None.
 

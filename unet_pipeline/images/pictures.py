@@ -162,8 +162,8 @@ def with_scale_bar(rgb: Rgb, bar: ScaleBar, factor: int) -> Rgb:
     """
     length = max(1, round(bar.length_px * factor))
     unit = max(10, round(max(rgb.shape[:2]) / 26))
-    font = _font(unit)
-    left, top, right, bottom = font.getbbox(bar.label)
+    letters = font(unit)
+    left, top, right, bottom = letters.getbbox(bar.label)
     wide, pad, thick = math.ceil(max(length, right - left)), unit // 2, max(2, unit // 5)
     field = wide + 2 * pad, math.ceil(bottom - top) + thick + 5 * pad // 2
     canvas = np.full((max(rgb.shape[0], field[1]), max(rgb.shape[1], field[0]), 3), PAPER, np.uint8)
@@ -172,7 +172,7 @@ def with_scale_bar(rgb: Rgb, bar: ScaleBar, factor: int) -> Rgb:
     x, y = image.width - field[0], image.height - field[1]
     draw = ImageDraw.Draw(image)
     draw.rectangle((x, y, image.width, image.height), fill=FIELD)
-    draw.text((x + field[0] / 2 - (left + right) / 2, y + pad - top), bar.label, font=font, fill=PAPER)
+    draw.text((x + field[0] / 2 - (left + right) / 2, y + pad - top), bar.label, font=letters, fill=PAPER)
     image.paste(
         image.crop((x, y, *image.size)).point([round(grey / BLENDS) * BLENDS for grey in range(256)] * 3), (x, y)
     )
@@ -182,7 +182,8 @@ def with_scale_bar(rgb: Rgb, bar: ScaleBar, factor: int) -> Rgb:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the letters of pictures, of a size in px: the same on every machine."""
     from matplotlib import get_data_path
 
     path = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

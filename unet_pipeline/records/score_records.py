@@ -9,6 +9,8 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.records.fields import ComputeUsed, Count, Files, Number, Size
 from unet_pipeline.records.provenance import Provenance
 
+FaultKind = Literal["missed", "joined", "split", "spurious", "rough"]
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -51,6 +53,37 @@ class InstanceScores:
     variation_of_information: Partition
     adapted_rand_error: Number | None
     ap: Annotated[dict[str, Matches], _both]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of the result; see `evaluate.faults`.
+
+    Attributes:
+        object: id of a joined or spurious object of the result, else of an object of the reference.
+        parts: reference objects that it joins, or objects that it was split into; 0 of other kinds.
+        pixels: what it costs: that nothing, or a wrong object, was found for.
+        start, stop: planes, rows and columns of the object, px, stop excluded.
+    """
+
+    kind: FaultKind
+    object: Count
+    parts: Count
+    pixels: Count
+    start: tuple[Count, Count, Count]
+    stop: tuple[Size, Size, Size]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """The number of faults of each kind, and the worst of each kind, first those that cost most."""
+
+    missed: Count
+    joined: Count
+    split: Count
+    spurious: Count
+    rough: Count
+    worst: tuple[Fault, ...]
 
 
 @dataclass(frozen=True)
@@ -125,6 +158,7 @@ class EvaluateRecord:
     step: Literal["evaluate"] = "evaluate"
     stack: str
     instances: InstanceScores
+    faults: Faults
     classes: tuple[ClassScores, ...]
     pixels: AllPixels
     confusion: tuple[tuple[Count, ...], ...]

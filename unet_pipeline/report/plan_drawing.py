@@ -14,9 +14,10 @@ from unet_pipeline.images.pictures import as_grey
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.predict.plan import Plan, Tile
 from unet_pipeline.report.curves import drawn_png
+from unet_pipeline.report.levels import STRIP_PX, fitting_level, read_image
 from unet_pipeline.report.panels import Panel, shown_normaliser
 from unet_pipeline.report.results import StackResult
-from unet_pipeline.report.views import coarse_level
+from unet_pipeline.report.views import View
 from unet_pipeline.stacks.stack import Stack
 
 if TYPE_CHECKING:  # imported where something is drawn, as in `curves`
@@ -26,14 +27,10 @@ if TYPE_CHECKING:  # imported where something is drawn, as in `curves`
 SHOWN_PX = 480
 """Longest side of the picture behind a drawing, px."""
 
-LARGEST_SOURCE_PX = 4096
-"""Planes of an image without pyramid are drawn without a picture when they are longer."""
-
 MOST_LINES = 64
 """More tile lines than this along an axis would run together: then only those of the first shard are drawn."""
 
 SHARD, TILE, KEEP, READ = "#0b2a4a", "#56b4e9", "#0072b2", "#d55e00"
-STRIP_PX = 256
 WIDTH_IN = 3.6
 
 PALE, PALER = 178, 68
@@ -153,13 +150,11 @@ def _step(size: tuple[int, int]) -> int:
 def _backdrop(axes: Axes, stack: Stack, plan: Plan, plane: int, normaliser: Normaliser) -> None:
     """Draw the coarse picture of the plane and of its mirrored surroundings, if it can be had cheaply."""
     _, height, width = plan.shape
-    if not stack.ingested.image.in_place:
-        level = coarse_level(stack.store, vouch=stack.vouch)
-        values, factor = level.read(plane), level.factor
-    elif max(height, width) <= LARGEST_SOURCE_PX:
-        values, factor = sampled(stack, plane, (0, 0), (height, width)), _step((height, width))
-    else:
+    level = fitting_level((height, width), SHOWN_PX)
+    values = read_image(stack, View(plane, slice(0, height), slice(0, width)), level)
+    if values is None:
         return
+    factor = 2**level
     before, after = (-(-side // factor) for side in (plan.geometry.before, plan.geometry.after))
     (high, wide), margins = values.shape[1:], before + after
     step = _step((high + margins, wide + margins))

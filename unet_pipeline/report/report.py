@@ -21,7 +21,10 @@ from unet_pipeline.records.layout import CALIBRATE_FILE, CARD_FILE, PICTURES, RE
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.score_records import ReportRecord
 from unet_pipeline.records.tables import join_tables
+from unet_pipeline.report.advice import advise
+from unet_pipeline.report.answers import Answers
 from unet_pipeline.report.flow import size, stages
+from unet_pipeline.report.outlined import KEYS
 from unet_pipeline.report.picture_files import write_pictures
 from unet_pipeline.report.plan_drawing import PlanSection
 from unet_pipeline.report.render import render
@@ -32,8 +35,11 @@ from unet_pipeline.report.training_section import training_section
 PICTURED = 40
 """Stacks that get pictures; of more the page would be too large to open. The scores of all are shown."""
 
-CARDS = 8
-"""Scored stacks whose SEG stands at the head of the page."""
+CARDS = 6
+"""Scored stacks whose scores stand at the head of the page."""
+
+NAMED = 12
+"""Stacks that the head of the page has links to; of more, only to all of them."""
 
 
 def report(model: Path, stacks: Sequence[Path], config: Config, output: Path) -> None:
@@ -100,14 +106,19 @@ def _drawn(model: ModelResult, results: Sequence[StackResult], config: Config) -
     planes, area = size(results)
     scored = [result for result in results if result.metrics is not None]
     values = {
+        "advice": advise(model, results),
         "anchors": anchors,
+        "answers": Answers.of(results),
         "area": area,
         "card_file": CARD_FILE,
         "card_sha256": sha256_file(model.folder / CARD_FILE),
         "cards": CARDS,
         "made": _made(model, config),
         "median": _median([result.seg for result in scored if result.seg is not None]),
+        "fault_keys": KEYS,
         "model": model,
+        "named": NAMED,
+        "objects": sum(result.stitch.objects for result in results if result.stitch is not None),
         "pictured": PICTURED,
         "plans": PlanSection.of(results),
         "planes": planes,

@@ -9,10 +9,15 @@ from typing import Any
 
 from unet_pipeline.config.result_sections import Report as ReportOptions
 from unet_pipeline.records.provenance import Provenance
+from unet_pipeline.report.outlined import overview
 from unet_pipeline.report.panels import Panel, Panels, views
 from unet_pipeline.report.render import count, flattened
 from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import View
+from unet_pipeline.report.volume_panels import volume_panels
+
+OVERVIEW_PX = 512
+"""Longest side of the picture of a plane as a whole, px."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +47,23 @@ class StackSection:
     Attributes:
         result: the records.
         anchor: where it is on the page.
+        whole: a plane as a whole; None where it is not predicted, and where it is in `windows`.
         windows: planes or parts of them, with their panels.
     """
 
     result: StackResult
     anchor: str
+    whole: Panel | None
     windows: Sequence[tuple[View, list[Panel]]]
 
     @classmethod
     def of(cls, result: StackResult, anchor: str, options: ReportOptions, pictured: bool = True) -> StackSection:
         """Gather all of a stack; `pictured` says whether there shall be pictures."""
         shown = views(result, options) if pictured else []
-        return cls(result, anchor, [(view, list(Panels(result, view))) for view in shown])
+        larger = bool(shown) and shown[0].shape != result.stack.grid.shape[1:]
+        whole = overview(result, shown[0].plane, OVERVIEW_PX) if larger else None
+        windows = [(view, [*Panels(result, view), *volume_panels(result, view)]) for view in shown]
+        return cls(result, anchor, whole, windows)
 
     @property
     def pixels(self) -> int:
