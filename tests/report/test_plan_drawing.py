@@ -164,9 +164,8 @@ def placed(in_place):
 
 def test_a_large_plan_stays_a_small_drawing(monkeypatch):
     planned = plan((1, 100_000, 100_000), unpadded(4), 512, (4096, 4096), 8)
-    coarse = Held(np.zeros((1, 1, 1000, 1000), np.uint8))
-    level = SimpleNamespace(factor=100, read=lambda plane: coarse.values[plane])
-    monkeypatch.setattr(plan_drawing, "coarse_level", lambda store, vouch: level)
+    side = -(-100_000 // 2**8)  # the finest level of at most 480 px
+    monkeypatch.setattr(plan_drawing, "read_image", lambda stack, view, level: np.zeros((1, side, side), np.uint8))
     large = SimpleNamespace(ingested=placed(False), store=None, image=None, vouch=None)
     figure = overview(large, planned, 0, SHADES)
     assert len(drawn_png(figure, cut=True)) < 200_000

@@ -25,9 +25,9 @@ from unet_pipeline.audit.verify import verify
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.records.record import read_json, write_json
+from unet_pipeline.report import answers, stack_section, views
 from unet_pipeline.report import report as module
-from unet_pipeline.report import views
-from unet_pipeline.report.plan_drawing import STRIP_PX
+from unet_pipeline.report.levels import STRIP_PX
 from unet_pipeline.report.report import report
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stitch.measure import measure
@@ -54,7 +54,7 @@ def page(run):
 @pytest.mark.slow
 def test_every_picture_is_in_the_page_and_described(page):
     images = page.all("img")
-    assert len(images) == 3 + 1 + 3 + 5 + 5 + 3 + 2
+    assert len(images) == 1 + 6 + 3 + 1 + 3 + 6 + 5 + 4 + 2
     for image in images:
         assert len(image.attributes["alt"]) > 10
         height, width = decoded(image.attributes["src"]).shape[:2]
@@ -85,7 +85,8 @@ def test_headings_are_in_order(page):
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
     chapters = [heading.text for heading in headings if heading.name == "h2"]
-    assert chapters == ["Scores", "Stacks", "Training", "Flow", "Provenance"]
+    questions = ["Is it good?", "Where is it wrong?", "What next?"]
+    assert chapters == [*questions, "Scores", "Stacks", "Training", "Flow", "Provenance"]
     assert [heading.text for heading in headings if heading.name == "h3"] == ["unseen", "small", "new", "train_a"]
 
 
@@ -103,12 +104,31 @@ def test_the_page_says_what_it_is(page):
     assert "viewport" in [meta.attributes.get("name") for meta in page.all("meta")]
 
 
-def test_the_instance_score_comes_first(page, run):
-    metrics = read_json(run[1][1].with_name("metrics.json"))["instances"]
+def test_how_good_it_is_comes_first_in_words_and_numbers(page, run):
+    metrics = [read_json(path.with_name("metrics.json")) for path in run[1][1:3]]
+    half = metrics[0]["instances"]["ap"]["0.50"]
     card = next(element for element in page.elements if element.attributes.get("class") == "card")
-    half = metrics["ap"]["0.50"]["average_precision"]
-    words = f"AP50 {half:.3f}; {metrics['objects']} objects, {metrics['found']} found"
-    assert " ".join(card.text.split()) == f"SEG · unseen {metrics['seg']:.3f} {words}"
+    words = f"precision {half['precision']:.3f}, recall {half['recall']:.3f}; SEG {metrics[0]['instances']['seg']:.3f}"
+    assert " ".join(card.text.split()) == f"F1 · unseen {half['f1']:.3f} {words}"
+    drawn, found = (sum(one["instances"][name] for one in metrics) for name in ("objects", "found"))
+    pairs = sum(one["instances"]["ap"]["0.50"]["true_positives"] for one in metrics)
+    assert f"Of {drawn} objects drawn, {pairs} were found ({pairs / drawn:.1%}, the recall)" in page.text
+    assert f"of {found} found, {pairs} are right ({pairs / found:.1%}, the precision)" in page.text
+    (headline,) = [element.text for element in page.elements if element.attributes.get("class") == "headline"]
+    assert "of the drawn objects are found" in headline
+
+
+def test_the_worst_faults_of_the_record_are_shown(page, run):
+    faults = read_json(run[1][1].with_name("metrics.json"))["faults"]
+    assert f"{faults['missed']} drawn object" in page.text
+    crops = [
+        i.attributes["alt"]
+        for i in page.all("img")
+        if re.search(r"(drawn|differ); (unseen|small)", i.attributes["alt"])
+    ]
+    assert len(crops) == 6
+    first, *_ = page.all("img")
+    assert first.attributes["alt"].startswith("Plane ") and "of stack unseen" in first.attributes["alt"]
 
 
 def test_the_flow_has_the_real_counts(page, run):
@@ -213,6 +233,7 @@ def test_training_stacks_alone(tmp_path):
     found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "trained elsewhere" in found.text
     assert "No stack of this run was scored" in found.text
+    assert "Nobody can say yet" in found.text
     assert len(found.all("img")) == 1
     assert "Tile plan" not in found.text
     said = " ".join(found.one("ol").text.split())
@@ -242,7 +263,8 @@ def test_pictures_fit_the_options(run, tmp_path):
     report(model, [stacks[1]], with_report(config, panel_px=64, planes=2), tmp_path / "report.html")
     found = read_page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert [h.text.split(",")[0] for h in found.all("h4")][:2] == ["Plane 0", "Plane 1"]
-    panels = [image for image in found.all("img") if "of stack unseen" in image.attributes["alt"]]
+    alts = ((image, image.attributes["alt"]) for image in found.all("img"))
+    panels = [image for image, alt in alts if "of stack unseen" in alt and not alt.startswith("Plane ")]
     assert len(panels) == 10
     assert {decoded(image.attributes["src"]).shape[:2] for image in panels} == {(11 * 64, 11 * 64)}
 
@@ -251,6 +273,8 @@ def test_pictures_fit_the_options(run, tmp_path):
 def test_only_crops_and_coarse_levels_are_read(tmp_path, monkeypatch):
     """Memory does not grow with the image: no read is larger than a coarse level or a strip of a tile."""
     monkeypatch.setattr(views, "COARSE_PX", 200)
+    monkeypatch.setattr(answers, "OVERVIEW_PX", 200)
+    monkeypatch.setattr(stack_section, "OVERVIEW_PX", 200)
     config = settings(store={"chunk_px": 256, "shard_px": 512}, tile={"tile_px": 512}, report={"panel_px": 128})
     model = make_model(tmp_path / "model", config)
     stitched = make_predicted(make_ingested(tmp_path, "large", (1, 700, 800), config), config)

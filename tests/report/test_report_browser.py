@@ -77,7 +77,7 @@ def test_every_picture_is_seen(visit, width):
         """() => [...document.images].map(i => {const b = i.getBoundingClientRect();
         return [i.complete, i.naturalWidth, i.naturalHeight, b.left, b.width, b.height]})"""
     )
-    assert len(images) == 21
+    assert len(images) == 30
     for complete, natural_width, natural_height, left, shown_width, shown_height in images:
         assert complete
         assert natural_width > 0
