@@ -178,7 +178,7 @@ def test_scores_are_those_of_evaluate(made, volume, tmp_path, isbi):
     found = unet_pipeline.Segmentation(*stored(volume), volume.classes, None, False)
     given = {"evaluate": {"isbi": isbi}}
     scores = unet_pipeline.score(found, unet_pipeline.open_stack("cells_labels.tif", labels=True), config=given)
-    names = ("instances", "classes", "pixels", "confusion", "isbi")
+    names = ("instances", "faults", "classes", "pixels", "confusion", "isbi")
     assert json.loads(json.dumps(scores)) == {name: metrics[name] for name in names}
     assert unet_pipeline.score(found.instances, draw()[1])["instances"] == metrics["instances"]
 

@@ -105,7 +105,7 @@ class ObjectPairs:
         )
 
     def iou(self) -> NDArray[np.float64]:
-        """Return the intersection over union of each pair, (pairs,)."""
+        """Return the intersection over union of each pair, one-dimensional."""
         union = self.reference_areas[self.reference] + self.result_areas[self.result] - self.overlap
         return self.overlap / union
 
@@ -138,7 +138,7 @@ def _run_starts(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def in_plane(labels: NDArray[np.integer[Any]], plane: int) -> NDArray[np.uint64]:
-    """Return ids that differ from those of other planes: id + plane · 2^32; 0 stays 0."""
+    """Return ids (n,) that differ from those of other planes: id + plane · 2^32; 0 stays 0."""
     ids = labels.astype(np.uint64)
     return np.where(ids > 0, ids + (np.uint64(plane) << np.uint64(32)), ids)
 

@@ -48,7 +48,7 @@ def read_level(store: Path, name: str, view: View, level: int, vouch: Vouch = un
 
 
 def read_image(stack: Stack, view: View, level: int) -> npt.NDArray[Any] | None:
-    """Return a window of the image as `read_level`, also of one used in place; None where that would read too much."""
+    """Return a window of the image, (channels, y, x) as of `read_level`, also in place; None where it is too large."""
     if not stack.ingested.image.in_place:
         return read_level(stack.store, "", view, level, stack.vouch)
     if max(view.shape) > LARGEST_SOURCE_PX:
