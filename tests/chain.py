@@ -1,7 +1,11 @@
 """Small real results for the tests: cells on disk, ingested, planned, and a network with random weights."""
 
+import json
+import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import tifffile
@@ -12,6 +16,7 @@ from unet_pipeline.images.planes import Planes
 from unet_pipeline.predict.predict import predict
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.predict.tile import tile
+from unet_pipeline.records.record import read_json, write_json
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
@@ -34,16 +39,29 @@ def settings(**sections):
 
 def draw(planes=2, shape=(100, 130), seed=0):
     """Return grey values uint8 and instance ids uint16, both (planes, y, x)."""
+    return tuple(array.copy() for array in _drawn(planes, shape, seed))
+
+
+@cache
+def _drawn(planes, shape, seed):
     pairs = [cells(shape, np.random.default_rng([seed, plane]), 24.0) for plane in range(planes)]
     grey = np.stack([np.clip(40 + 150 * image, 0, 255).astype(np.uint8) for image, _ in pairs])
     return grey, np.stack([ids for _, ids in pairs])
 
 
 def make_stack(folder: Path, config=None, labelled=True, image=None, labels=None, **source) -> Stack:
-    """Write TIFFs and ingest them as stack "cells"."""
+    """Write TIFFs and ingest them as stack "cells"; the drawn cells once for each configuration, then copied."""
+    config = config or settings()
+    if image is None and labels is None:
+        return _copied(folder, config, labelled, source)
+    grey, ids = draw()
+    return _ingested(
+        folder, config, labelled, grey if image is None else image, ids if labels is None else labels, source
+    )
+
+
+def _ingested(folder, config, labelled, image, labels, source):
     folder.mkdir(parents=True, exist_ok=True)
-    drawn, ids = draw()
-    image, labels = drawn if image is None else image, ids if labels is None else labels
     tifffile.imwrite(folder / "image.tif", image, photometric="minisblack")
     tifffile.imwrite(folder / "labels.tif", labels, photometric="rgb" if labels.ndim == 4 else "minisblack")
     given = {
@@ -52,7 +70,24 @@ def make_stack(folder: Path, config=None, labelled=True, image=None, labels=None
         "labels": str(folder / "labels.tif") if labelled else "",
     }
     record = folder / "results" / "cells" / "ingest.json"
-    ingest(Source(**(given | source)), config or settings(), record)
+    ingest(Source(**(given | source)), config, record)
+    return Stack.open(record)
+
+
+_INGESTED: dict[str, TemporaryDirectory] = {}
+
+
+def _copied(folder, config, labelled, source):
+    """The drawn cells as if they had been ingested here: the record alone names a folder, that of the TIFFs."""
+    key = repr((config, labelled, sorted(source.items())))
+    if key not in _INGESTED:
+        made = TemporaryDirectory(prefix="cells ")
+        _ingested(Path(made.name), config, labelled, *draw(), source)
+        _INGESTED[key] = made
+    shutil.copytree(_INGESTED[key].name, folder, dirs_exist_ok=True)
+    record = folder / "results" / "cells" / "ingest.json"
+    told = json.dumps(read_json(record)).replace(_INGESTED[key].name, str(folder))
+    write_json(record, json.loads(told))
     return Stack.open(record)
 
 

@@ -63,7 +63,7 @@ def lazy(grey: np.ndarray, folder: Path) -> zarr.Array:
 
 @pytest.mark.parametrize(
     "kind",
-    ["array", pytest.param("zarr", marks=pytest.mark.slow), "path", pytest.param("opened", marks=pytest.mark.slow)],
+    ["array", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("zarr", "path", "opened"))],
 )
 def test_a_prediction_in_memory_is_the_volume_of_the_workflow(made, volume, tmp_path, kind):
     grey = draw()[0]

@@ -33,9 +33,16 @@ def stored(stack_plan):
 
 
 @pytest.mark.parametrize(
-    ("tile_px", "shard_px", "regions", "batch"), [(32, 64, 2, 1), (16, 32, 5, 3), (64, 128, 1, 2), (128, 160, 40, 1)]
+    ("tile_px", "shard_px", "regions", "batch", "precision"),
+    [
+        (32, 64, 2, 1, "float32"),
+        (16, 32, 5, 3, "bfloat16"),
+        (64, 128, 1, 2, "float32"),
+        (128, 160, 40, 1, "float32"),
+        pytest.param(16, 32, 5, 3, "float32", marks=pytest.mark.slow),
+        pytest.param(32, 64, 2, 1, "bfloat16", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batch, precision):
     stack, model = made
     config = settings(

@@ -57,15 +57,15 @@ def test_bit_equal_for_any_block_shard_and_number_of_threads(stack, block_px, th
 
 
 def test_auto_follows_the_objects_and_says_so(tmp_path, capsys):
-    """Cells that touch, 90 px across, and the same drawn with a gap."""
-    ids = np.zeros((2, 200, 330), np.uint16)
-    for index, left in enumerate((20, 110, 200)):
-        ids[:, 60:150, left : left + 90] = index + 1
+    """Cells that touch, 54 px across, and the same drawn with a gap."""
+    ids = np.zeros((2, 80, 190), np.uint16)
+    for index, left in enumerate((12, 66, 120)):
+        ids[:, 12:66, left : left + 54] = index + 1
     apart = ids.copy()
-    apart[:, :, [110, 111, 112, 113, 114, 200, 201, 202, 203, 204]] = 0
+    apart[:, :, [66, 67, 68, 69, 70, 120, 121, 122, 123, 124]] = 0
     image = np.random.default_rng(0).integers(0, 255, ids.shape, np.uint8)
     touching, parted = (make_stack(tmp_path / str(n), image=image, labels=one) for n, one in enumerate((ids, apart)))
-    for stack, sigma_px, gap_px in ((touching, 8.5, 4), (parted, 8.2, 1)):
+    for stack, sigma_px, gap_px in ((touching, 5.1, 2), (parted, 4.8, 1)):
         record = weigh(stack, settings(), stack.record.with_name("weigh.json"))
         assert (record.sigma_px, record.gap_px) == (sigma_px, gap_px)
         assert record.why.startswith("6 objects in 2 planes, ") and record.why in capsys.readouterr().err

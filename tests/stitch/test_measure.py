@@ -106,7 +106,7 @@ def by_scikit_image(instances, grey, spacing, deep=False):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-@examples(max_examples=40)
+@examples(max_examples=25)
 @given(
     stacks(),
     st.integers(5, 41),

@@ -28,6 +28,11 @@ NUMBERS = ("threads", "resources.torch_threads", "resources.torch_processes", "p
 """What shell commands need not quote."""
 
 
+def later(*cases: tuple) -> list:
+    """Cases of a test that repeat, for another section, what the first ones show."""
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A project nothing was run in."""
@@ -247,32 +252,33 @@ def test_a_second_run_does_nothing(done: Workspace) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
-        ("compute", "threads", 7, set()),
-        ("compute", "device", "cpu", set()),
-        ("compute", "checkpoint_minutes", 0.5, set()),
-        ("compute", "io_threads", 3, set()),
-        ("watch", "samples", True, set()),
         ("report", "panel_px", 300, {"report"}),
         ("evaluate", "isbi", True, {"evaluate b", "evaluate c.1", "report"}),
         ("measure", "measures", ["area"], {"measure b", "measure c.1", "measure d", "report"}),
         ("stitch", "min_area_px", 9, OBJECTS),
-        ("stitch", "threshold", 0.6, OBJECTS),
-        ("stitch", "method", "distance", OBJECTS),
+        *later(("stitch", "threshold", 0.6, OBJECTS), ("stitch", "method", "distance", OBJECTS)),
         ("calibrate", "score", "seg", OBJECTS | {"calibrate"}),
         ("predict", "precision", "bfloat16", AFTER_PLAN | {"tile b", "tile c.1", "tile d"}),
         ("tile", "tile_px", 256, AFTER_PLAN - {"calibrate"} | {"tile b", "tile c.1", "tile d"}),
         ("train", "steps", 901, AFTER_PLAN | {"train"}),
-        ("augment", "noise", 0.0, AFTER_PLAN | {"train"}),
-        ("normalise", "low", 0.5, AFTER_PLAN | {"train"}),
         ("weigh", "w0", 5.0, AFTER_PLAN | {"train", "weigh a", "weigh b"}),
         ("store", "compression", 5, FIRST),
-        ("labels", "ignore", 9, FIRST),
+        *later(
+            ("augment", "noise", 0.0, AFTER_PLAN | {"train"}),
+            ("normalise", "low", 0.5, AFTER_PLAN | {"train"}),
+            ("labels", "ignore", 9, FIRST),
+        ),
     ],
 )
 def test_a_changed_key_runs_what_depends_on_it(
     done: Workspace, section: str, key: str, value: object, expected: set[str]
 ) -> None:
     assert done.would_run(**{section: {key: value}}) == expected
+
+
+def test_keys_that_change_no_result_run_nothing(done: Workspace) -> None:
+    compute = {"threads": 7, "device": "cpu", "checkpoint_minutes": 0.5, "io_threads": 3}
+    assert done.would_run(compute=compute, watch={"samples": True}) == set()
 
 
 CROSSED = (FIRST - {"train"}) | {
@@ -507,17 +513,23 @@ def test_a_missing_image_is_named(fresh: Workspace, tmp_path: Path) -> None:
     ("sections", "rows", "message"),
     [
         ({"train": {"stepps": 3}}, (), "train.stepps: expected one of"),
-        ({"trian": {"steps": 3}}, (), "nearest legal value: train"),
-        ({"train": {"steps": "many"}}, (), "train.steps: expected a whole number, got 'many'"),
-        ({"train": {"momentum": 1.5}}, (), "train.momentum: expected 0 to 0.9999, got 1.5"),
-        ({"tile": {"tile_px": 388}, "model": {"depth": 4}}, (), "nearest legal value: 384"),
         ({"store": {"shard_px": 48, "chunk_px": 16}, "model": {"depth": 5}}, (), "store.shard_px: expected a multiple"),
-        ({"model": {"folder": "nowhere"}}, (), "model.folder: expected a folder with model.json, got nowhere"),
-        ({}, ("c.1 | x.tif | | predict",), "stacks.tsv line 6: expected a stack name used once, got 'c.1'"),
         ({}, ("../e | x.tif | | predict",), "stacks.tsv line 6, column stack"),
-        ({}, ("e | x.tif | | test",), "stacks.tsv line 6, column labels: expected labels for a stack with role test"),
-        ({}, ("e | x.tif | | tset",), "nearest legal value: test"),
         ({}, (None, "stack | image", "e | x.tif"), "column role: expected a stack with role train, got none"),
+        *later(
+            ({"trian": {"steps": 3}}, (), "nearest legal value: train"),
+            ({"train": {"steps": "many"}}, (), "train.steps: expected a whole number, got 'many'"),
+            ({"train": {"momentum": 1.5}}, (), "train.momentum: expected 0 to 0.9999, got 1.5"),
+            ({"tile": {"tile_px": 388}, "model": {"depth": 4}}, (), "nearest legal value: 384"),
+            ({"model": {"folder": "nowhere"}}, (), "model.folder: expected a folder with model.json, got nowhere"),
+            ({}, ("c.1 | x.tif | | predict",), "stacks.tsv line 6: expected a stack name used once, got 'c.1'"),
+            (
+                {},
+                ("e | x.tif | | test",),
+                "stacks.tsv line 6, column labels: expected labels for a stack with role test",
+            ),
+            ({}, ("e | x.tif | | tset",), "nearest legal value: test"),
+        ),
     ],
 )
 def test_a_mistake_in_config_or_table_is_one_clear_message(

@@ -57,9 +57,12 @@ def sync_tree(folder: Path) -> None:
 
 def sync_folders(folders: Iterable[Path], top: Path) -> None:
     """Wait until the entries of some folders, and of those between them and `top`, would outlast a loss of power."""
-    ways = ((folder, *folder.parents) for folder in set(folders))
-    for folder in dict.fromkeys(place for way in ways for place in way if place.is_relative_to(top)):
-        sync(folder)
+    done: set[Path] = set()
+    for folder in folders:
+        while folder not in done and folder.is_relative_to(top):
+            sync(folder)
+            done.add(folder)
+            folder = folder.parent
 
 
 def make_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
 LAYOUTS = {
     "chunks that do not divide": {"chunks": (2, 8, 16)},
     "one chunk": {"chunks": (5, 21, 33)},
-    "sharded": {"chunks": (1, 4, 8), "shards": (2, 12, 24)},
+    "sharded": {"chunks": (2, 8, 16), "shards": (4, 16, 32)},
     "uncompressed": {"chunks": (3, 10, 10), "compressors": None},
     "version 2": {"chunks": (2, 8, 16), "zarr_format": 2},
     "version 2, one key per dimension": {
