@@ -86,7 +86,7 @@ def _copied(folder, config, labelled, source):
         _INGESTED[key] = made
     shutil.copytree(_INGESTED[key].name, folder, dirs_exist_ok=True)
     record = folder / "results" / "cells" / "ingest.json"
-    told = json.dumps(read_json(record)).replace(_INGESTED[key].name, str(folder))
+    told = json.dumps(read_json(record)).replace(f"{_INGESTED[key].name}/", str(folder / "_")[:-1])
     write_json(record, json.loads(told))
     return Stack.open(record)
 

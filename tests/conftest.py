@@ -70,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give each file to one worker, and all that use the finished project to the same: then it is made once.
+    """Give each file to one worker, and all that use the same project to the same: then it is made once.
 
     The marker `xdist_group` of pytest-xdist 3.8 does nothing under pytest 9.
     """
@@ -79,8 +79,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFixture(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            shared = "finished_project" in (config.rootpath / file).read_text(encoding="utf-8")
-            return "finished project" if shared else file
+            text = (config.rootpath / file).read_text(encoding="utf-8")
+            return next((name for name in ("finished_project", "faked: Workspace") if name in text), file)
 
     return ByFixture(config, log)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 from workspace import Workspace
 
 TABLE = (
@@ -32,3 +34,19 @@ def project(folder: Path, checkout: Path) -> Workspace:
         (folder / "my images" / f"{name}.tif").write_text(name)
     space.table(*TABLE)
     return space
+
+
+def later(*cases: tuple) -> list:
+    """Cases of a test that repeat, for another section, what the first ones show."""
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
+def commands(space: Workspace) -> dict[str, list[list[str]]]:
+    """The command lines the faked stages were given, by verb, from their logs."""
+    logs = (space.folder / "results" / "logs").rglob("*.log")
+    lines = [json.loads(log.read_text()) for log in logs]
+    return {verb: [line[1:] for line in lines if line[0] == verb] for verb in {line[0] for line in lines}}
+
+
+def option(words: list[str], name: str) -> str:
+    return words[words.index(name) + 1]

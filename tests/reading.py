@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
+from PIL import Image
 
 from unet_pipeline.images.open import open_planes
 from unet_pipeline.images.planes import SourcePlanes
@@ -50,3 +51,9 @@ def check(path: Path | str, expected: npt.NDArray[np.generic], axes: str | None 
     planes = open_planes(str(path), axes)
     assert_reads(planes, expected)
     return planes
+
+
+def write_planes(folder, pixels, name="img{}.png"):
+    folder.mkdir(exist_ok=True)
+    for i, plane in enumerate(pixels):
+        Image.fromarray(plane).save(folder / name.format(i))

@@ -20,10 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from kinds import OF_A_JOB, OF_THE_REST, Lost, Trial, Untried
+from kinds import OF_A_JOB, OF_THE_REST
 from same_tree import tree
 from stages import Job, reference, start
 from strangers import STRANGERS
+from trial import Lost, Trial, Untried
 from workspace import hear_interrupts
 
 KINDS: tuple[Callable[[Trial], None], ...] = (*OF_A_JOB, *OF_THE_REST, *STRANGERS, *OF_A_JOB, *OF_A_JOB)

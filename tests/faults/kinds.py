@@ -3,128 +3,21 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
 import tifffile
-import workspace
+from disks import frozen, small_disk
 from same_tree import differing, tree
 from stages import Job, snakemake, start
-from workspace import ROOT
-
-from unet_pipeline.records.run_lock import lock
-
-PATIENCE_S = 600
-"""A job that takes longer is taken for hung."""
-
-
-class Lost(Exception):
-    """Something was lost, came out otherwise, hung, or ended without a clear message."""
-
-
-class Untried(Exception):
-    """This machine does not allow what the kind needs."""
-
-
-@dataclass
-class Trial:
-    """One copy of the project, to be maltreated.
-
-    Attributes:
-        folder: the copy.
-        log: where everything it runs writes to.
-        chance: seeded.
-        jobs: by name.
-        expected: digests of the files of an undisturbed run.
-        seconds: how long each job took undisturbed.
-        changes: how often each job changes a file.
-    """
-
-    folder: Path
-    log: Path
-    chance: random.Random
-    jobs: dict[str, Job]
-    expected: dict[str, str]
-    seconds: dict[str, float]
-    changes: dict[str, int]
-
-    def any_job(self) -> Job:
-        """Choose a job and remove its outputs."""
-        job = self.jobs[self.chance.choice(sorted(self.jobs))]
-        job.forget(self.folder, whole=self.chance.random() < 0.5)
-        self.note(f"# job {job.name}")
-        return job
-
-    def note(self, text: str) -> None:
-        """Write a line into the log."""
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-
-    def moment(self, job: Job) -> None:
-        """Wait for a while that ends somewhere within the run of a job."""
-        time.sleep(self.chance.uniform(0.02, 1.1) * self.seconds[job.name])
-
-    def finish(self, job: Job, run: str = "") -> None:
-        """Run a job to its end; it must succeed."""
-        self.ended(start(self.folder, job.command, self.log, run=run, preloaded=True), 0)
-
-    def refuse(self, command: tuple[str, ...]) -> str:
-        """Run a command to its end; it must fail with one clear message. Returns what it said."""
-        before = len(self.log.read_text(encoding="utf-8"))
-        self.ended(start(self.folder, command, self.log, preloaded=True), 1)
-        self.said_once()
-        return self.log.read_text(encoding="utf-8")[before:]
-
-    def run(self) -> str:
-        """Begin a run, as a Snakemake that starts does; its jobs need what this returns."""
-        return lock(self.folder / ".snakemake" / "unet_pipeline.lock")
-
-    def workflow(self, *arguments: str) -> None:
-        """Run Snakemake to its end; it must succeed."""
-        where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder), "--cores", "2"]
-        ran = workspace.snakemake(*where, *arguments, cwd=self.folder.parent, preloaded=True)
-        self.note(ran.text)
-        if ran.code:
-            raise Lost(f"exit code {ran.code}")
-
-    def ended(self, process: subprocess.Popen[bytes], *codes: int) -> int:
-        """Wait for a process; raise `Lost` if it hangs or ends with another code than these (any, if none is given)."""
-        try:
-            code = process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise Lost("hung") from None
-        if codes and code not in codes:
-            raise Lost(f"exit code {code}")
-        return code
-
-    def outputs_are_whole(self, job: Job) -> None:
-        """Check that outputs that exist are those of the undisturbed run: nothing is half-written."""
-        found = tree(self.folder / "results")
-        for name in job.outputs:
-            name = name.removeprefix("results/")
-            if name in found and found[name] != self.expected[name]:
-                raise Lost(f"half-written: {name}")
-
-    def check(self) -> None:
-        """Compare all results with those of the undisturbed run."""
-        if wrong := differing(self.expected, tree(self.folder / "results")):
-            raise Lost(f"differs: {', '.join(wrong[:4])} ({len(wrong)} files)")
-
-    def said_once(self) -> None:
-        """Check that the log shows a clear error and no traceback."""
-        text = self.log.read_text(encoding="utf-8", errors="replace")
-        if "Traceback" in text or "error: " not in text:
-            raise Lost("no clear message")
+from trial import PATIENCE_S, Lost, Trial
 
 
 def killed_at_a_write(trial: Trial) -> None:
@@ -209,7 +102,7 @@ def twice_by_hand(trial: Trial) -> None:
 def full_disk(trial: Trial) -> None:
     """The disk is full after so many bytes; then there is room again."""
     job = trial.any_job()
-    with _small_disk(trial, int(10 ** trial.chance.uniform(2, 5.5))) as make_room:
+    with small_disk(trial, int(10 ** trial.chance.uniform(2, 5.5))) as make_room:
         if trial.ended(start(trial.folder, job.command, trial.log), 0, 1):
             trial.said_once()
         make_room()
@@ -221,7 +114,7 @@ def full_disk(trial: Trial) -> None:
 def read_only(trial: Trial) -> None:
     """The results cannot be written; then they can."""
     job = trial.any_job()
-    with _frozen(trial):
+    with frozen(trial):
         trial.ended(start(trial.folder, job.command, trial.log), 1)
         trial.said_once()
     trial.finish(job)
@@ -430,71 +323,6 @@ def two_snakemakes(trial: Trial) -> None:
         time.sleep(trial.chance.uniform(0, 6))
     if sum(trial.ended(process, 0, 1) for process in both) > 1:
         raise Lost("both failed")
-
-
-@contextmanager
-def _small_disk(trial: Trial, room: int) -> Iterator[Callable[[], None]]:
-    """Put the results on a disk of their own with so many bytes left; yields what makes room again."""
-    results = trial.folder / "results"
-    used = sum(-(-path.stat().st_size // 4096) * 4096 for path in results.rglob("*"))
-
-    def grow() -> None:
-        subprocess.run(["mount", "-o", "remount,size=1g", str(results)], check=True)
-
-    if not _mount(results, f"size={used + room}"):
-        raise Untried("needs the right to mount a file system: run as root")
-    try:
-        yield grow
-    finally:
-        _unmount(results)
-
-
-@contextmanager
-def _frozen(trial: Trial) -> Iterator[None]:
-    results = trial.folder / "results"
-    if _mount(results, "size=1g"):
-        try:
-            subprocess.run(["mount", "-o", "remount,ro", str(results)], check=True)
-            yield
-            subprocess.run(["mount", "-o", "remount,rw", str(results)], check=True)
-        finally:
-            _unmount(results)
-        return
-    if os.geteuid() == 0:
-        raise Untried("needs the right to mount a file system, since no mode of a file stops root")
-    folders = [results, *(path for path in results.rglob("*") if path.is_dir())]
-    for path in folders:
-        path.chmod(0o555)
-    try:
-        yield
-    finally:
-        for path in folders:
-            path.chmod(0o755)
-
-
-def _mount(results: Path, options: str) -> bool:
-    """Put the results on a file system in memory; False where that is not allowed."""
-    aside = results.with_name("aside")
-    results.rename(aside)
-    results.mkdir()
-    line = ["mount", "-t", "tmpfs", "-o", options, "faults", str(results)]
-    done = os.geteuid() == 0 and subprocess.run(line, capture_output=True, check=False).returncode == 0
-    if not done:
-        results.rmdir()
-        aside.rename(results)
-        return False
-    shutil.copytree(aside, results, dirs_exist_ok=True)
-    shutil.rmtree(aside)
-    return True
-
-
-def _unmount(results: Path) -> None:
-    """Take the results from memory back to the disk."""
-    aside = results.with_name("aside")
-    shutil.copytree(results, aside)
-    subprocess.run(["umount", str(results)], check=True)
-    results.rmdir()
-    aside.rename(results)
 
 
 OF_A_JOB = (killed_at_a_write, killed_at_any_time, terminated, orphan_beside_its_rerun, orphan_of_other_settings,

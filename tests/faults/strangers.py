@@ -10,9 +10,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from kinds import Lost, Trial, started
+from kinds import started
 from same_tree import tree
 from stages import snakemake, start
+from trial import Lost, Trial
 
 from unet_pipeline.records.files import sha256_file
 from unet_pipeline.records.record import read_json, write_json

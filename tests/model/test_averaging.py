@@ -148,7 +148,7 @@ def test_padded_networks_are_seamless_where_the_margin_reaches(made, mirror, cro
     image = Crop(made[0].image, Box.of(0, slice(0, 70), slice(0, 101)))
     whole = whole_pass(image, forward)
     differences = []
-    for tile_px, shard in ((8, (16, 24)), (12, (36, 36)), (32, (72, 104)), (72, (72, 104))):
+    for tile_px, shard in ((12, (36, 36)), (32, (72, 104)), (72, (72, 104))):
         tiled = tiled_pass(image, plan((1, 70, 101), geometry, tile_px, shard, 2), forward)
         differences.append(difference(tiled, whole).largest_difference_std)
     assert (max(differences) < 1e-4) == seamless

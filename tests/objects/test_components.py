@@ -260,12 +260,7 @@ def test_blocks_are_read_twice_and_progress_ends_at_the_total():
         return plane[at]
 
     label_components(
-        read,
-        lambda *at: None,
-        plane.shape,
-        (4, 6),
-        ComponentOptions(),
-        lambda done, total: reported.append((done, total)),
+        read, lambda *at: None, plane.shape, (4, 6), ComponentOptions(), lambda *state: reported.append(state)
     )
     assert len(reads) == 12
     assert reported == [(done, 12) for done in range(1, 13)]

@@ -1,88 +1,23 @@
 import dataclasses
-import io
 import json
-import os
-import signal
-import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from synthetic_training import ARCHITECTURE, CARD, discs, every, settings
+from synthetic_training import ARCHITECTURE, CARD, every, settings
 from torch import nn
+from training_run import FILES, STACKS, Killed, content, run
 
-from unet_pipeline.config.sections import Augment, Compute, Train
+from unet_pipeline.config.sections import Augment, Train
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.machine.progress import Progress
 from unet_pipeline.model.models import build, load_model
-from unet_pipeline.records.files import unclaimed
 from unet_pipeline.records.layout import CHECKPOINT
 from unet_pipeline.train import loop
-from unet_pipeline.train.checkpoint import Cadence
-from unet_pipeline.train.loop import dropout_seed, train
+from unet_pipeline.train.loop import dropout_seed
 from unet_pipeline.train.optimisers import learning_rate
 
-STACKS = [discs(0), discs(1, (1, 40, 90), name="second")]
-VALIDATION = [discs(2, (1, 50, 50), name="held out")]
-FILES = ("weights.safetensors", "model.json", "history.tsv")
-
-
-class Killed(Exception):
-    """Stands for whatever ends a job at any moment."""
-
-
-class Hooked(Progress):
-    """A progress that acts at a step."""
-
-    def __init__(self, at=None, act=None):
-        self.text = io.StringIO()
-        super().__init__(0, "train", self.text)
-        self.at, self.act = at, act
-
-    def advance(self, units=1, note=""):
-        super().advance(units, note)
-        if self.done == self.at:
-            self.act()
-
-
-def kill():
-    raise Killed
-
-
-def run(
-    folder,
-    options=None,
-    at=None,
-    act=kill,
-    digest="d",
-    validation=VALIDATION,
-    stacks=STACKS,
-    card=CARD,
-    weights=(1, 2),
-    check=unclaimed,
-):
-    progress = Hooked(at, act)
-    weights, options = np.array(weights, float), options or settings()
-    result = train(stacks, validation, card, weights, options, folder, digest, progress, check)
-    return result, progress.text.getvalue()
-
-
-def content(folder):
-    return {name: (folder / name).read_bytes() for name in FILES}
-
-
-@pytest.fixture(autouse=True)
-def _checkpoint_every_fifth_step(monkeypatch):
-    monkeypatch.setattr(loop, "Cadence", every(5))
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unbroken")
-    result, _ = run(folder)
-    return content(folder), result
+pytestmark = pytest.mark.usefixtures("a_checkpoint_every_fifth_step")
 
 
 def test_the_folder_holds_the_model_and_nothing_else(unbroken, tmp_path):
@@ -95,16 +30,6 @@ def test_the_folder_holds_the_model_and_nothing_else(unbroken, tmp_path):
     assert network(torch.zeros(1, 1, 44, 44)).shape == (1, 2, 4, 4)
 
 
-def test_a_finished_model_that_was_lost_is_restored_without_a_step(unbroken, tmp_path, monkeypatch):
-    run(tmp_path)
-    for name in FILES:
-        (tmp_path / name).unlink()
-    monkeypatch.setattr(torch.optim.SGD, "step", None)
-    result, _ = run(tmp_path)
-    assert content(tmp_path) == unbroken[0]
-    assert result.resumed_step == 24
-
-
 def test_a_training_that_was_taken_over_stops_before_it_writes(tmp_path):
     def taken():
         raise PipelineError("model.json", "no other job", "one")
@@ -112,141 +37,6 @@ def test_a_training_that_was_taken_over_stops_before_it_writes(tmp_path):
     with pytest.raises(PipelineError, match="no other job"):
         run(tmp_path, check=taken)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
-
-
-@pytest.mark.parametrize("at", [3, 5, 13, 23])
-def test_a_training_killed_anywhere_and_resumed_equals_an_unbroken_one(unbroken, tmp_path, at):
-    with pytest.raises(Killed):
-        run(tmp_path, at=at)
-    assert not (tmp_path / "model.json").exists()
-    result, text = run(tmp_path)
-    assert content(tmp_path) == unbroken[0]
-    assert result.history == unbroken[1].history
-    assert result.resumed_step == at // 5 * 5
-    assert ("resuming after step" in text) == (at >= 5)
-
-
-@pytest.mark.parametrize(("minutes", "count"), [(1000.0, 1), (0.0, 24)])
-def test_the_time_between_checkpoints_changes_no_result(unbroken, tmp_path, monkeypatch, minutes, count):
-    """The last alone, and one after every step: by the clock, which no result may depend on."""
-    written, real = [], loop.write_checkpoint
-    monkeypatch.setattr(loop, "Cadence", Cadence)
-    monkeypatch.setattr(loop, "write_checkpoint", lambda *all: written.append(all[1].state["step"]) or real(*all))
-    options = settings()
-    compute = dataclasses.replace(options.compute, checkpoint_minutes=minutes)
-    run(tmp_path, dataclasses.replace(options, compute=compute))
-    assert content(tmp_path) == unbroken[0]
-    assert written == list(range(25 - count, 25))
-
-
-def test_training_goes_on_while_a_checkpoint_is_written_and_cannot_change_it(unbroken, tmp_path, monkeypatch):
-    """The writer holds the first one back until two more steps are done: it is that of step 5 all the same."""
-    further, real = threading.Event(), loop.write_checkpoint
-
-    def slow(path, checkpoint, check):
-        assert further.wait(60)
-        real(path, checkpoint, check)
-
-    def end():
-        further.set()
-        raise Killed
-
-    monkeypatch.setattr(loop, "write_checkpoint", slow)
-    with pytest.raises(Killed):
-        run(tmp_path, at=7, act=end)
-    result, _ = run(tmp_path)
-    assert result.resumed_step == 5
-    assert content(tmp_path) == unbroken[0]
-
-
-def test_a_checkpoint_that_cannot_be_written_ends_the_training(tmp_path, monkeypatch):
-    def full(path, checkpoint, check):
-        raise PipelineError(path, "room", "a full disk")
-
-    monkeypatch.setattr(loop, "write_checkpoint", full)
-    with pytest.raises(PipelineError, match="a full disk"):
-        run(tmp_path)
-    assert not (tmp_path / "model.json").exists()
-
-
-def test_checkpoints_are_due_by_the_clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("unet_pipeline.train.checkpoint.time", SimpleNamespace(monotonic=lambda: now[0]))
-    cadence, due = Cadence(2.0), []
-    for now[0] in (100.0, 219.0, 220.0, 221.0, 400.0, 519.0, 520.0):
-        due.append(cadence.due())
-    assert due == [False, False, True, False, True, False, True]
-
-
-def test_a_training_killed_twice_and_in_bfloat16(tmp_path):
-    options = settings(precision="bfloat16", weight_decay=0.01, momentum=0.99)
-    for name, stops in (("once", ()), ("thrice", (8, 17))):
-        for at in stops:
-            with pytest.raises(Killed):
-                run(tmp_path / name, options, at=at)
-        run(tmp_path / name, options)
-    assert content(tmp_path / "once") == content(tmp_path / "thrice")
-
-
-def test_the_scale_of_half_precision_gradients_is_resumed_too(tmp_path, monkeypatch):
-    """Float16 belongs to GPUs and is refused on a CPU; allowed here, its scaler is the same object."""
-
-    monkeypatch.setattr("unet_pipeline.train.learner.usable_precision", lambda device, precision, where: precision)
-    scales = []
-    update = torch.amp.GradScaler.update
-    monkeypatch.setattr(torch.amp.GradScaler, "update", lambda self: (update(self), scales.append(self.get_scale())))
-    options = settings(steps=14, precision="float16", weight_decay=0.01)
-    # the loss is large where the image is: the first scales overflow and are halved
-    bright = [dataclasses.replace(discs(0), normaliser=lambda raw: raw.astype(np.float32) * 20)]
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", options, at=7, stacks=bright, validation=[])
-    assert scales[4] < 2.0**16
-    for name in ("killed", "unbroken"):
-        run(tmp_path / name, options, stacks=bright, validation=[])
-    assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
-
-
-def test_without_momentum_there_is_nothing_of_it_to_resume(tmp_path):
-    options = settings(momentum=0.0)
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", options, at=11)
-    for name in ("killed", "unbroken"):
-        run(tmp_path / name, options)
-    assert content(tmp_path / "killed") == content(tmp_path / "unbroken")
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_other_inputs_or_settings_is_not_used(unbroken, tmp_path):
-    for digest, options in (("other", settings()), ("d", settings(learning_rate=0.02))):
-        with pytest.raises(Killed):
-            run(tmp_path, options, at=12, digest=digest)
-        result, text = run(tmp_path)
-        assert "belongs to another configuration" in text
-        assert result.resumed_step == 0
-        assert content(tmp_path) == unbroken[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:-9] + b"123456789"])
-def test_a_damaged_checkpoint_is_noticed_and_the_training_starts_again(unbroken, tmp_path, damage):
-    with pytest.raises(Killed):
-        run(tmp_path, at=12)
-    path = tmp_path / CHECKPOINT
-    path.write_bytes(damage(path.read_bytes()))
-    result, text = run(tmp_path)
-    assert "cannot be used" in text
-    assert result.resumed_step == 0
-    assert content(tmp_path) == unbroken[0]
-
-
-def test_sigterm_ends_after_the_step_with_a_checkpoint(unbroken, tmp_path):
-    former = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(PipelineError, match=r"SIGTERM after step 9.*(?s:.*)run the same command again"):
-        run(tmp_path, at=8, act=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert signal.getsignal(signal.SIGTERM) == former
-    result, _ = run(tmp_path)
-    assert result.resumed_step == 9
-    assert content(tmp_path) == unbroken[0]
 
 
 # the course of a training
@@ -457,79 +247,6 @@ def test_dropout_seeds_differ_by_seed_and_step():
 
 
 # what can go wrong
-
-
-def test_a_loss_that_is_not_finite_ends_early_and_keeps_the_last_checkpoint(tmp_path):
-    class Spoilt:
-        calls = 0
-
-        def __call__(self, raw):
-            self.calls += 1
-            value = np.float32("nan") if self.calls > 30 else np.float32(1)
-            return raw.astype(np.float32) / 100 * value
-
-    stacks = [dataclasses.replace(discs(0), normaliser=Spoilt())]
-    with pytest.raises(PipelineError) as caught:
-        run(tmp_path, settings(batch=1, steps=1000), stacks=stacks, validation=[])
-    message = str(caught.value)
-    assert "a loss of nan at step 31, learning rate 0.00998" in message
-    assert "lower train.learning_rate" in message
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".training"]
-    kept = safetensors.torch.load_file(tmp_path / CHECKPOINT)
-    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
-
-
-def test_a_learning_rate_that_is_far_too_high_ends_early(tmp_path):
-    options = settings(steps=500, learning_rate=10.0, clip=0.0, warmup=0, momentum=0.999)
-    wild = dataclasses.replace(STACKS[0], normaliser=lambda raw: raw.astype(np.float32) * 1e6)
-    with pytest.raises(PipelineError, match=r"train\.learning_rate") as caught:
-        run(tmp_path, options, stacks=[wild], validation=[])
-    assert "set train.clip" in str(caught.value)
-
-
-def test_weights_that_are_not_finite_never_become_a_model_or_a_checkpoint(tmp_path, monkeypatch):
-    def spoil(self, *_):
-        with torch.no_grad():
-            next(iter(self.param_groups[0]["params"])).fill_(float("inf"))
-
-    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
-    monkeypatch.setattr(loop, "Cadence", every(1))
-    for options in (settings(steps=1), settings(steps=2)):
-        with pytest.raises(PipelineError, match="not finite after step 1"):
-            run(tmp_path, options, validation=[])
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
-
-
-def test_a_full_gpu_says_which_key_to_lower(tmp_path, monkeypatch):
-    def full(self, image):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
-
-    monkeypatch.setattr("unet_pipeline.model.models.UNet.forward", full)
-    with pytest.raises(PipelineError, match=r"lower train\.tile_px or train\.batch"):
-        run(tmp_path)
-
-
-def test_cuda_asked_for_and_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(PipelineError, match=r"compute\.device"):
-        run(tmp_path, dataclasses.replace(settings(), compute=Compute("cuda", 1)))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("weights", [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, float("nan"))])
-def test_class_weights_that_mean_nothing_are_refused(tmp_path, weights):
-    with pytest.raises(PipelineError, match="2 finite weights"):
-        run(tmp_path, weights=weights)
-
-
-def test_what_does_not_fit_the_network_is_refused_before_any_work(tmp_path):
-    with pytest.raises(PipelineError, match="stack rgb: expected 1 channels"):
-        run(tmp_path, validation=[discs(channels=3, name="rgb")])
-    with pytest.raises(PipelineError, match="nearest legal value: 16"):
-        run(tmp_path, settings(tile_px=17))
-    with pytest.raises(PipelineError, match="float16"):
-        run(tmp_path, settings(precision="float16"))
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_card_given_is_kept_and_completed(unbroken, tmp_path):
