@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import conv2d
 
 from unet_pipeline.config.network_section import Model
+from unet_pipeline.model import fused
 from unet_pipeline.model.card import architecture, geometry
+from unet_pipeline.model.fused import ConvolutionReLU, fuse
 from unet_pipeline.model.models import build
 from unet_pipeline.model.networks.blocks import Bilinear, doubled_by_convolution
 from unet_pipeline.model.receptive_field import radius_px, resnet50, unet, vgg16
@@ -79,6 +82,28 @@ def test_tiles_equal_one_whole_pass(name: str) -> None:
             read = sizes.read_px(keep)
             part = network(image[..., y : y + read, x : x + read])[..., crop : crop + keep, crop : crop + keep]
             torch.testing.assert_close(part, whole[..., y : y + keep, x : x + keep], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", variants("vgg16", "vgg16, bilinear, batch norm", "resnet50"))
+def test_fused_layers_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the kernel, which only a GPU has."""
+    taken: list[torch.Size] = []
+
+    def kernel(x: torch.Tensor, weight: torch.Tensor, *more: Any) -> torch.Tensor:
+        taken.append(weight.shape)
+        return conv2d(x, weight, *more).relu()
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", kernel)
+    monkeypatch.setattr(fused, "CHANNELS", 1)
+    network, size = network_of(VARIANTS[name]), geometry(architecture(VARIANTS[name], 1, 2)).training_px(32)
+    image = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before = network(image)
+        fuse(network, torch.float32)
+        torch.testing.assert_close(network(image), before, rtol=1e-4, atol=1e-4)
+    kinds = [type(layer) for layer in network.modules()]
+    assert taken and len(taken) == kinds.count(ConvolutionReLU)
+    assert nn.BatchNorm2d not in kinds or "resnet" in name  # whose encoder is no sequence of layers
 
 
 @pytest.mark.parametrize(

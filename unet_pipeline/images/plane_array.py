@@ -15,7 +15,7 @@ import numpy.typing as npt
 import zarr
 
 from unet_pipeline.errors import PipelineError
-from unet_pipeline.images.shard_file import ShardFormat
+from unet_pipeline.images.shard_file import ShardFormat, cells
 from unet_pipeline.objects.box import Box
 from unet_pipeline.records.files import PARTIAL, atomic_path, refuse_link, sha256_file
 
@@ -94,10 +94,21 @@ class PlaneArray:
         for shard in self._overlapping(plane, rows, columns):
             self._vouch(self.shard_file(plane, shard.rows.start, shard.columns.start))
         try:
-            values = np.asarray(self.array[self._index(plane, rows, columns)])
+            values = self._values(plane, rows, columns)
         except (ValueError, RuntimeError, OSError) as error:
             raise self._damaged(plane, rows, columns, error) from error
         return values[None] if values.ndim == 2 else values
+
+    def _values(self, plane: int, rows: slice, columns: slice) -> Array:
+        """Return the values at `_index`, its axes."""
+        where = self._index(plane, rows, columns)
+        if self._format is None:
+            return np.asarray(self.array[where])
+        window = [_span(axis, length) for axis, length in zip(where, self.array.shape, strict=True)]
+        values = np.zeros([axis.stop - axis.start for axis in window], self.dtype)
+        for shard, here, there in cells(window, self._format.shard):
+            self._format.read(self.path / self.array.metadata.encode_chunk_key(shard), there, values[here])
+        return values[tuple(slice(None) if isinstance(axis, slice) else 0 for axis in where)]
 
     def _overlapping(self, plane: int, rows: slice, columns: slice) -> Iterator[Box]:
         """Yield the shards that hold a part of these pixels, cut after the last of them."""
@@ -111,7 +122,7 @@ class PlaneArray:
         for shard in self._overlapping(plane, rows, columns):
             place = plane, shard.rows.start, shard.columns.start
             try:
-                self.array[self._index(*shard.at)]
+                self._values(*shard.at)
             except (ValueError, RuntimeError, OSError) as found:
                 file, fix = self.shard_file(*place), self._repair(*place)
                 return PipelineError(file, "a shard as it was written", f"damage: {found}", fix=fix)
@@ -187,6 +198,12 @@ class PlaneArray:
         for first in range(0, planes, self.shard_planes):
             deep = slice(first, min(first + self.shard_planes, planes))
             yield from Box(deep, slice(0, height), slice(0, width)).divided(*self.shard_px)
+
+
+def _span(axis: int | slice, length: int) -> slice:
+    """Return the first and the last element + 1 of an axis that an index takes, (0, 0) where it takes none."""
+    start, stop, _ = (axis if isinstance(axis, slice) else slice(axis, axis + 1)).indices(length)
+    return slice(start, max(start, stop))
 
 
 def check_metadata(node: Path) -> None:

@@ -17,7 +17,15 @@ from unet_pipeline.machine.allocator import keep_pages
 from unet_pipeline.model.averaging import LAYOUTS, Ensemble, Network, check_mirror, dense, mirrored_mean
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.model.copies import Arriving, Beside, sent_normalised
-from unet_pipeline.model.device import Compiled, autocast, choose_device, explain_memory, usable_precision
+from unet_pipeline.model.device import (
+    PRECISIONS,
+    Compiled,
+    autocast,
+    choose_device,
+    explain_memory,
+    usable_precision,
+)
+from unet_pipeline.model.fused import fuse
 from unet_pipeline.model.models import load_model
 from unet_pipeline.model.normalise import Normaliser
 from unet_pipeline.records.fields import ComputeUsed
@@ -76,6 +84,8 @@ class Forward:
         card.check_image(stack.channels, f"stack {stack.name}")
         check_mirror(card.geometry, options.mirror)
         network = network.to(memory_format=LAYOUTS[card.architecture.dimensions])  # type: ignore[call-overload]
+        if device.type == "cuda" and not compute.compile:  # the compiler does that, and more
+            fuse(network, PRECISIONS[precision])
         normaliser = card.normaliser_of(stack.ingested.statistics, stack.dtype)
         parts = network.members if isinstance(network, Ensemble) else ()
         whole, *members = [Compiled(one) if compute.compile else one for one in (network, *parts)]
