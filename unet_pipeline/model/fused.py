@@ -50,7 +50,7 @@ def fuse(network: nn.Module, dtype: torch.dtype) -> None:
 
 def _fuse(layers: nn.Sequential, place: int, convolution: nn.Conv2d, dtype: torch.dtype) -> None:
     """Let the convolution at a place do what follows it, too."""
-    following = list(layers[place + 1 :])
+    following = [*layers.children()][place + 1 :]
     if following and isinstance(following[0], nn.BatchNorm2d):
         convolution = fuse_conv_bn_eval(convolution, following.pop(0))
     fused: nn.Module = convolution
