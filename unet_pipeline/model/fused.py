@@ -51,8 +51,9 @@ def fuse(network: nn.Module, dtype: torch.dtype) -> None:
 def _fuse(layers: nn.Sequential, place: int, convolution: nn.Conv2d, dtype: torch.dtype) -> None:
     """Let the convolution at a place do what follows it, too."""
     following = [*layers.children()][place + 1 :]
-    if following and isinstance(following[0], nn.BatchNorm2d):
-        convolution = fuse_conv_bn_eval(convolution, following.pop(0))
+    if following and isinstance(norm := following[0], nn.BatchNorm2d):
+        convolution = fuse_conv_bn_eval(convolution, norm)
+        following.pop(0)
     fused: nn.Module = convolution
     if following and isinstance(following[0], nn.ReLU) and _has_kernel(convolution):
         fused = ConvolutionReLU(convolution, dtype)
