@@ -16,6 +16,7 @@ SETTINGS = GRAPH.config
 
 prepare_jobs()
 share_gpus()
+tell_failures_briefly()
 
 
 onstart:

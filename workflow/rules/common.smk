@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 
 def home(rules):
@@ -45,6 +46,7 @@ from unet_pipeline.config.files import check_file
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import cluster
 from unet_pipeline.machine.conda import prepare as prepare_conda
+from unet_pipeline.machine.failures import briefly
 from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, gpus_here, job_prefix
 from unet_pipeline.machine.progress import tell
 from unet_pipeline.records.layout import CARD_FILE, MODEL, previous_model
@@ -111,6 +113,12 @@ def prepare_jobs():
     theirs = (shell._process_prefix or "") if IMPORTED else ""
     if prefix not in theirs:
         shell.prefix((theirs + prefix).replace("{", "{{").replace("}", "}}"))  # Snakemake formats it
+
+
+def tell_failures_briefly():
+    """Let a failed job tell what is wrong in one message, without its command line; --printshellcmds shows that."""
+    if not IMPORTED and not workflow.output_settings.printshellcmds:
+        logger.addFilter(briefly)
 
 
 def share_gpus():
