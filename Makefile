@@ -3,7 +3,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test test-slow presets cluster-test faults fuzz bench compare bench-environment lint docs format schema lock clean environment
+.PHONY: help demo test test-slow presets cluster-test faults fuzz bench compare bench-environment lint docs format schema lock clean environment cpu
 
 CORES ?= all
 WORKERS ?= 3
@@ -22,6 +22,13 @@ $(UV) venv --quiet --python .venv/bin/python $(1); \
 		echo "import site; site.addsitedir('$$(.venv/bin/python $(PACKAGES))')" > "$$($(1)/bin/python $(PACKAGES))/pipeline.pth"
 endef
 
+# packages that differ without CUDA, or serve it alone
+CUDA := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
+# .venv holds everything, or with `make cpu` what a run needs without a GPU; what needs more makes it anew
+KIND :=
+cpu: override KIND := cpu
+test test-slow presets cluster-test faults fuzz bench-environment lint docs format: override KIND := all
+
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # as containers set it: each of many short jobs would compile its libraries anew
 
@@ -32,6 +39,9 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 	@snakemake --cores $(CORES)
 	@python -c 'import json; seg = json.load(open("results/unseen/metrics.json"))["instances"]["seg"]; \
 	print(f"\nInstance score (CTC SEG, 0 to 1) of the unseen stack: {seg:.3f}\nLook at results/report.html")'
+
+cpu: environment ## a .venv of 1.6 GB, not 6.1: no CUDA, no tools of developers; then `make demo` or snakemake
+	@du -sh .venv
 
 test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (3): 5½ minutes
 	@$(PYTEST)
@@ -98,7 +108,7 @@ schema: environment ## write workflow/schemas/*.yaml from the dataclasses
 
 lock: $(UV) ## resolve the newest versions that pyproject.toml allows into envs/requirements*.txt
 	@$(COMPILE) pyproject.toml --all-extras --group dev --output-file envs/requirements-dev.txt
-	@$(COMPILE) pyproject.toml --extra workflow --extra slurm --constraint envs/requirements-dev.txt \
+	@$(COMPILE) pyproject.toml --extra workflow --extra slurm --extra cluster --constraint envs/requirements-dev.txt \
 		--output-file envs/requirements.txt
 	@echo uv | $(COMPILE) - --output-file envs/requirements-uv.txt
 	@echo 'Now bring envs/*.yaml to the versions in envs/requirements.txt; make test says which differ.'
@@ -106,18 +116,26 @@ lock: $(UV) ## resolve the newest versions that pyproject.toml allows into envs/
 clean: ## remove what runs made: results/, demo/, .snakemake/
 	rm -rf results demo .snakemake
 
-# Asked for another Python, it begins anew, with all that leans on .venv; not asked, it keeps the one that is there.
+# Asked for another Python or kind, it begins anew, with all that leans on .venv; not asked, it keeps the one that is there.
+# PyPI has no PyTorch without CUDA for Linux: `--torch-backend cpu` takes it where PyTorch offers it, by its version alone.
 environment: $(UV)
-	@sources="$$(cat $(LOCK) pyproject.toml Makefile | cksum | tr ' ' :)"; made= python=; \
-	[[ ! -s .venv/stamp ]] || read -r made python < .venv/stamp; \
+	@sources="$$(cat envs/requirements*.txt pyproject.toml Makefile | cksum | tr ' ' :)"; made= python= kind=; \
+	[[ ! -s .venv/stamp ]] || read -r made python kind < .venv/stamp; \
 	wanted='$(if $(filter file,$(origin PYTHON)),,$(PYTHON))'; wanted="$${wanted:-$${python:-$(PYTHON)}}"; \
-	if [[ "$$sources $$wanted" != "$$made $$python" ]]; then \
-		echo "making .venv from $(LOCK)"; \
-		[[ "$$wanted" == "$$python" ]] || rm -rf .venv/* .venv-bench .venv-fuzz; \
+	kind="$${kind:-all}"; want_kind='$(KIND)'; want_kind="$${want_kind:-$$kind}"; \
+	if [[ "$$sources $$wanted $$want_kind" != "$$made $$python $$kind" ]]; then \
+		lock=$(LOCK); [[ "$$want_kind" == all ]] || lock=envs/requirements.txt; \
+		echo "making .venv from $$lock$$([[ "$$want_kind" == all ]] || echo ', without CUDA')"; \
+		[[ "$$wanted $$want_kind" == "$$python $$kind" ]] || rm -rf .venv/* .venv-bench .venv-fuzz; \
 		$(UV) venv --quiet --allow-existing --python "$$wanted" .venv; \
-		$(UV) pip sync --quiet --python .venv --require-hashes $(LOCK); \
+		if [[ "$$want_kind" == cpu ]]; then \
+			awk '/^[^ #]/ {kept = !/^($(CUDA))==/} kept' "$$lock" > .venv/requirements.txt; \
+			torch="$$(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' "$$lock")"; lock=.venv/requirements.txt; \
+		fi; \
+		$(UV) pip sync --quiet --python .venv --require-hashes "$$lock"; \
+		[[ "$$want_kind" == all ]] || $(UV) pip install --quiet --python .venv --no-deps --torch-backend cpu $$torch; \
 		$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .; \
-		echo "$$sources $$wanted" > .venv/stamp; \
+		echo "$$sources $$wanted $$want_kind" > .venv/stamp; \
 	fi
 
 $(UV):

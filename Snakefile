@@ -13,6 +13,7 @@ configfile: readable(str(HERE / "config.yaml") if IMPORTED else nearby("config.y
 
 GRAPH = checked(config)
 SETTINGS = GRAPH.config
+CONTAINER = container_image()
 
 prepare_jobs()
 share_gpus()
@@ -28,6 +29,11 @@ if IMPORTED:
 
 
 report: "workflow/report/workflow.rst"
+
+
+if CONTAINER:
+
+    container: CONTAINER
 
 
 wildcard_constraints:

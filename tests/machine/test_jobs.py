@@ -46,12 +46,18 @@ def test_auto_holds_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_ways_to_run_that_lose_software_or_volumes_are_refused() -> None:
-    check_supported([], None)
-    check_supported(["conda", "apptainer"], None)  # for containers of a workflow that imports this one
-    with pytest.raises(PipelineError, match=r"--software-deployment-method: expected none, or conda, got apptainer"):
-        check_supported(["apptainer"], None)
+    for methods in (
+        (),
+        ("apptainer",),
+        ("conda", "apptainer"),
+    ):  # both: for containers of a workflow that imports this one
+        check_supported(set(methods), None)
+    with pytest.raises(
+        PipelineError, match=r"--software-deployment-method: expected none, conda or apptainer, got env"
+    ):
+        check_supported({"env-modules"}, None)
     with pytest.raises(PipelineError, match=r"--default-storage-provider: expected none, .* got s3"):
-        check_supported([], "s3")
+        check_supported(set(), "s3")
 
 
 def test_the_gpu_of_a_machine_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -170,11 +170,11 @@ def test_what_snakedeploy_writes_runs_from_a_git_host_without_the_package(checko
     for name in ("Snakefile", "unet_pipeline", "workflow"):
         (checkout / name).rename(tmp_path / f"{name}, gone")
     folder = importing(tmp_path / "mine", checkout)
-    (folder / "config").mkdir()
-    (folder / "config" / "config.yaml").write_text("stacks: cells.tsv\n")
+    shutil.copytree(ROOT / "config", folder / "config")  # follows links, as snakedeploy does
+    (folder / "cells.tsv").rename(folder / "stacks.tsv")
     (folder / "Snakefile").write_text(
         'configfile: "config/config.yaml"\n\nmodule unet_pipeline:\n'
-        '    snakefile: github("some/unet_pipeline", path="Snakefile", tag="v7.7")\n'
+        '    snakefile: github("some/unet_pipeline", path="workflow/Snakefile", tag="v7.7")\n'
         "    config: config\n\nuse rule * from unet_pipeline\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -271,11 +271,19 @@ def test_a_gpu_that_is_not_there_is_missed_before_the_first_job(fresh: Workspace
     assert space.run("results/a/weigh.json", compute=cuda).code == 0, "these steps need none"
 
 
-@pytest.mark.parametrize("method", ["apptainer", "env-modules"])
-def test_software_that_no_rule_has_is_refused(fresh: Workspace, method: str) -> None:
-    ran = fresh.run("--dry-run", "--sdm", method)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sdm", "env-modules"), "--software-deployment-method: expected none, conda or apptainer, got env-modules"),
+        (("--default-storage-provider", "fs"), "--default-storage-provider: expected none, since volumes lie beside"),
+    ],
+)
+def test_ways_to_run_that_would_lose_software_or_volumes_are_refused(
+    fresh: Workspace, arguments: tuple[str, str], message: str
+) -> None:
+    ran = fresh.run("--dry-run", *arguments)
     assert ran.code == 1
-    assert ran.text.count(f"--software-deployment-method: expected none, or conda, got {method}") == 1
+    assert ran.text.count(message) == 1, ran.text
     assert "Traceback" not in ran.text
 
 

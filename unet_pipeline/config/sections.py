@@ -249,6 +249,9 @@ class Compute:
         2.0, "minutes between the checkpoints that an interrupted training goes on from; 0: after every step", 0, 1440
     )
     processes: int = key(1, "training processes on one machine, a GPU each; they divide train.batch", 1, 64)
+    container: str = key(
+        "unet_pipeline.sif", "image that jobs run in with --sdm apptainer: a file, or an address with ://"
+    )
 
 
 @dataclass(frozen=True)

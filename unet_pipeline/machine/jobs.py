@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Collection
+from collections.abc import Set
 from pathlib import Path
 
 from unet_pipeline.errors import PipelineError
@@ -15,7 +15,7 @@ from unet_pipeline.machine.conda import has_driver
 CUDA_OF_TORCH = "import torch; print(torch.cuda.is_available(), torch.__version__)"
 
 
-def check_supported(methods: Collection[str], storage: str | None) -> None:
+def check_supported(methods: Set[str], storage: str | None) -> None:
     """Refuse ways to run jobs under which they would fail, or lose what they make.
 
     Args:
@@ -23,12 +23,13 @@ def check_supported(methods: Collection[str], storage: str | None) -> None:
         storage: the default storage provider of the run.
 
     Raises:
-        PipelineError: for methods without conda, as no rule has a container or a module; and for any provider, which
+        PipelineError: for methods without conda or apptainer, as no rule has a module; and for any provider, which
             would carry the declared outputs alone: the volumes lie beside them.
     """
-    if methods and "conda" not in methods:
+    if methods and not methods & {"conda", "apptainer"}:
         fix = "leave --sdm out and run inside .venv, or add conda to it"
-        raise PipelineError("--software-deployment-method", "none, or conda", " ".join(sorted(methods)), "conda", fix)
+        got = " ".join(sorted(methods))
+        raise PipelineError("--software-deployment-method", "none, conda or apptainer", got, "conda", fix)
     if storage is not None:
         fix = "leave it out, and work in a folder that all jobs share"
         raise PipelineError(

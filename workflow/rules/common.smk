@@ -45,7 +45,9 @@ from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.files import check_file
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine import cluster
+from unet_pipeline.machine.conda import has_driver
 from unet_pipeline.machine.conda import prepare as prepare_conda
+from unet_pipeline.machine.container import check_container, container_arguments
 from unet_pipeline.machine.failures import briefly
 from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, gpus_here, job_prefix
 from unet_pipeline.machine.progress import tell
@@ -92,6 +94,16 @@ def checked(values):
         raise WorkflowError(str(error)) from None
 
 
+def deployment_methods():
+    """The names of the ways in which this run brings the software of jobs, `--sdm`."""
+    return {str(method) for method in workflow.deployment_settings.deployment_method}
+
+
+def container_image():
+    """The image that jobs run in, or None; with conda as well, jobs run in its environments, outside of any image."""
+    return nearby(SETTINGS.compute.container) if deployment_methods() == {"apptainer"} else None
+
+
 def own_python():
     """The Python that runs Snakemake, which jobs call too; None where conda brings theirs."""
     return None if workflow.deployment_settings.deployment_method else Path(sys.executable)
@@ -102,11 +114,15 @@ def prepare_jobs():
 
     Snakemake has one prefix for all jobs, so an importing workflow's stays, and its jobs get ours too.
     """
-    methods = {str(method) for method in workflow.deployment_settings.deployment_method}
+    methods = deployment_methods()
     try:  # not `one_message`, as above
         check_supported(methods, workflow.storage_settings.default_storage_provider)
         if "conda" in methods:
             prepare_conda(os.environ)
+        elif "apptainer" in methods:
+            check_container(CONTAINER)
+            settings = workflow.deployment_settings
+            settings.apptainer_args = container_arguments(HERE, settings.apptainer_args, has_driver())
     except PipelineError as error:
         raise WorkflowError(str(error)) from None
     prefix = job_prefix(HERE, own_python(), keep=IMPORTED)
