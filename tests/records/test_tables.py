@@ -66,3 +66,20 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"(?s)all.parquet.*run measure again"):
         join_tables("parquet", {"a": tmp_path / "a.parquet"}, tmp_path / "all.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.parametrize("content", ["", "id,area\n1,2,3\n", "id\n" + "x" * 200_000 + "\n"])
+def test_a_damaged_csv_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"(?s)all.csv.*run measure again"):
+        join_tables("csv", {"a": tmp_path / "a.csv"}, tmp_path / "all.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_tables_whose_columns_are_of_two_kinds_are_named(tmp_path: Path) -> None:
+    parts = {kind: tmp_path / f"{kind}.parquet" for kind in ("whole", "text")}
+    for kind, path in parts.items():
+        with parquet_table(path, {"id": kind}):
+            pass
+    with pytest.raises(PipelineError, match=r"(?s)incompatible types.*run measure again"):
+        join_tables("parquet", parts, tmp_path / "all.parquet")

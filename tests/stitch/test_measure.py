@@ -323,6 +323,41 @@ def test_outlines_are_those_of_the_labels_with_the_measures_of_the_table(ran, de
     np.testing.assert_array_equal(drawn, labels)
 
 
+@examples(max_examples=20)
+@given(stacks(planes=(1, 3)), st.booleans(), st.integers(3, 41), st.integers(5, 41))
+def test_outlines_do_not_depend_on_blocks(tmp_path_factory, drawn, deep, block_px, shard_px):
+    """Objects of a volume have parts far from each other in a plane, which blocks must not join or part."""
+    classes, _ = drawn
+    planes = [ndimage.label(plane)[0] for plane in classes]
+    before = np.cumsum([0, *(plane.max() for plane in planes)])[:-1]
+    apart = np.stack([np.where(plane > 0, plane + first, 0) for plane, first in zip(planes, before, strict=True)])
+    ids = ndimage.label(classes)[0] if deep else apart
+    folder = tmp_path_factory.mktemp("outlines")
+
+    def found(block_px, shard_px):
+        features = []
+        about, _, _ = source(classes, ids, np.random.default_rng(0), np.uint8, np.uint8, deep, shard_px=shard_px)
+        about.summed(folder / "sums", int(ids.max()), unclaimed, block_px, features.append)
+        (folder / "sums").unlink()
+        corners = [sorted(map(tuple, _corners(one["geometry"]))) for one in features]
+        names = [(one["properties"]["name"], one["geometry"]["plane"]["z"]) for one in features]
+        return sorted(zip(names, corners, strict=True))
+
+    assert found(block_px, shard_px) == found(64, 64)
+
+
+def _corners(shape):
+    polygons = shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
+    return (corner for polygon in polygons for ring in polygon for corner in ring[:-1])
+
+
+def test_in_one_plane_not_all_objects_of_a_volume_reach_its_border(tmp_path):
+    ids = np.zeros((1, 9, 9), np.uint32)
+    ids[0, 4, 4], ids[0, 0, 0] = 1, 2
+    about, _, _ = source((ids > 0).astype(np.uint8), ids, np.random.default_rng(0), np.uint8, np.uint8, deep=True)
+    assert table(about, 2, tmp_path, None)["touches_border"].tolist() == [False, True]
+
+
 def inside(ring, size):
     """Pixels inside a ring of corners (column, row): those with an odd number of vertical sides to their left."""
     crossed = np.zeros((size[0], size[1] + 1), bool)

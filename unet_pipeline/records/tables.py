@@ -95,7 +95,7 @@ def join_tables(name: str, parts: Mapping[str, Path], path: Path, check: Check =
     """
     try:
         (_join_parquet if name == "parquet" else _join_csv)(parts, path, check)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:  # those of pyarrow are kinds of these
         raise PipelineError(path, "tables of objects that can be read", error, fix="run measure again") from error
 
 
@@ -116,7 +116,9 @@ def _join_csv(parts: Mapping[str, Path], path: Path, check: Check) -> None:
     columns = {"stack": ""}
     for part in parts.values():
         with part.open(encoding="utf-8", newline="") as file:
-            columns |= dict.fromkeys(next(csv.reader(file)), "")
+            if (names := next(csv.reader(file), None)) is None:
+                raise ValueError(f"{part} is empty")
+            columns |= dict.fromkeys(names, "")
     with atomic_path(path, check) as partial, partial.open("w", encoding="utf-8", newline="") as written:
         writer = csv.DictWriter(written, list(columns), lineterminator="\n")
         writer.writeheader()

@@ -74,10 +74,11 @@ def gap_of(sizes: ObjectSizes, labels: Labels) -> int:
 
 def reason(sizes: ObjectSizes) -> str:
     """Say what sigma and gap follow from."""
+    planes = f"{sizes.planes} plane{'' if sizes.planes == 1 else 's'}"
     if not len(sizes.diameters_px):
-        return f"no object in {sizes.planes} planes"
+        return f"no object in {planes}"
     return (
-        f"{len(sizes.diameters_px):,} objects in {sizes.planes} planes, {sizes.diameter_px(50):.0f} px across in the "
+        f"{len(sizes.diameters_px):,} objects in {planes}, {sizes.diameter_px(50):.0f} px across in the "
         f"median, another along {100 * sizes.contact_share:.0f} % of their outlines"
     )
 

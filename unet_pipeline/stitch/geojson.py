@@ -37,7 +37,9 @@ def geojson_file(path: Path, check: Check) -> Iterator[Callable[[Any], None]]:
 
 
 def features(edges: Edges, plane: int, sums: Sums, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Yield a feature for each of some objects: of a volume for each of its planes, then without measures.
+    """Yield a feature for each of some objects; of a volume for each connected part in each plane, without measures.
+
+    An object of a volume may have parts far from each other in a plane, which are whole at different times.
 
     Args:
         edges: all of these objects in this plane.
@@ -45,24 +47,25 @@ def features(edges: Edges, plane: int, sums: Sums, columns: Columns) -> Iterator
         sums: of all objects; of these all is known.
         columns: the measures.
     """
-    polygons = edges.polygons()
-    ids = np.array(list(polygons), np.uint32)
+    polygons_of = edges.polygons()
+    ids = np.array(list(polygons_of), np.uint32)
     rows = columns.rows(ids, sums.of(ids))
     measures = {} if columns.deep else {name: values for name, values in rows.items() if name not in NAMING}
     at = {"c": -1, "z": plane, "t": 0} if columns.grid.plane_axis == "z" else {"c": -1, "z": 0, "t": plane}
-    for index, (one, parts) in enumerate(polygons.items()):
+    for index, (one, polygons) in enumerate(polygons_of.items()):
         name = str(rows["class"][index])
         colour = class_colour(1 + columns.classes.index(name))
-        yield {
-            "type": "Feature",
-            "geometry": _geometry(parts) | {"plane": at},
-            "properties": {
-                "objectType": "detection",
-                "name": str(one),
-                "classification": {"name": name, "color": list(colour)},
-                "measurements": _known({key: values[index] for key, values in measures.items()}),
-            },
-        }
+        for together in [[polygon] for polygon in polygons] if columns.deep else [polygons]:
+            yield {
+                "type": "Feature",
+                "geometry": _geometry(together) | {"plane": at},
+                "properties": {
+                    "objectType": "detection",
+                    "name": str(one),
+                    "classification": {"name": name, "color": list(colour)},
+                    "measurements": _known({key: values[index] for key, values in measures.items()}),
+                },
+            }
 
 
 def _known(values: dict[str, np.generic]) -> dict[str, float]:

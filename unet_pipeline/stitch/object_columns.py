@@ -142,8 +142,11 @@ class Columns:
         return sums / (part["area"] * self.certain)
 
     def touches_border(self, part: Part) -> NDArray[np.bool_]:
-        """Return which objects reach the border of their plane or, of a volume, that of the volume, (n,)."""
-        axes = slice(0 if self.deep else 1, 3)
+        """Return which objects reach the border of their plane or, of a volume, that of the volume, (n,).
+
+        Along planes there is a border only where there are several: of one plane all objects would reach it.
+        """
+        axes = slice(0 if self.deep and self.grid.planes > 1 else 1, 3)
         ends = np.array(self.grid.shape)[axes]
         touches: NDArray[np.bool_] = ((part["start"][:, axes] == 0) | (part["stop"][:, axes] == ends)).any(axis=1)
         return touches
