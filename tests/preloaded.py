@@ -138,7 +138,8 @@ def compile_loops() -> None:
     """Let numba load what it has compiled: a second for each job that would have to."""
     import numpy as np
 
-    from unet_pipeline.objects.components import ComponentOptions, label_components
+    from unet_pipeline.objects.component_options import ComponentOptions
+    from unet_pipeline.objects.components import label_components
     from unet_pipeline.stacks.weight_map import boundary_term, open_gaps
 
     labels = np.diag(np.arange(8, dtype=np.uint32))

@@ -17,7 +17,8 @@ from whole_volume import IGNORE, by_definition
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects import survey
-from unet_pipeline.objects.components import ComponentOptions, label_components
+from unet_pipeline.objects.component_options import ComponentOptions
+from unet_pipeline.objects.components import label_components
 
 
 def label(classes, block_px=(5, 7), **options):
@@ -269,8 +270,8 @@ def test_blocks_are_read_twice_and_progress_ends_at_the_total():
 
 def test_only_what_reaches_another_block_waits_for_the_whole(tmp_path):
     rings = np.tile(np.pad(ring(9, 2)[2:-2, 2:-2], 1), (1, 8, 8))  # 9 px each, 4 px apart, in 104 px
-    rules = ComponentOptions(fill_holes=True, min_area_px=3).rules
-    walk = survey.Survey(rings.shape, (56, 56), False, rules, tmp_path)
+    options = ComponentOptions(fill_holes=True, min_area_px=3)
+    walk = survey.Survey(rings.shape, (56, 56), False, options, tmp_path)
     for block in walk.blocks():
         walk.add(block, np.ascontiguousarray(rings[block.at]))
     assert walk.objects == 64 - 15
@@ -317,7 +318,8 @@ def test_illegal_sizes(shape, block_px):
 
 FLAT = """
 import resource, numpy as np
-from unet_pipeline.objects.components import ComponentOptions, label_components
+from unet_pipeline.objects.component_options import ComponentOptions
+from unet_pipeline.objects.components import label_components
 rng = np.random.default_rng(0)
 block = np.kron(rng.random((16, 16)) < 0.5, np.ones((16, 16))).astype(np.uint8)
 def run(planes, edge, options):

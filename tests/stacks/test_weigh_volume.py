@@ -6,6 +6,7 @@ from chain import make_stack, settings
 from scipy import ndimage
 
 from unet_pipeline.errors import PipelineError
+from unet_pipeline.images import ngff
 from unet_pipeline.images.plane_array import open_array
 from unet_pipeline.stacks import weigh as module
 from unet_pipeline.stacks.weigh import weigh
@@ -75,7 +76,7 @@ def test_equals_the_definition(stack, whole):
 
 @pytest.mark.parametrize(("block_px", "threads", "planes"), [(27, 2, 5), (64, 1, 9)])
 def test_bit_equal_for_any_block_shard_and_number_of_threads(stack, whole, monkeypatch, block_px, threads, planes):
-    monkeypatch.setattr(module, "VOLUME_SHARD_PX", 32)
+    monkeypatch.setattr(ngff, "VOLUME_SHARD_PX", 32)
     monkeypatch.setattr(module, "VOLUME_SHARD_PLANES", planes)
     for found, expected in zip(arrays(stack, settings(weigh=OPTIONS), block_px, threads), whole, strict=True):
         np.testing.assert_array_equal(found, expected)

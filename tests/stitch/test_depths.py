@@ -14,7 +14,7 @@ from scipy import ndimage
 from unet_pipeline.images.array_planes import ArrayPlanes
 from unet_pipeline.images.ngff import Grid
 from unet_pipeline.objects.basins import DEEPEST, REACH_PX, STEPS_A_PX, TRUNCATE, basin_heights
-from unet_pipeline.stitch import depths
+from unet_pipeline.stitch import depths, layers
 from unet_pipeline.stitch.layers import InMemory, Volume
 
 
@@ -23,7 +23,7 @@ def found(pieces: np.ndarray, step_px: float, smooth_px: float, block_px: int = 
     layer, scratch = ArrayPlanes(pieces[:, None]), InMemory(pieces.shape)
     target = scratch.layer("depths")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(depths, "BLOCK_PX", block_px)
+        patch.setattr(layers, "BLOCK_PX", block_px)
         depths.write_depths(Volume("made", layer, layer, scratch, True, step_px), layer, target, smooth_px)
     return target.values[:, 0]
 

@@ -21,7 +21,7 @@ from unet_pipeline.config.sections import Store
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.objects.flood import OUTSIDE
-from unet_pipeline.stitch import depths, floods, watershed
+from unet_pipeline.stitch import floods, layers
 from unet_pipeline.stitch.stitch import write_instances
 from unet_pipeline.stitch.watershed import heights_of, seed_height
 
@@ -143,8 +143,7 @@ def test_equals_one_flood_for_any_shards(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floods, "IN_MEMORY_PX", in_memory_px)
-        patch.setattr(watershed, "BLOCK_PX", 24)
-        patch.setattr(floods, "BLOCK_PX", 24)
+        patch.setattr(layers, "BLOCK_PX", 24)
         found = divided(probabilities, shard_px, **options)
     np.testing.assert_array_equal(found, one_flood(probabilities, **options))
 
@@ -258,9 +257,7 @@ def test_necks_are_found_the_same_for_any_shards(probabilities, connect, min_are
     whole = divided(probabilities, 64, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floods, "IN_MEMORY_PX", 100)
-        patch.setattr(watershed, "BLOCK_PX", 24)
-        patch.setattr(depths, "BLOCK_PX", 24)
-        patch.setattr(floods, "BLOCK_PX", 24)
+        patch.setattr(layers, "BLOCK_PX", 24)
         np.testing.assert_array_equal(divided(probabilities, 16, **options), whole)
     joined = divided(probabilities, 64, **options | {"method": "components"})
     assert whole.max() >= joined.max() or min_area_px

@@ -25,7 +25,7 @@ from unet_pipeline.evaluate.scores import average_precision, confusion, dice_iou
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.machine.progress import Progress, tell
 from unet_pipeline.objects.box import Box
-from unet_pipeline.objects.components import ComponentOptions
+from unet_pipeline.objects.component_options import ComponentOptions
 from unet_pipeline.predict.stack_plan import StackPlan
 from unet_pipeline.records.claim import claim
 from unet_pipeline.records.files import partial_name, sha256_bytes, write_text

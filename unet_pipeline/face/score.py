@@ -15,7 +15,8 @@ from unet_pipeline.face.arrays import Settings, as_planes, settings_of
 from unet_pipeline.face.open_stack import OpenStack
 from unet_pipeline.face.segmentation import Segmentation
 from unet_pipeline.images.array_planes import ArrayPlanes
-from unet_pipeline.objects.components import ComponentOptions, label_components
+from unet_pipeline.objects.component_options import ComponentOptions
+from unet_pipeline.objects.components import label_components
 from unet_pipeline.stacks.labels import LabelReader
 
 Array = npt.NDArray[Any]

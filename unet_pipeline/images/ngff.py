@@ -7,7 +7,7 @@ the library as planes. Parallel writers inside one shard lose data silently, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ MARK = "unet_pipeline"
 EDGE_PX = 64
 """Small images are stored in chunks rounded up to this: a multiple of every pooling stride up to depth 6."""
 
+
+VOLUME_SHARD_PX = 512
+"""Largest edge of a shard that holds many planes, px."""
 
 CUBIC = 0.1
 """By how much the sides of a voxel may differ that is taken for a cube."""
@@ -70,6 +73,12 @@ class Grid:
     def levels(self, chunk_px: int) -> int:
         """Return the number of pyramid levels: the last one fits a chunk."""
         return 1 + max(0, int(np.ceil(np.log2(max(self.height, self.width) / chunk_px))))
+
+
+def volume_store(store: Store) -> Store:
+    """Return the edges of shards of many planes: smaller than those of single planes."""
+    shard = min(store.shard_px, VOLUME_SHARD_PX)
+    return replace(store, shard_px=shard, chunk_px=min(store.chunk_px, shard))
 
 
 def clipped_edges(height: int, width: int, store: Store) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,9 @@ from numpy.typing import NDArray
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.parallel import ahead
 from unet_pipeline.objects.box import Box, plane_boxes
+from unet_pipeline.objects.component_options import ComponentOptions
 from unet_pipeline.objects.fragments import Classes, number
-from unet_pipeline.objects.settling import Rules, holes, joined
+from unet_pipeline.objects.settling import holes, joined
 from unet_pipeline.objects.survey import Spool, Survey
 
 Read = Callable[[int, slice, slice], Classes]
@@ -39,37 +39,6 @@ Read = Callable[[int, slice, slice], Classes]
 always uint32 for labels of parts that touch."""
 Write = Callable[[int, slice, slice, NDArray[np.uint32]], object]
 """write(plane, rows, columns, instances (y, x) uint32), called once per shard."""
-
-
-@dataclass(frozen=True)
-class ComponentOptions:
-    """What counts as one instance.
-
-    Attributes:
-        connectivity: neighbours of a pixel in its plane, 4 or 8. Background, for holes, has the other one.
-        across_planes: whether pixels of one class that lie over each other in neighbouring planes are connected.
-        min_area_px: components of fewer pixels (voxels, across planes) become background.
-        fill_holes: whether background (dropped components included) that does not reach the border of the plane, and
-            touches exactly one instance, becomes part of it. Across planes, holes are 3D, and the first and last
-            plane are border too. A hole with an ignored pixel stays open.
-    """
-
-    connectivity: Literal[4, 8] = 4
-    across_planes: bool = False
-    min_area_px: int = 0
-    fill_holes: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.connectivity not in (4, 8):
-            raise PipelineError("connectivity", "4 or 8", self.connectivity, nearest=4 if self.connectivity < 6 else 8)
-        if self.min_area_px < 0:
-            raise PipelineError("min_area_px", "an area of at least 0 px", self.min_area_px, nearest=0)
-
-    @property
-    def rules(self) -> Rules:
-        """The same, as a block needs it."""
-        return Rules(self.connectivity == 8, self.min_area_px, self.fill_holes)
 
 
 @dataclass(frozen=True)
@@ -135,7 +104,7 @@ def label_components(
     if min(*shape, *block_px) < 1:
         raise PipelineError("block_px", "volume and blocks of at least 1 px", f"{shape} in blocks {block_px}")
     tell = on_progress or (lambda done, total: None)
-    survey = Survey(shape, block_px, options.across_planes and shape[0] > 1, options.rules, folder)
+    survey = Survey(shape, block_px, options.across_planes and shape[0] > 1, options, folder)
     blocks = list(survey.blocks())
     with ExitStack() as files:
         made = Spool(folder)
@@ -183,7 +152,7 @@ class Numbered:
             raise PipelineError(block, "the classes read before", "others", fix="run again, undisturbed")
         becomes, objects = self.survey.becomes.get(index), np.append(0, self.made.get(index)).astype(np.uint32)
         ids = np.where(becomes > 0, objects[np.maximum(becomes, 0)], self.nodes[np.maximum(-becomes, 0)])
-        found: NDArray[np.uint32] = ids[number(classes, self.survey.rules.fill_holes)[0]]
+        found: NDArray[np.uint32] = ids[number(classes, self.survey.options.fill_holes)[0]]
         return found
 
 
@@ -220,9 +189,9 @@ def _owned(survey: Survey) -> Owned:
     nodes, (foreground, background) = survey.nodes(), survey.edges()
     whole = joined(nodes.class_index, nodes.area, nodes.first, foreground)
     # small components go before holes are filled, so that a speck keeps no hole open
-    kept = (nodes.class_index > 0) & (whole.area[whole.root] >= survey.rules.min_area_px)
+    kept = (nodes.class_index > 0) & (whole.area[whole.root] >= survey.options.min_area_px)
     owner = np.where(kept, whole.root, 0)
-    if survey.rules.fill_holes:
+    if survey.options.fill_holes:
         found = holes(owner, nodes.is_open, background)
         fills = ~found.is_open & (found.lowest == found.highest)
         owner = np.where(~kept & fills[found.root], found.lowest[found.root], owner)

@@ -18,29 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unet_pipeline.objects.component_options import ComponentOptions
 from unet_pipeline.objects.fragments import Fragments, Keys, ends, join, keys_of
 
 NONE = 2**62
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What counts as one instance, as `components.ComponentOptions` says it.
-
-    Attributes:
-        corners_join: whether pixels that share a corner are connected; those of the background then are not.
-        min_area_px: smaller components are background.
-        fill_holes: whether holes are filled.
-    """
-
-    corners_join: bool
-    min_area_px: int
-    fill_holes: bool
-
-    def contacts(self, straight: Keys, diagonal: Keys) -> tuple[Keys, Keys]:
-        """Return the contacts (n,) that join foreground, and those that join background."""
-        both = np.concatenate([straight, diagonal])
-        return (both, straight) if self.corners_join else (straight, both)
 
 
 @dataclass(frozen=True)
@@ -151,25 +132,25 @@ def holes(owner: NDArray[np.int64], is_open: NDArray[np.bool_], background: Keys
     return Holes(root, open_roots, lowest, highest, inside, around)
 
 
-def settle(fragments: Fragments, rules: Rules) -> Settled:
+def settle(fragments: Fragments, options: ComponentOptions) -> Settled:
     """Settle what no other block can change."""
-    foreground, background = rules.contacts(fragments.straight, fragments.diagonal)
-    if rules.corners_join and rules.fill_holes:
+    foreground, background = options.contacts(fragments.straight, fragments.diagonal)
+    if options.corners_join and options.fill_holes:
         # dropped, what joins at corners only falls apart to background that does not: fragments stay apart until then
         return _unsettled(fragments, foreground, background)
     whole = joined(fragments.class_index, fragments.area, fragments.first, foreground)
     root, waits = whole.root, _any(fragments.reaches, whole.root)
-    dropped = ~waits & (whole.area < rules.min_area_px)
+    dropped = ~waits & (whole.area < options.min_area_px)
     owner = np.where((fragments.class_index > 0) & ~dropped[root], root, 0)
     head, is_open = owner, _any(fragments.is_open, root)
     waits &= owner == root
-    if rules.fill_holes:
+    if options.fill_holes:
         found = holes(owner, fragments.is_open, background)
         out = _any(fragments.reaches & (owner == 0), found.root)
         head, between = _followed(owner, found, out, waits)
         is_open = _opened(is_open, owner, found, out | between, waits, background)
         waits = waits | out | between
-    return _kept(fragments, whole, owner, head, waits, is_open, background if rules.fill_holes else background[:0])
+    return _kept(fragments, whole, owner, head, waits, is_open, background if options.fill_holes else background[:0])
 
 
 def _unsettled(fragments: Fragments, foreground: Keys, background: Keys) -> Settled:

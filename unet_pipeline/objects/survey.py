@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.objects.box import Box, plane_boxes
+from unet_pipeline.objects.component_options import ComponentOptions
 from unet_pipeline.objects.fragments import Classes, Keys, Place, contacts, number
-from unet_pipeline.objects.settling import Nodes, Rules, settle
+from unet_pipeline.objects.settling import Nodes, settle
 
 MAX_OBJECTS = 2**32 - 1
 
@@ -72,7 +73,12 @@ class Survey:
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], block_px: tuple[int, int], deep: bool, rules: Rules, folder: Path | None
+        self,
+        shape: tuple[int, int, int],
+        block_px: tuple[int, int],
+        deep: bool,
+        options: ComponentOptions,
+        folder: Path | None,
     ) -> None:
         """Begin.
 
@@ -80,12 +86,12 @@ class Survey:
             shape: planes, height, width of the volume.
             block_px: height and width of the blocks.
             deep: note the contacts between planes.
-            rules: what counts as one instance.
+            options: what counts as one instance.
             folder: for files that last as long as this; None keeps all in memory.
         """
-        self.shape, self.block_px, self.deep, self.rules = shape, block_px, deep, rules
+        self.shape, self.block_px, self.deep, self.options = shape, block_px, deep, options
         # a hole of 4-connected instances is 8-connected background: filling holes needs the corners too
-        self.corners = rules.corners_join or rules.fill_holes
+        self.corners = options.corners_join or options.fill_holes
         kept = shape[0] if deep else 1
         # last rows of the blocks above and of this row of blocks, by turns; last columns of the blocks to the left
         self.rows = np.zeros((2, kept, shape[2] + 2), np.uint32)
@@ -108,9 +114,9 @@ class Survey:
 
     def add(self, block: Box, classes: Classes) -> None:
         """Take the classes (y, x) of the next block; raises PipelineError beyond MAX_OBJECTS components."""
-        labels, count = number(classes, self.rules.fill_holes)
-        place = Place(block, self.shape, self.deep, self.corners, self.rules.fill_holes)
-        settled = settle(place.measured(classes, labels, count), self.rules)
+        labels, count = number(classes, self.options.fill_holes)
+        place = Place(block, self.shape, self.deep, self.corners, self.options.fill_holes)
+        settled = settle(place.measured(classes, labels, count), self.options)
         becomes = np.where(settled.becomes < 0, settled.becomes - self.count, settled.becomes)
         self.becomes.add(becomes)
         self.area.add(settled.area)
@@ -163,5 +169,5 @@ class Survey:
             np.concatenate([np.zeros(0, np.int64), *keys])
             for keys in (self.straight, self.diagonal, self.joins, self.beside)
         )
-        foreground, background = self.rules.contacts(straight, diagonal)
+        foreground, background = self.options.contacts(straight, diagonal)
         return np.concatenate([foreground, joins]), np.concatenate([background, beside])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from unet_pipeline import __version__
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
-from unet_pipeline.config.sections import Config, Store
+from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.images import ngff
 from unet_pipeline.images.display import class_channels, class_values
@@ -38,8 +38,6 @@ from unet_pipeline.records.volume_records import PlanNumbers, TileRecord
 from unet_pipeline.stacks.stack import Stack
 
 LABELS: Mapping[str, npt.DTypeLike] = {CLASSES: np.uint8, INSTANCES: np.uint32}
-VOLUME_PX = 512
-"""Largest edge of a shard of a volume, px."""
 SHARD_PLANES = 128
 """Planes of a shard of a volume, about."""
 
@@ -111,15 +109,9 @@ def plan_stack(stack: Stack, network: Architecture, config: Config, regions: int
     along_z = geometry_z(network)
     planes, tile_px = automatic_volume(network, tile_px, config.tile.tile_planes, grid.planes)
     along_z.check_keep(planes, "tile.tile_planes")
-    _, shard = ngff.clipped_edges(grid.height, grid.width, volume_store(config.store))
+    _, shard = ngff.clipped_edges(grid.height, grid.width, ngff.volume_store(config.store))
     deep = min(max(1, SHARD_PLANES // planes) * planes, along_z.round_up(grid.planes))
     return plan(grid.shape, geometry, tile_px, shard, regions, AlongZ(along_z, planes, max(deep, along_z.stride)))
-
-
-def volume_store(store: Store) -> Store:
-    """Return the edges of the probabilities of a volume: smaller than those of planes, since a shard has many."""
-    shard = min(store.shard_px, VOLUME_PX)
-    return replace(store, shard_px=shard, chunk_px=min(store.chunk_px, shard))
 
 
 def numbers_of(planned: Plan) -> dict[str, Any]:
@@ -136,7 +128,7 @@ def _create_store(
     """Make the empty store; one that already belongs to this plan keeps its shards, and its metadata are mended."""
     channels, dtype = len(config.labels.classes), np.dtype(config.predict.probabilities)
     with replacing(store, check) as partial:
-        volume = None if planned.along_z == AlongZ() else (volume_store(config.store), planned.along_z.shard)
+        volume = None if planned.along_z == AlongZ() else (ngff.volume_store(config.store), planned.along_z.shard)
         ngff.create_image(partial, stack.name, stack.grid, channels, dtype, config.store, LABELS, volume)
         ngff.show_channels(partial, class_channels(config.labels.classes, dtype))
         ngff.show_values(partial, CLASSES, class_values(config.labels.classes))

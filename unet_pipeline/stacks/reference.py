@@ -126,7 +126,8 @@ def _check_single(reader: LabelReader, classes: PlaneArray) -> None:
 
 def _components(values: PlaneArray, write: Write, connectivity: Literal[4, 8]) -> ComponentSummary:
     # Imported here: compiled loops take half a second to load, and most stacks bring instances.
-    from unet_pipeline.objects.components import ComponentOptions, label_components
+    from unet_pipeline.objects.component_options import ComponentOptions
+    from unet_pipeline.objects.components import label_components
     from unet_pipeline.objects.fragments import LARGEST_CLASS
 
     def read(plane: int, rows: slice, columns: slice) -> npt.NDArray[Any]:

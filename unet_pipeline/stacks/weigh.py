@@ -11,7 +11,7 @@ Where nobody annotated, no object is known: planes without annotation add nothin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import zarr
 
 from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.config.keys import build
-from unet_pipeline.config.sections import IGNORE, Config, Store, Weigh
+from unet_pipeline.config.sections import IGNORE, Config, Weigh
 from unet_pipeline.images import ngff
 from unet_pipeline.images.halo_blocks import HaloBlock, halo_blocks
 from unet_pipeline.images.plane_array import PlaneArray, open_array
@@ -54,8 +54,8 @@ BLOCK_PX = 1024
 """Edge of a block of work, px: keeps working memory flat whatever the shard."""
 VOLUME_BLOCK_PX = 256
 """The same where distances run across planes: with its halo a block takes about 0.3 GB then."""
-VOLUME_SHARD_PX, VOLUME_SHARD_PLANES = 512, 64
-"""Edges of a shard where distances run across planes: deep enough that most of what a block reads is its own."""
+VOLUME_SHARD_PLANES = 64
+"""Planes of a shard where distances run across planes: most of what a block reads is its own."""
 
 
 def weigh(stack: Stack, config: Config, output: Path, threads: int = 1, block_px: int = BLOCK_PX) -> WeighRecord:
@@ -243,17 +243,11 @@ class Tally:
 
 def _create(store: Path, grid: ngff.Grid, config: Config, volume: bool, check: Check) -> tuple[PlaneArray, PlaneArray]:
     group = zarr.create_group(store, zarr_format=3, attributes={"weigh": asdict(config.weigh)})
-    edges, planes = _volume_shard(config.store, grid.planes) if volume else (config.store, 1)
+    edges = ngff.volume_store(config.store) if volume else config.store
+    planes = min(VOLUME_SHARD_PLANES, grid.planes) if volume else 1
     ngff.create_array(group, "target", grid, None, np.uint8, edges, planes)
     ngff.create_array(group, "boundary", grid, None, np.float32, edges, planes)
     return open_array(store, "target", True, check), open_array(store, "boundary", True, check)
-
-
-def _volume_shard(store: Store, planes: int) -> tuple[Store, int]:
-    """Return edges and planes of a shard that is deep; as many voxels where a chunk is larger than its edge."""
-    edge_px = min(store.shard_px, max(store.chunk_px, VOLUME_SHARD_PX // store.chunk_px * store.chunk_px))
-    deep = VOLUME_SHARD_PLANES * VOLUME_SHARD_PX**2 // max(edge_px, VOLUME_SHARD_PX) ** 2
-    return replace(store, shard_px=edge_px), max(1, min(deep, planes))
 
 
 def _block(

@@ -28,10 +28,9 @@ from unet_pipeline.objects.basins import (
     smooth_reach,
 )
 from unet_pipeline.objects.box import Box
+from unet_pipeline.stitch import layers
 from unet_pipeline.stitch.layers import Layer, Volume
 
-BLOCK_PX = 2048
-"""Largest edge of a block of work, px."""
 WITHOUT = "fill in columns pixel_um and step of the table"
 
 
@@ -85,7 +84,7 @@ def _write(volume: Volume, target: Layer, halo_px: int, made: Callable[[Box], ND
     with Progress(len(shards), f"distances {volume.name}") as progress:
         for shard in shards:
             values = np.empty(shard.size, np.uint32)
-            for block in halo_blocks(shard, BLOCK_PX, halo_px, target.shape[2:]):
+            for block in halo_blocks(shard, layers.BLOCK_PX, halo_px, target.shape[2:]):
                 values[block.place] = made(block.outer)[block.local]
             volume.check()
             target.write(*shard.at, values)

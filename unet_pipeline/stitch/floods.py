@@ -15,12 +15,11 @@ from unet_pipeline.objects.flood import OUTSIDE
 from unet_pipeline.objects.fragments import LARGEST_CLASS
 from unet_pipeline.objects.pieces import Pieces, measure
 from unet_pipeline.records.files import reserve
+from unet_pipeline.stitch import layers
 from unet_pipeline.stitch.layers import Layer
 
 IN_MEMORY_PX = 2**22
 """Largest box that is divided in memory, px: 14 bytes each."""
-BLOCK_PX = 2048
-"""Edge of what is read at a time, px."""
 
 
 Divide = Callable[[NDArray[np.uint16], NDArray[np.uint32], NDArray[np.int64]], None]
@@ -121,7 +120,7 @@ class Floods:
 
     def _read(self, piece: int, box: Box, labels: NDArray[np.uint32], heights: NDArray[np.uint16]) -> None:
         for plane in range(box.planes.start, box.planes.stop):
-            for block in Box.of(plane, *box.window).divided(BLOCK_PX, BLOCK_PX):
+            for block in Box.of(plane, *box.window).divided(layers.BLOCK_PX, layers.BLOCK_PX):
                 at = block.counted_from(box).at
                 _fill(labels[at], heights[at], piece, self.layers.read(block))
 

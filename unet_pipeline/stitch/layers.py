@@ -19,6 +19,9 @@ from unet_pipeline.records.files import Check, unclaimed
 
 Array = npt.NDArray[Any]
 
+BLOCK_PX = 2048
+"""Largest edge of a block of work, px: keeps memory flat whatever the shard."""
+
 
 class Layer(Protocol):
     """Labels of a volume, read and written shard by shard: a `PlaneArray`, or an `ArrayPlanes`."""

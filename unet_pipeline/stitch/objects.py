@@ -7,13 +7,11 @@ import numpy as np
 from unet_pipeline.config.object_settings import ObjectSettings
 from unet_pipeline.images.halo_blocks import halo_blocks
 from unet_pipeline.machine.progress import Progress
-from unet_pipeline.objects.components import ComponentOptions, ComponentSummary
+from unet_pipeline.objects.component_options import ComponentOptions
+from unet_pipeline.objects.components import ComponentSummary
 from unet_pipeline.objects.distances import grow
-from unet_pipeline.stitch.layers import Layer, Volume
+from unet_pipeline.stitch.layers import BLOCK_PX, Layer, Volume
 from unet_pipeline.stitch.watershed import divide, label_blocks
-
-BLOCK_PX = 2048
-"""Edge of a block of work, px: keeps memory flat whatever the shard."""
 
 
 def parts_of(volume: Volume, settings: ObjectSettings) -> Layer:

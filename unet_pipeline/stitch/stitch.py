@@ -39,8 +39,8 @@ from unet_pipeline.records.layout import CLASSES, INSTANCES, TIFFS, list_path
 from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.volume_records import AreaSummary, ClassArea, StitchRecord
 from unet_pipeline.stitch.depths import step_px
-from unet_pipeline.stitch.layers import OnDisk, Volume
-from unet_pipeline.stitch.objects import BLOCK_PX, make_objects, parts_of
+from unet_pipeline.stitch.layers import BLOCK_PX, OnDisk, Volume
+from unet_pipeline.stitch.objects import make_objects, parts_of
 
 
 def stitch(

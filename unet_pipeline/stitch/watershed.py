@@ -25,17 +25,17 @@ from unet_pipeline.errors import PipelineError
 from unet_pipeline.machine.progress import Progress
 from unet_pipeline.objects.basins import basins
 from unet_pipeline.objects.box import Box
-from unet_pipeline.objects.components import ComponentOptions, ComponentSummary, Read, label_components
+from unet_pipeline.objects.component_options import ComponentOptions
+from unet_pipeline.objects.components import ComponentSummary, Read, label_components
 from unet_pipeline.objects.decided import LARGEST_UINT8, as_stored
 from unet_pipeline.objects.flood import flood
 from unet_pipeline.objects.fragments import LARGEST_CLASS
 from unet_pipeline.objects.pieces import Pieces, measure, merged
+from unet_pipeline.stitch import layers
 from unet_pipeline.stitch.depths import write_depths
 from unet_pipeline.stitch.floods import Floods, Layers
 from unet_pipeline.stitch.layers import Layer, Volume
 
-BLOCK_PX = 2048
-"""Largest edge of a block of work, px."""
 MERGE = 2**16
 """Pieces in several blocks that are merged at a time, at least."""
 ONE_FLOAT16 = 0x3C00
@@ -143,13 +143,13 @@ def _parts(volume: Volume, floods: Floods) -> Layer:
 
 
 def block_edges(layer: Layer) -> tuple[int, int]:
-    """Return height and width of the blocks of work: equal parts of a shard, at most `BLOCK_PX`."""
+    """Return height and width of the blocks of work: equal parts of a shard, at most `layers.BLOCK_PX`."""
     height, width = (_edge(length) for length in layer.shard_px)
     return height, width
 
 
 def _edge(length: int) -> int:
-    return next(length // parts for parts in range(-(-length // BLOCK_PX), length + 1) if length % parts == 0)
+    return next(length // parts for parts in range(-(-length // layers.BLOCK_PX), length + 1) if length % parts == 0)
 
 
 def label_blocks(
@@ -172,7 +172,7 @@ def read_heights(probabilities: Layer, box: Box) -> NDArray[np.uint16]:
     """Return how far the most probable class of each pixel is from certain, (y, x) uint16; 0 is probability 1."""
     heights = np.empty(box.size, np.uint16)
     # in blocks, because the probabilities of all classes take many times the memory of the heights
-    for block in box.divided(BLOCK_PX, BLOCK_PX):
+    for block in box.divided(layers.BLOCK_PX, layers.BLOCK_PX):
         heights[block.counted_from(box).window] = heights_of(probabilities.read(*block.at).max(axis=0))
     return heights
 
