@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.functional import conv2d
 
 from unet_pipeline.config.network_section import Model
-from unet_pipeline.model import fused
 from unet_pipeline.model.card import architecture, geometry
 from unet_pipeline.model.fused import ConvolutionReLU, fuse
 from unet_pipeline.model.models import build
@@ -94,7 +93,6 @@ def test_fused_layers_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) 
         return conv2d(x, weight, *more).relu()
 
     monkeypatch.setattr(torch, "cudnn_convolution_relu", kernel)
-    monkeypatch.setattr(fused, "CHANNELS", 1)
     network, size = network_of(VARIANTS[name]), geometry(architecture(VARIANTS[name], 1, 2)).training_px(32)
     image = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -10,9 +10,6 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-CHANNELS = 8
-"""Tensor cores take channels by eight: other numbers of them have no such kernel."""
-
 
 class ConvolutionReLU(nn.Module):
     """A convolution of planes and the ReLU behind it, by one kernel of cuDNN."""
@@ -55,14 +52,10 @@ def _fuse(layers: nn.Sequential, place: int, convolution: nn.Conv2d, dtype: torc
         convolution = fuse_conv_bn_eval(convolution, norm)
         following.pop(0)
     fused: nn.Module = convolution
-    if following and isinstance(following[0], nn.ReLU) and _has_kernel(convolution):
+    if following and isinstance(following[0], nn.ReLU):
         fused = ConvolutionReLU(convolution, dtype)
         following.pop(0)
     first = len(layers) - len(following)
     layers[place] = fused
     for done in range(place + 1, first):
         layers[done] = nn.Identity()
-
-
-def _has_kernel(convolution: nn.Conv2d) -> bool:
-    return convolution.in_channels % CHANNELS == 0 and convolution.out_channels % CHANNELS == 0
