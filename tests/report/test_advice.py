@@ -116,6 +116,12 @@ def test_objects_that_are_joined(method, words):
     assert said([scored(joined=4), *GOOD[1:]]) == []
 
 
+def test_what_is_divided_too_much_and_too_little_at_once():
+    (text,) = said([scored(joined=12, split=15, made=ObjectSettings(method="watershed")), *GOOD[1:]])
+    assert text.startswith("Label more planes like these, or train longer") and "stitch.seed" not in text
+    assert "15 objects of unseen split and 12 objects of unseen join several drawn ones" in text
+
+
 def test_objects_that_are_missed_or_spurious():
     (text,) = said([scored(missed=6), *GOOD[1:]])
     assert "Label planes with objects like those missed" in text and "6 of 100 drawn objects of unseen missed" in text

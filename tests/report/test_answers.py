@@ -20,7 +20,8 @@ def fault(kind, pixels, number=1):
 
 @pytest.mark.parametrize(("drawn", "found", "pairs", "words"), [
     (100, 100, 98, "Nearly all of the drawn objects are found, and nearly all of those found are right."),
-    (100, 400, 98, "Nearly all of the drawn objects are found, but less than half of those found are right."),
+    (100, 400, 98, "Nearly all of the drawn objects are found, but most of those found are wrong."),
+    (100, 150, 85, "Most of the drawn objects are found, but many of those found are wrong."),
     (100, 40, 38, "Less than half of the drawn objects are found, but nearly all of those found are right."),
     (100, 100, 60, "More than half of the drawn objects are found, and more than half of those found are right."),
     (100, 90, 85, "Most of the drawn objects are found, and most of those found are right."),
@@ -75,5 +76,5 @@ def test_the_worst_of_each_kind_come_before_others():
     ("rough", "half of its pixels"),
 ])  # fmt: skip
 def test_what_is_wrong_and_where(kind, words):
-    text = words_of(Marked(1, result("plants"), fault(kind, 5)))
-    assert words in text and text.endswith("plants, plane 1, row 12, column 25.")
+    text = words_of(Marked(1, result("plants"), fault(kind, 5)), 2)
+    assert words in text and text.endswith("plants, plane 2, row 12, column 25.")

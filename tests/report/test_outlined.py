@@ -1,5 +1,6 @@
 """Outlines over images: of the right objects, in the right place and colour."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +37,11 @@ def test_later_outlines_lie_on_top():
 
 
 def marked(start, stop, size=(3, 300, 400)):
-    result = SimpleNamespace(stack=SimpleNamespace(grid=SimpleNamespace(shape=size)))
+    metrics = SimpleNamespace(provenance=SimpleNamespace(config={"labels": {"kind": "classes"}}))
+    grid = SimpleNamespace(shape=size)
+    result = SimpleNamespace(
+        stack=SimpleNamespace(grid=grid), metrics=metrics, stitch=SimpleNamespace(connect="volume")
+    )
     return Marked(1, result, Fault("missed", 1, 0, 9, start, stop))
 
 
@@ -90,7 +95,8 @@ def test_a_crop_shows_both_and_what_is_wrong(run, kind):
     result = run["unseen"]
     fault = next(one for one in result.metrics.faults.worst if one.kind == kind)
     one = Marked(1, result, fault)
-    panel, view = crop(one, "words"), crop_view(one)
+    view = crop_view(one)
+    panel = crop(one, view, "words")
     assert {DRAWN, FOUND} <= colours(panel)
     assert panel.title == f"1 {kind}" and panel.words == "words"
     rgb = decoded(data_uri(panel.png)).astype(int)
@@ -103,3 +109,15 @@ def test_a_crop_shows_both_and_what_is_wrong(run, kind):
     free[-view.shape[0] // 4 :, -view.shape[1] // 2 :] = False  # where the scale bar lies
     assert reddish[wrong & free].mean() > 0.6, "but where outlines lie"
     assert not reddish[~wrong & free].any()
+
+
+def test_the_plane_of_a_crop_shows_the_object(run):
+    """The middle of its box need not."""
+    result, found = run["unseen"], next(one for one in run["unseen"].metrics.faults.worst if one.kind == "missed")
+    deep = replace(found, start=(0, *found.start[1:]), stop=(2, *found.stop[1:]))
+    ids = [result.stack.reference("instances").read_label(plane, slice(0, 150), slice(0, 213)) for plane in (0, 1)]
+    number = next(int(one) for one in np.unique(ids[0]) if one and one not in ids[1])
+    places = np.argwhere(ids[0] == number)
+    (top, left), (bottom, right) = places.min(0).tolist(), (places.max(0) + 1).tolist()
+    alone = replace(deep, object=number, start=(0, top, left), stop=(2, bottom, right))
+    assert crop_view(Marked(1, result, alone)).plane == 0 != (0 + 2) // 2

@@ -65,15 +65,23 @@ def _of_objects(result: StackResult) -> Iterator[Advice]:
         said = f"{ratio:.1f} times as many objects found as drawn in {result.name} ({count(found)} to {count(drawn)})"
     elif 0 < ratio <= FEW:
         said = f"{ratio:.2f} times as many objects found as drawn in {result.name} ({count(found)} to {count(drawn)})"
-    if faults.split and (faults.split >= OFTEN * drawn or (ratio >= MANY and faults.split > faults.spurious)):
-        yield Advice(_fewer_parts(made), said or f"{plural(faults.split, 'object')} of {result.name} split")
+    splits = faults.split and (faults.split >= OFTEN * drawn or (ratio >= MANY and faults.split > faults.spurious))
+    joins = faults.joined and faults.joined >= OFTEN * drawn
+    divided = f"{plural(faults.split, 'object')} of {result.name} split"
+    together = f"{plural(faults.joined, 'object')} of {result.name} join several drawn ones"
+    if splits and joins:
+        do = (
+            "Label more planes like these, or train longer: dividing objects more or less would trade one for the other"
+        )
+        yield Advice(do, f"{divided} and {together}")
+    elif splits:
+        yield Advice(_fewer_parts(made), said or divided)
+    elif joins:
+        yield Advice(_more_parts(made), f"{said}; {together}" if said else together)
     if faults.spurious >= OFTEN * drawn and faults.spurious:
         why = f"{plural(faults.spurious, 'object')} found where nothing is drawn in {result.name}"
         do = f"Raise stitch.min_area_px (now {made.min_area_px}) if they are small, or stitch.threshold"
         yield Advice(f"{do}; or draw what is missing from the reference", f"{said}; {why}" if ratio >= MANY else why)
-    if faults.joined >= OFTEN * drawn and faults.joined:
-        why = f"{plural(faults.joined, 'object')} of {result.name} join several drawn ones"
-        yield Advice(_more_parts(made), f"{said}; {why}" if 0 < ratio <= FEW else why)
     if faults.missed >= OFTEN * drawn and faults.missed:
         why = f"{count(faults.missed)} of {plural(drawn, 'drawn object')} of {result.name} missed"
         do = "Label planes with objects like those missed and train again"

@@ -10,6 +10,7 @@ from unet_pipeline.report.outlined import Marked, crop, crop_view, overview
 from unet_pipeline.report.panels import Panel
 from unet_pipeline.report.render import count, plural
 from unet_pipeline.report.results import CROSS, StackResult
+from unet_pipeline.report.views import View
 
 WORST = 6
 """Faults that are shown."""
@@ -52,9 +53,11 @@ class Counts:
         recall, precision = self.pairs / self.drawn, self.pairs / self.found
         if not self.pairs:
             return "No object that is drawn was found."
-        but = "and" if (recall >= 0.8) == (precision >= 0.8) else "but"
-        found, right = _share(recall).capitalize(), _share(precision)
-        return f"{found} of the drawn objects are found, {but} {right} of those found are right."
+        found = f"{_share(recall).capitalize()} of the drawn objects are found"
+        if recall >= 0.8 > precision:
+            return f"{found}, but {'many' if precision >= 0.5 else 'most'} of those found are wrong."
+        but = "but" if precision >= 0.8 > recall else "and"
+        return f"{found}, {but} {_share(precision)} of those found are right."
 
     @property
     def detail(self) -> str:
@@ -96,16 +99,18 @@ class Answers:
         unseen = [result for result in scored if result.role in (None, CROSS)]
         judged = unseen or scored
         marks = [Marked(number, *one) for number, one in enumerate(worst(judged, WORST), 1)]
+        views = [crop_view(one) for one in marks]
         first = next((result for result in [*judged, *results] if result.plan is not None), None)
         return cls(
             judged, bool(scored) and not unseen, Counts.of(judged), fault_words(judged),
-            _overview(first, marks) if first else None, [crop(one, words_of(one)) for one in marks],
+            _overview(first, list(zip(marks, views, strict=True))) if first else None,
+            [crop(one, view, words_of(one, view.plane)) for one, view in zip(marks, views, strict=True)],
         )  # fmt: skip
 
 
-def _overview(result: StackResult, marks: Sequence[Marked]) -> Panel | None:
+def _overview(result: StackResult, marks: Sequence[tuple[Marked, View]]) -> Panel | None:
     """Return the plane with the worst fault of a stack, or the middle one."""
-    own = [(crop_view(one).plane, one) for one in marks if one.result is result]
+    own = [(view.plane, one) for one, view in marks if one.result is result]
     plane = own[0][0] if own else result.stack.grid.planes // 2
     return overview(result, plane, OVERVIEW_PX, [one for at, one in own if at == plane])
 
@@ -139,10 +144,10 @@ def fault_words(results: Sequence[StackResult]) -> list[str]:
     ]
 
 
-def words_of(marked: Marked) -> str:
-    """Say what is wrong at a place, and where it is."""
+def words_of(marked: Marked, plane: int) -> str:
+    """Say what is wrong at a place, and where it is; `plane` is the one that is shown."""
     fault = marked.fault
-    plane, row, column = (str((a + b) // 2) for a, b in zip(fault.start, fault.stop, strict=True))
+    row, column = (str((a + b) // 2) for a, b in zip(fault.start[1:], fault.stop[1:], strict=True))
     meant = {
         "joined": f"one object where {count(fault.parts)} are drawn",
         "split": f"{count(fault.parts)} objects where one is drawn",

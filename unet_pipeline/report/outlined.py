@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw
 from unet_pipeline.config.sections import IGNORE
 from unet_pipeline.images import pictures
 from unet_pipeline.images.pictures import Rgb
+from unet_pipeline.images.plane_array import Vouch
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.records.score_records import Fault
 from unet_pipeline.report import differences
@@ -58,6 +60,22 @@ class Marked:
     number: int
     result: StackResult
     fault: Fault
+
+    @property
+    def store(self) -> tuple[Path, Vouch]:
+        """The store whose instances have the object, and what vouches for it."""
+        if self.fault.kind in ("joined", "spurious"):
+            assert self.result.plan is not None  # it is scored
+            return self.result.plan.store, self.result.plan.vouch
+        return self.result.stack.store, self.result.stack.vouch
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the object has its number in the store: `evaluate` joins classes through a volume on its own."""
+        assert self.result.metrics is not None and self.result.stitch is not None
+        labels = self.result.metrics.provenance.config.get("labels", {})
+        own = labels.get("kind") == "classes" and self.result.stitch.connect == "volume"
+        return not own or self.fault.kind in ("joined", "spurious")
 
 
 def outlined(rgb: Rgb, layers: Sequence[tuple[npt.NDArray[Any], tuple[int, int, int], int]]) -> Rgb:
@@ -124,14 +142,15 @@ def overview(result: StackResult, plane: int, most_px: int, marks: Sequence[Mark
     return Panel(result.name, pictures.png(shown), alt, words, keys, more=more)
 
 
-def crop(marked: Marked, words: str) -> Panel:
+def crop(marked: Marked, view: View, words: str) -> Panel:
     """Return the surroundings of a fault: the image with the outlines of both, drawn wide and found narrow.
 
     Args:
         marked: the fault; its stack is predicted and has a reference.
+        view: its window, from `crop_view`.
         words: what is wrong, for the caption.
     """
-    result, view = marked.result, crop_view(marked)
+    result = marked.result
     assert result.plan is not None
     level = fitting_level(view.shape, MOST_CROP_PX)
     name = f"labels/{INSTANCES}"
@@ -139,7 +158,8 @@ def crop(marked: Marked, words: str) -> Panel:
     drawn = read_level(result.stack.store, name, view, level, result.stack.vouch)[0]
     image = read_image(result.stack, view, level)
     shades = np.zeros((*found.shape, 3), np.uint8) if image is None else _shades(result, image)
-    wrong = (found if marked.fault.kind in ("joined", "spurious") else drawn) == marked.fault.object
+    named = found if marked.fault.kind in ("joined", "spurious") else drawn
+    wrong = (named == marked.fault.object) & marked.is_stored
     large, factor = pictures.enlarged(_tinted(shades, wrong))
     fine = line_px(large)
     layers = [(_enlarged(drawn, factor), DRAWN, 5 * fine // 2), (_enlarged(found, factor), FOUND, fine)]
@@ -151,19 +171,33 @@ def crop(marked: Marked, words: str) -> Panel:
 
 
 def crop_view(marked: Marked) -> View:
-    """Return the window around a fault, in the middle plane of its object, at whole pixels of its level."""
-    (first, *start), (last, *stop) = marked.fault.start, marked.fault.stop
+    """Return the window around a fault, in a plane that shows its object, at whole pixels of its level."""
+    (_, *start), (_, *stop) = marked.fault.start, marked.fault.stop
     size = marked.result.stack.grid.shape[1:]
     side = max(LEAST_CROP_PX, *(round(SPACE * (b - a)) for a, b in zip(start, stop, strict=True)))
     step = 2 ** fitting_level((side, side), MOST_CROP_PX)
-    rows, columns = (
-        slice(max(0, min((a + b - side) // 2, length - side)) // step * step, 0)
+    firsts = (
+        max(0, min((a + b - side) // 2, length - side)) // step * step
         for a, b, length in zip(start, stop, size, strict=True)
     )
-    rows, columns = (
-        slice(part.start, min(length, part.start + side)) for part, length in zip((rows, columns), size, strict=True)
-    )
-    return View((first + last) // 2, rows, columns)
+    rows, columns = (slice(first, min(length, first + side)) for first, length in zip(firsts, size, strict=True))
+    return View(_plane_of(marked), rows, columns)
+
+
+def _plane_of(marked: Marked) -> int:
+    """Return the plane nearest to the middle of an object's box that shows it; the middle one where none is found."""
+    (first, top, left), (last, bottom, right) = marked.fault.start, marked.fault.stop
+    middle = (first + last) // 2
+    if last - first == 1 or not marked.is_stored:
+        return middle
+    level = fitting_level((bottom - top, right - left), MOST_CROP_PX)
+    rows, columns = (slice(part >> level << level, end) for part, end in ((top, bottom), (left, right)))
+    store, vouch = marked.store
+    for plane in sorted(range(first, last), key=lambda plane: (abs(plane - middle), plane)):
+        labels = read_level(store, f"labels/{INSTANCES}", View(plane, rows, columns), level, vouch)
+        if (labels == marked.fault.object).any():
+            return plane
+    return middle
 
 
 def _without_partner(result: StackResult, view: View, level: int, found: npt.NDArray[Any]) -> npt.NDArray[Any]:
