@@ -118,7 +118,7 @@ def test_objects_that_are_joined(method, words):
 
 def test_what_is_divided_too_much_and_too_little_at_once():
     (text,) = said([scored(joined=12, split=15, made=ObjectSettings(method="watershed")), *GOOD[1:]])
-    assert text.startswith("Label more planes like these, or train longer") and "stitch.seed" not in text
+    assert text.startswith("Label more such planes, or train longer") and "stitch.seed" not in text
     assert "15 objects of unseen split and 12 objects of unseen join several drawn ones" in text
 
 
