@@ -70,9 +70,7 @@ def _of_objects(result: StackResult) -> Iterator[Advice]:
     divided = f"{plural(faults.split, 'object')} of {result.name} split"
     together = f"{plural(faults.joined, 'object')} of {result.name} join several drawn ones"
     if splits and joins:
-        do = (
-            "Label more planes like these, or train longer: dividing objects more or less would trade one for the other"
-        )
+        do = "Label more such planes, or train longer: dividing objects more or less would trade one for the other"
         yield Advice(do, f"{divided} and {together}")
     elif splits:
         yield Advice(_fewer_parts(made), said or divided)
