@@ -77,8 +77,8 @@ def prepare(folder: Path) -> Stack:
     """Make the models and a stack."""
     for name, architecture in NETWORKS.items():
         save_model(folder / name, build(architecture), ModelCard(architecture, ("background", "cell")))
-    grey = np.random.default_rng(0).normal(120, 30, (PLANES, EDGE, EDGE))
-    tifffile.imwrite(folder / "grey.tif", grey.clip(0, 255).astype(np.uint8), photometric="minisblack")
+    grey = np.random.default_rng(0).integers(60, 180, (PLANES, EDGE, EDGE), np.uint8)
+    tifffile.imwrite(folder / "grey.tif", grey, photometric="minisblack")
     record = folder / "grey" / "ingest.json"
     ingest(Source("grey", str(folder / "grey.tif")), configured("float32", SIZES[0]), record)
     return Stack.open(record)

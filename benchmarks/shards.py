@@ -1,4 +1,4 @@
-"""Writing shards, against tensorstore with the same codec, and what the codecs cost: `python benchmarks/shards.py`."""
+"""Shards against tensorstore and zarr-python with the same codec, and what the codecs cost: `python benchmarks/shards.py`."""
 
 from __future__ import annotations
 
@@ -84,6 +84,43 @@ def against_tensorstore(folder: Path) -> list[Figure]:
     return figures
 
 
+def reading(folder: Path) -> list[Figure]:
+    """Read a window of nine shards of noise, which compresses little, against both libraries."""
+    step("reading, against zarr-python and tensorstore")
+    grid, edge = ngff.Grid(1, 3 * EDGE, 3 * EDGE, "z", None, None), EDGE + 2 * 100
+    ngff.create_array(
+        zarr.create_group(folder, zarr_format=3),
+        "0",
+        grid,
+        1,
+        np.uint8,
+        Store(shard_px=EDGE, chunk_px=min(CHUNK, EDGE)),
+    )
+    array = open_array(folder, "0", writable=True)
+    noise = np.random.default_rng(0).integers(60, 180, (EDGE, EDGE), np.uint8)
+    for shard in array.shards():
+        array.write(*shard.at, noise[None])
+    part = slice(EDGE - 100, EDGE - 100 + edge)
+    place = {"driver": "file", "path": str(folder / "0")}
+    other = tensorstore.open({"driver": "zarr3", "kvstore": place}, open=True).result()
+    sides = {
+        "zarr-python": lambda: np.asarray(array.array[0, 0, part, part]),
+        "tensorstore": lambda: other[0, 0, part, part].read().result(),
+    }
+    mine, *theirs = in_turn(lambda: array.read(0, part, part), *sides.values())
+    mpx = edge**2 / 1e6
+    return [
+        Figure(
+            f"shards: a window read, against {name}",
+            mpx / mine.wall_s,
+            mpx / taken.wall_s,
+            "Mpx/s",
+            cpu_s=(mine.cpu_s / mpx, taken.cpu_s / mpx),
+        )
+        for name, taken in zip(sides, theirs, strict=True)
+    ]
+
+
 def held_against_a_list(folder: Path) -> list[Figure]:
     """Read a plane of nine shards with and without holding each file against its listed checksum first."""
     step("reading, each shard held against the list")
@@ -154,5 +191,9 @@ def codecs() -> list[str]:
 if __name__ == "__main__":
     keep_pages()  # as predict does
     with tempfile.TemporaryDirectory() as name:
-        made = [*against_tensorstore(Path(name)), *held_against_a_list(Path(name) / "listed")]
+        made = [
+            *against_tensorstore(Path(name)),
+            *reading(Path(name) / "read"),
+            *held_against_a_list(Path(name) / "listed"),
+        ]
         publish("shards", made, "\n".join([*levels(Path(name)), "", *codecs(), WHY]))

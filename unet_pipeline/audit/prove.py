@@ -43,7 +43,7 @@ from unet_pipeline.stacks.stack import Stack
 
 TOLERANCE = {
     ("cpu", "float32"): 1e-4,
-    ("cuda", "float32"): 1e-3,
+    ("cuda", "float32"): 1e-4,
     ("cpu", "bfloat16"): 0.1,
     ("cuda", "bfloat16"): 0.1,
     ("cuda", "float16"): 0.02,
