@@ -1,4 +1,4 @@
-"""Shards against tensorstore and zarr-python with the same codec, and what the codecs cost: `python benchmarks/shards.py`."""
+"""Shards against tensorstore and zarr-python, and what the codecs cost: `python benchmarks/shards.py`."""
 
 from __future__ import annotations
 
