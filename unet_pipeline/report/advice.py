@@ -123,7 +123,8 @@ def _too_large(name: str, metrics: EvaluateRecord, made: ObjectSettings) -> Iter
             f"{given / inside:.1f} times as many pixels in all",
         )
         why = f"{covered} of {name} were found, but {many}"
-        yield Advice(f"Raise stitch.threshold (now {_threshold(made)}): objects are too large", why)
+        grown = f", or lower stitch.grow_px (now {made.grow_px})" if made.grow_px else ""
+        yield Advice(f"Raise stitch.threshold (now {_threshold(made)}){grown}: objects are too large", why)
 
 
 def _of_training(model: ModelResult) -> Iterator[Advice]:
