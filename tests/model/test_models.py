@@ -307,6 +307,7 @@ def test_a_compilation_that_fails_is_told_once_and_the_network_runs_as_it_is(mon
         return run
 
     monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch, "__file__", "/lab/site-packages/torch/__init__.py")
     network, image = build(SMALL).eval(), torch.rand(1, 1, 44, 44)
     fast = Compiled(network)
     for _ in range(2):
