@@ -253,5 +253,5 @@ def test_folders_that_do_not_pair_are_refused(tmp_path):
     pairs = [("images/a1.tif", "masks/a1.tif"), ("images/a2.tif", ""), ("images/a3.tif", "masks/a3.tif")]
     write_pairs(tmp_path, [*pairs, ("", "masks/a4.tif")])
     source = Source("pairs", str(tmp_path / "images"), str(tmp_path / "masks"))
-    with pytest.raises(PipelineError, match=r"without a label: a2\.tif; .*without a picture: a4\.tif"):
+    with pytest.raises(PipelineError, match=r"without a label: a2\.tif; .*without an image: a4\.tif"):
         ingest(source, settings(), tmp_path / "ingest.json")

@@ -36,13 +36,13 @@ def test_names_pair(images, labels, pairs):
     [
         (["i/a1.png", "i/a2.png"], ["m/a1.png", "m/a3.png"], "without a label: a2.png; 1 labels .*: a3.png"),
         (["i/a1.png", "i/a2.png"], ["m/a1.png"], "without a label"),
-        (["i/a1.png"], ["m/a1.png", "m/a2.png"], "without a picture"),
+        (["i/a1.png"], ["m/a1.png", "m/a2.png"], "without an image"),
         (
             ["i/t000.tif", "i/t001.tif", "i/t002.tif"],
             ["m/t000.tif", "m/t010.tif", "m/t020.tif"],
             "without a label: t001",
         ),
-        (["i/x.png", "i/y.png"], ["m/1.png", "m/2.png"], "2 pictures without"),
+        (["i/x.png", "i/y.png"], ["m/1.png", "m/2.png"], "2 images without"),
         (["i/a.png", "i/a.tif"], ["m/a.png", "m/b.png"], "alike"),
     ],
 )
@@ -53,7 +53,7 @@ def test_names_that_do_not_pair_are_listed(images, labels, word):
 
 def test_some_planes_need_their_labels_alone():
     assert paired(["i/t0.tif", "i/t1.tif", "i/t2.tif"], ["m/t2_seg.tif", "m/t0_seg.tif"], [2, 0]) == [0, 1]
-    with pytest.raises(PipelineError, match="1 pictures without a label: t1"):
+    with pytest.raises(PipelineError, match="1 images without a label: t1"):
         paired(["i/t0.tif", "i/t1.tif", "i/t2.tif"], ["m/t2_seg.tif", "m/t0_seg.tif"], [1])
 
 

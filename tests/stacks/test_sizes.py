@@ -173,7 +173,7 @@ def test_a_grey_value_that_the_image_cannot_hold(tmp_path: Path) -> None:
 def test_a_picture_too_large_to_be_held_whole_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path / "a")
     monkeypatch.setattr(sizes, "LARGEST_PX", 1000)
-    with pytest.raises(PipelineError, match=r"3\.png: expected a picture of at most 1000 px, got 40 × 31"):
+    with pytest.raises(PipelineError, match=r"3\.png: expected an image of at most 1000 px, got 40 × 31"):
         fitted(tmp_path / "a", SQUARE)
     fitted(tmp_path / "a", PAD)
 

@@ -71,13 +71,13 @@ def pick(names: Iterable[str], files: Iterable[Path], where: str, source: str) -
         got = f"none for {len(missing)} of {len(names)} names, the first {missing[0]!r}"
         fix = f"check that list and folder belong together; the list has {ONE_A_LINE}"
         nearest = nearest_name(missing[0], list(found)[:10_000])
-        raise PipelineError(source, f"a picture for each name in {where}", got, nearest, fix)
+        raise PipelineError(source, f"an image for each name in {where}", got, nearest, fix)
     several = Counter({name: len(found[name]) for name in names})
     name, count = several.most_common(1)[0]
     if count > 1:
         got = f"{count} called {name!r}: {', '.join(file.name for file in found[name][:3])}"
         fix = "use a glob of one kind, such as folder/*.png"
-        raise PipelineError(source, f"one picture for each name in {where}", got, fix=fix)
+        raise PipelineError(source, f"one image for each name in {where}", got, fix=fix)
     return [found[name][0] for name in names]
 
 

@@ -180,7 +180,7 @@ def _place(source: Source, image: Fitted) -> dict[str, Any]:
 
 
 def open_image(source: Source, options: Ingest) -> Fitted:
-    """Open the image of a stack, and decide how each of its pictures is placed on the planes; no pixel is read.
+    """Open the image of a stack, and decide how each of its files is placed on the planes; no pixel is read.
 
     Raises:
         PipelineError: naming the file, for anything in it that cannot be used.
@@ -276,7 +276,7 @@ def _count_blocks(grid: ngff.Grid, options: Store) -> int:
 def _copy_image(
     image: Fitted, grid: ngff.Grid, options: Store, target: PlaneArray | None, where: str, progress: Progress
 ) -> Statistics:
-    """Copy every block to `target` (if any) and return the statistics, of the pictures without their padding."""
+    """Copy every block to `target` (if any) and return the statistics, of the images without their padding."""
     moments, quantiles = Moments(image.shape[1]), Quantiles(image.dtype, image.shape[1])
     write = target.write if target else lambda *_: None
     with closing(read_ahead(image, _blocks(grid, options))) as parts, behind(write) as write_soon:

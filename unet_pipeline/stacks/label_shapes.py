@@ -46,7 +46,7 @@ class LabelShapes:
     Attributes:
         pairs: neighbouring pixels along rows that are both of an id.
         unlike: those of two ids.
-        edges, rims: see the picture.
+        edges, rims: see the drawing.
         ids: ids in each block, summed.
         pieces: 4-connected pieces less their holes in each block, summed.
         only: the one id that all blocks have, 0 before the first, None where there are two.

@@ -1,4 +1,4 @@
-"""Which label file belongs to which picture: by name, never by place in a list.
+"""Which label file belongs to which image: by name, never by place in a list.
 
 Two folders are sorted each by itself, and cell_2_mask.png may come before cell_mask.png while cell.png comes before
 cell_2.png. So what all names of a side begin or end with may be taken away, and what is left must be the same:
@@ -123,14 +123,14 @@ def _odd_names(images: Sequence[Path], labels: Sequence[Path], wanted: Sequence[
         for file, name in zip(side, names, strict=True)
         if names.count(name) > 1
     ]
-    found = [("pictures without a label", alone), ("labels without a picture", odd), ("names that are alike", twice)]
+    found = [("images without a label", alone), ("labels without an image", odd), ("names that are alike", twice)]
     got = "; ".join(f"{len(files)} {what}: {_listed(files)}" for what, files in found if files)
     fix = (
-        "name each label as its picture, with one and the same beginning or end added, such as a.png and a_mask.png; "
-        "or list the pictures that have labels in column names"
+        "name each label as its image, with one and the same beginning or end added, such as a.png and a_mask.png; "
+        "or list the images that have labels in column names"
     )
     where = f"{labels[0].parent} for {images[0].parent}"
-    return PipelineError(where, "names that pair each picture with one label", got or "names of two meanings", fix=fix)
+    return PipelineError(where, "names that pair each image with one label", got or "names of two meanings", fix=fix)
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -52,7 +52,7 @@ def copy_labels(
     """Write the reference as classes and instances.
 
     Args:
-        labels: the label pictures, fitted as the image.
+        labels: the label files, fitted as the image.
         where: file or folder of the labels, for messages.
         options: what their values mean.
         store: the store with the arrays of both, still empty.

@@ -1,8 +1,8 @@
-"""Fit: pictures of different sizes become planes of one size, padded or also resized.
+"""Fit: images of different sizes become planes of one size, padded or also resized.
 
 ```
 sizes: square               plane
- picture  h x w             square_px x square_px
+ image    h x w             square_px x square_px
 ┌──────────┐   x scale     ┌────────────────┐
 │          │  ─────────►   │ fill           │  scale = square_px / max(h, w)
 │          │   nearest     ├────────────────┤
@@ -35,16 +35,16 @@ from unet_pipeline.objects.box import Box, Window
 Array = npt.NDArray[Any]
 
 LARGEST_PX = 2**26
-"""Pixels of a picture that is resized: it is held whole, as float32."""
+"""Pixels of an image that is resized: it is held whole, as float32."""
 
 
 LEAST_CONTENT = 0.02
-"""Share of the pixels of padded planes that pictures must have."""
+"""Share of the pixels of padded planes that images must have."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """Where the content of a picture lies in its plane, px.
+    """Where the content of an image lies in its plane, px.
 
     Attributes:
         top: first row.
@@ -71,10 +71,10 @@ def _part_in(part: slice, start: int, size: int) -> slice:
 
 
 class Fitted:
-    """A stack whose pictures were fitted into planes of one size.
+    """A stack whose images were fitted into planes of one size.
 
     Attributes:
-        planes: the pictures as they are.
+        planes: the images as they are.
         shape: (planes, channels, height, width) after fitting.
     """
 
@@ -82,12 +82,12 @@ class Fitted:
         """Decide the size; pixels are read later.
 
         Args:
-            planes: the pictures, opened with `mixed` unless `options.sizes` is "same".
+            planes: the images, opened with `mixed` unless `options.sizes` is "same".
             options: section `ingest` of the configuration.
             labels: whether these are label values, of which the nearest is taken: a mean of two classes is a third.
 
         Raises:
-            PipelineError: a picture too large to be resized, or a grey value that its data type lacks.
+            PipelineError: an image too large to be resized, or a grey value that its data type lacks.
         """
         self.planes, self._options, self._labels = planes, options, labels
         square = options.sizes == "square"
@@ -101,7 +101,7 @@ class Fitted:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Data type, that of the pictures."""
+        """Data type, that of the images."""
         return self.planes.dtype
 
     def _whole(self, plane: int) -> bool:
@@ -117,22 +117,22 @@ class Fitted:
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        """Refuse what fills memory or the disk: large pictures resized whole, planes of hardly anything but padding."""
+        """Refuse what fills memory or the disk: large images resized whole, planes of hardly anything but padding."""
         if self._options.sizes == "pad":
             content = sum(math.prod(self.planes.size(plane)) for plane in range(self.shape[0]))
             share = content / math.prod((self.shape[0], *self.shape[2:]))
             if share < LEAST_CONTENT:
                 got = f"{100 * share:.2g} % of planes of {self.shape[2]} × {self.shape[3]}"
-                fix = "use ingest.sizes: square, or name in column names the pictures that belong together"
-                where, expected = self.planes.name(0), f"pictures that fill at least {100 * LEAST_CONTENT:g} %"
+                fix = "use ingest.sizes: square, or name in column names the images that belong together"
+                where, expected = self.planes.name(0), f"images that fill at least {100 * LEAST_CONTENT:g} %"
                 raise PipelineError(f"{where} and others", expected, got, fix=fix)
         else:
             for plane in range(self.shape[0]):
                 height, width = self.planes.size(plane)
                 if height * width > LARGEST_PX:
-                    fix = "use ingest.sizes: same or pad, which read such pictures piece by piece"
+                    fix = "use ingest.sizes: same or pad, which read such images piece by piece"
                     got = f"{height} × {width}"
-                    raise PipelineError(self.planes.name(plane), f"a picture of at most {LARGEST_PX} px", got, fix=fix)
+                    raise PipelineError(self.planes.name(plane), f"an image of at most {LARGEST_PX} px", got, fix=fix)
 
     def content(self, plane: int) -> Content:
         """Return where the content of a plane lies: in the middle, rounded up and to the left."""
@@ -186,7 +186,7 @@ class Fitted:
     def record(self) -> dict[str, Any] | None:
         """Return what was done, for the record; None if nothing was.
 
-        The place of a picture is [top, left, height, width] of its content, px.
+        The place of an image is [top, left, height, width] of its content, px.
         """
         if self.untouched:
             return None
@@ -200,7 +200,7 @@ class Fitted:
 
 
 class _Part:
-    """One picture of a stack, as a stack of one plane."""
+    """One image of a stack, as a stack of one plane."""
 
     def __init__(self, planes: SourcePlanes, plane: int) -> None:
         self._planes, self._plane = planes, plane

@@ -191,7 +191,7 @@ def check_roles(stacks: Mapping[str, StackRow], where: str | Path, model_folder:
 
 
 def check_overlap(stacks: Mapping[str, StackRow], where: str | Path) -> None:
-    """Refuse pictures that train and also validate or test: their score says nothing about other pictures.
+    """Refuse images that train and also validate or test: their score says nothing about other images.
 
     Args:
         stacks: the rows by name.
@@ -205,8 +205,8 @@ def check_overlap(stacks: Mapping[str, StackRow], where: str | Path) -> None:
     for learned in (row for row in stacks.values() if row.role == "train"):
         for row in judged:
             if file := _shared(used[learned.stack], used[row.stack]):
-                fix = "give them different pictures, or different planes of one in column planes"
-                expected = f"pictures that {learned.stack}, which trains, does not have"
+                fix = "give them different images, or different planes of one in column planes"
+                expected = f"images that {learned.stack}, which trains, does not have"
                 raise PipelineError(f"{where}: stack {row.stack}, role {row.role}", expected, file, fix=fix)
 
 
