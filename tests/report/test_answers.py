@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from unet_pipeline.records.score_records import Fault, Faults
-from unet_pipeline.report.answers import Counts, fault_words, words_of, worst
+from unet_pipeline.report.answers import Answers, Counts, fault_words, words_of, worst
 from unet_pipeline.report.outlined import Marked
 
 
@@ -49,6 +49,23 @@ def test_counts_of_several_stacks_add_up():
         return SimpleNamespace(metrics=SimpleNamespace(instances=SimpleNamespace(objects=drawn, found=found, ap=ap)))
 
     assert Counts.of([scored(1, 2, 1), scored(10, 20, 5), SimpleNamespace(metrics=None)]) == Counts(11, 22, 6)
+
+
+def test_stacks_that_the_model_has_not_seen_are_judged_where_there_are_any():
+    def scored(name, role):
+        one = result(name)
+        ap = {"0.50": SimpleNamespace(true_positives=1)}
+        one.metrics.instances = SimpleNamespace(objects=1, found=1, ap=ap)
+        return SimpleNamespace(name=name, metrics=one.metrics, role=role, plan=None)
+
+    known = [scored("trained", "training"), scored("validated", "validation")]
+    answers = Answers.of(known)
+    assert answers.seen and [one.name for one in answers.judged] == ["trained", "validated"]
+    answers = Answers.of([scored("new", None), scored("folds", "cross-validation"), *known])
+    assert not answers.seen and [one.name for one in answers.judged] == ["new", "folds"]
+    assert answers.overview is None and answers.crops == [] and answers.counts == Counts(2, 2, 2)
+    nothing = Answers.of([SimpleNamespace(name="a", metrics=None, role=None, plan=None)])
+    assert nothing.judged == [] and not nothing.seen
 
 
 def test_faults_in_words():

@@ -18,7 +18,7 @@ from unet_pipeline.report.results import StackResult
 from unet_pipeline.report.views import View
 from unet_pipeline.stacks.stack import Stack
 
-MOST_PLANES = 512
+MOST_PLANES = 256
 """Planes that are looked through, around the one that is shown: whatever the volume, few pixels are read."""
 
 Sections = dict[str, npt.NDArray[Any]]
