@@ -22,6 +22,7 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if CI else "here")
 
 os.fsync = lambda file: None  # no test pulls the plug; tests/records/test_power_loss.py watches the calls
+gc.disable()  # until all is imported, of which nothing becomes garbage
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +88,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of later searches for garbage: it never is any, and there is much of it."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
