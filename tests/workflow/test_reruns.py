@@ -55,7 +55,7 @@ def test_a_changed_key_runs_what_depends_on_it(
 
 
 def test_keys_that_change_no_result_run_nothing(faked: Workspace) -> None:
-    compute = {"threads": 7, "device": "cpu", "checkpoint_minutes": 0.5, "io_threads": 3}
+    compute = {"threads": 7, "device": "cpu", "checkpoint_minutes": 0.5, "io_threads": 3, "container": "other.sif"}
     assert faked.would_run(compute=compute, watch={"samples": True}) == set()
 
 

@@ -51,6 +51,7 @@ from unet_pipeline.machine.container import check_container, container_arguments
 from unet_pipeline.machine.failures import briefly
 from unet_pipeline.machine.jobs import check_gpu, check_supported, gpus, gpus_here, job_prefix
 from unet_pipeline.machine.progress import tell
+from unet_pipeline.machine.scheduler import check_scheduler
 from unet_pipeline.records.layout import CARD_FILE, MODEL, previous_model
 from unet_pipeline.records.run_lock import RUN, check_run, check_writable, lock
 from unet_pipeline.stacks.graph import Graph
@@ -150,7 +151,10 @@ def alone():
 
 
 def check_cluster():
-    """Before the first job of a Slurm run: refuse what Slurm would refuse, or would let wait for ever."""
+    """Before the first job: look for the scheduler; refuse what Slurm would refuse, or would let wait for ever."""
+    if workflow.executor_plugin.name == "cluster-generic":
+        with one_message():
+            check_scheduler(workflow.executor_settings.submit_cmd)
     if workflow.executor_plugin.name != "slurm":
         return
     jobs = [workflow.dag.get_job_group(job) or job for job in workflow.dag.needrun_jobs() if not job.is_local]
