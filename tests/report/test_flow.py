@@ -15,5 +15,5 @@ def test_every_stage_stands_with_its_words_in_a_list():
 
 def test_the_style_has_a_place_for_every_stage():
     style, _, _ = templates().loader.get_source(templates(), "style.css")
-    for place in ("stacks", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate"):
+    for place in ("stacks", "ingest", "weigh", "train", "tile", "predict", "stitch", "evaluate", "measure"):
         assert style.count(f" {place} ") + style.count(f'"{place} ') + style.count(f' {place}"') >= 2, place

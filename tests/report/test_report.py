@@ -135,6 +135,7 @@ def test_the_flow_has_the_real_counts(page, run):
     assert "predict 6 regions 7.5 s" in said
     assert f"stitch {sum(s['objects'] for s in stitched)} objects" in said
     assert "2 stacks scored" in said
+    assert "measure not used here" in said
 
 
 def test_stacks_of_the_training_are_named(page):
@@ -268,6 +269,7 @@ def test_the_objects_of_all_stacks_are_one_table_and_their_sizes_are_shown(run, 
     assert [row["stack"] for row in rows] == [one.stack for one in records for _ in range(one.objects)]
     assert [int(row["id"]) for row in rows] == [number for one in records for number in range(1, one.objects + 1)]
     page = read_page((results / "report.html").read_text(encoding="utf-8"))
+    assert f"measure {sum(one.objects for one in records)} rows" in " ".join(page.one("ol").text.split())
     shown = [table.text for table in page.all("table") if "Objects by size" in table.text]
     assert len(shown) == 3 and f"{records[0].touching} of {records[0].objects} reach the border" in shown[0]
     bars = [cell for cell in page.all("i") if "width:" in cell.attributes.get("style", "")]

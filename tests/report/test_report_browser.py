@@ -113,7 +113,7 @@ def test_the_flow_lies_on_wide_windows_and_stands_on_narrow_ones(visit, width, c
         """() => [...document.querySelectorAll('.flow li')].map(e => e.getBoundingClientRect())
         .map(b => [b.x, b.y, b.right, b.bottom])"""
     )
-    assert len(boxes) == 8
+    assert len(boxes) == 9
     for i, (x, y, right, bottom) in enumerate(boxes):
         assert all(right <= a or c <= x or bottom <= b or d <= y for a, b, c, d in boxes[:i])
     style = "getComputedStyle(document.querySelector('.flow')).gridTemplateColumns"

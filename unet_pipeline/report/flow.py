@@ -37,6 +37,8 @@ def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
     objects = sum(result.stitch.objects for result in results if result.stitch is not None)
     seg = [result.seg for result in results if result.seg is not None]
     scored = sum(result.metrics is not None for result in results)
+    measured = [result.measure for result in results if result.measure is not None]
+    rows = sum(one.objects for one in measured)
     shards = plural(sum(plan.shard_count for plan in plans), "shard")
     return [
         Stage("stacks", (plural(len(results), "stack"), plural(planes, "plane"))),
@@ -47,6 +49,7 @@ def stages(model: ModelResult, results: Sequence[StackResult]) -> list[Stage]:
         Stage("predict", (plural(sum(plan.regions for plan in plans), "region"), *_took(results)), bool(plans)),
         Stage("stitch", (plural(objects, "object"), _made(model)), bool(plans)),
         Stage("evaluate", (_seg(seg), plural(scored, "stack") + " scored"), bool(scored)),
+        Stage("measure", (plural(rows, "row"),) if measured else ("not used here",), bool(measured)),
     ]
 
 
