@@ -32,6 +32,21 @@ def stored(stack_plan):
     return np.stack([read(plane, slice(0, height), slice(0, width)) for plane in range(planes)])
 
 
+def check_as_one_pass(probabilities, stack, forward):
+    """Compare stored probabilities (planes, classes, y, x) with the softmax of one pass over each whole plane."""
+    for plane, found in enumerate(probabilities):
+        whole = Box.of(plane, *(slice(0, length) for length in found.shape[1:]))
+        logits = whole_pass(Crop(stack.image, whole), forward)[:, 0]
+        # each logit may move by this much, because kernels are chosen by the shape of a pass
+        moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
+        # beside what rounding to float16 can turn
+        sure = np.abs(logits[1] - logits[0]) > 2 * moved + 0.01
+        np.testing.assert_array_equal(decided(found, None)[sure], logits.argmax(axis=0)[sure])
+        assert sure.mean() > (0.95 if forward.precision == "float32" else 0.5)
+        expected = np.exp(logits) / np.exp(logits).sum(axis=0)
+        np.testing.assert_allclose(found, expected, atol=1e-3 + moved)
+
+
 @pytest.mark.parametrize(
     ("tile_px", "shard_px", "regions", "batch", "precision"),
     [
@@ -54,19 +69,9 @@ def test_the_volume_equals_one_whole_pass(made, tile_px, shard_px, regions, batc
     for region in range(regions):
         predict(stack_plan, region, model, config, stack.record.parent / "regions" / f"{region}.json")
     probabilities = stored(stack_plan)
-    forward = Forward.load(model, stack, Predict(precision=precision), config.compute)
-    for plane in range(2):
-        logits = whole_pass(Crop(stack.image, Box.of(plane, slice(0, 100), slice(0, 130))), forward)[:, 0]
-        # each logit may move by this much, because kernels are chosen by the shape of a pass
-        moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
-        # beside what rounding to float16 can turn
-        sure = np.abs(logits[1] - logits[0]) > 2 * moved + 0.01
-        classes = decided(probabilities[plane], None)
-        np.testing.assert_array_equal(classes[sure], logits.argmax(axis=0)[sure])
-        assert sure.mean() > (0.95 if forward.precision == "float32" else 0.5)
-        expected = np.exp(logits) / np.exp(logits).sum(axis=0)
-        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
-        assert len(np.unique(classes)) == 2, "a network that says one class proves nothing"
+    check_as_one_pass(probabilities, stack, Forward.load(model, stack, Predict(precision=precision), config.compute))
+    classes = (decided(plane, None) for plane in probabilities)
+    assert all(len(np.unique(plane)) == 2 for plane in classes), "a network that says one class proves nothing"
 
 
 def test_bytes_are_probabilities_times_255(made):
@@ -192,18 +197,7 @@ def test_slivers_of_images_go_all_the_way(tmp_path, size, tile_px):
     stack_plan, model = make_plan(stack, config), make_model(tmp_path / "model")
     assert run(stack_plan, model, config).exists()
     probabilities = stored(stack_plan)
-    forward = Forward.load(model, stack, Predict(), config.compute)
-    for plane in range(2):
-        logits = whole_pass(Crop(stack.image, Box.of(plane, *(slice(0, length) for length in size))), forward)[:, 0]
-        # each logit may move by this much, because kernels are chosen by the shape of a pass
-        moved = (1e-4 if forward.precision == "float32" else 0.1) * logits.std()
-        # beside what rounding to float16 can turn
-        sure = np.abs(logits[1] - logits[0]) > 2 * moved + 0.01
-        classes = decided(probabilities[plane], None)
-        np.testing.assert_array_equal(classes[sure], logits.argmax(axis=0)[sure])
-        assert sure.mean() > (0.95 if forward.precision == "float32" else 0.5)
-        expected = np.exp(logits) / np.exp(logits).sum(axis=0)
-        np.testing.assert_allclose(probabilities[plane], expected, atol=1e-3 + moved)
+    check_as_one_pass(probabilities, stack, Forward.load(model, stack, Predict(), config.compute))
 
 
 def test_no_record_is_written_where_a_link_leads(made, tmp_path):

@@ -92,17 +92,6 @@ class VolumeDistances:
         return nearest, second
 
 
-def two_distances_in_volume(
-    labels: NDArray[Any], radius_px: float, step_px: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both squared distances of every voxel, (z, y, x) float64 each; see `VolumeDistances`."""
-    found, (planes, height, width) = VolumeDistances(labels, radius_px, step_px), labels.shape
-    squares = np.empty((2, planes, height, width))
-    for y in range(height):
-        squares[:, :, y] = found.squared(y, slice(0, planes), slice(0, width))
-    return squares[0], squares[1]
-
-
 def near_another_in_volume(labels: NDArray[Any], radius_px: float, step_px: float) -> NDArray[np.bool_]:
     """Return which labelled voxels have another label within the radius, (z, y, x) bool.
 
