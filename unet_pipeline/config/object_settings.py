@@ -49,22 +49,26 @@ class ObjectSettings:
 
 
 def settled(
-    stitch: Stitch, calibrated: ObjectSettings | None = None, stated: ObjectSettings | None = None
+    stitch: Stitch,
+    calibrated: ObjectSettings | None = None,
+    stated: ObjectSettings | None = None,
+    by_volume: bool = False,
 ) -> ObjectSettings:
     """Return the settings that the keys of section `stitch` come to.
 
     Args:
         stitch: the section; a key that says something goes before all else.
         calibrated: what the calibration of the model chose; None where there is none. It counts with
-            `stitch.method: calibrated` only, and areas in px say nothing of voxels, with `stitch.connect: volume`.
+            `stitch.method: calibrated` only; of planes, its area in px says nothing of voxels, and the reverse.
         stated: what counts where neither says anything; None takes the defaults.
+        by_volume: whether the calibration looked at objects of volumes.
     """
     base = stated or ObjectSettings()
     if stitch.method != "calibrated":
         base = replace(base, method=stitch.method)
     elif calibrated is not None:
-        area = base.min_area_px if stitch.connect == "volume" else calibrated.min_area_px
-        base = replace(calibrated, min_area_px=area)
+        alike = by_volume == (stitch.connect == "volume")
+        base = calibrated if alike else replace(calibrated, min_area_px=base.min_area_px)
     if stitch.threshold != "auto":
         base = replace(base, threshold=None if stitch.threshold == "likeliest" else stitch.threshold)
     by_hand = {name: value for name in BY_HAND if (value := getattr(stitch, name)) != "auto"}

@@ -1,4 +1,4 @@
-"""The planes by which objects are calibrated: what the network makes of them, and their reference."""
+"""The planes or volumes by which objects are calibrated: what the network makes of them, and their reference."""
 
 from __future__ import annotations
 
@@ -12,38 +12,44 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_pipeline.config.sections import IGNORE, Config
-from unet_pipeline.machine.progress import Progress, tell
+from unet_pipeline.images.array_planes import ArrayPlanes
+from unet_pipeline.machine.progress import Progress, tell, unheard
 from unet_pipeline.model.calibration import other_size
 from unet_pipeline.model.card import ModelCard
 from unet_pipeline.objects.box import Box, Window, middle
+from unet_pipeline.objects.component_options import ComponentOptions
 from unet_pipeline.predict.crop import Crop, plan_crop, predict_crop
 from unet_pipeline.predict.forward import Forward, describe_compute
 from unet_pipeline.records.calibrate_record import PlanesUsed
 from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.stacks.stack import Stack
+from unet_pipeline.stitch.depths import step_px
+from unet_pipeline.stitch.watershed import label_blocks
 
-CROP_PX, VOLUME_PX = 2048, 512
-"""Largest side of what is looked at of a plane, px; less of a volume, of which several planes are in memory."""
+CROP_PX, VOLUME_PX = 2048, 256
+"""Largest side of what is looked at of a plane, px; less of a volume, which has as many pixels in several planes."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A plane, or the middle of it, that the network did not learn from.
+    """A plane, or planes of a volume that lie over each other, or the middle of them, that no network learned from.
 
     Attributes:
-        probabilities: (classes, y, x) as `predict` stores them.
-        classes: (y, x) uint8, the reference; 255 where nobody annotated.
-        instances: (y, x) uint32, the reference, 0 background.
+        probabilities: (classes, y, x) as `predict` stores them; of a volume (classes, z, y, x).
+        classes: (y, x) or (z, y, x) uint8, the reference; 255 where nobody annotated.
+        instances: likewise, uint32, the reference, 0 background.
+        step_px: distance of two planes of a volume, px; None of a plane.
     """
 
     probabilities: npt.NDArray[Any]
     classes: npt.NDArray[np.uint8]
     instances: npt.NDArray[np.uint32]
+    step_px: float | None = None
 
     @property
     def annotated(self) -> npt.NDArray[np.bool_]:
-        """Which pixels somebody annotated, (y, x)."""
+        """Which pixels somebody annotated, of the shape of the reference."""
         return np.asarray(self.classes != IGNORE)
 
 
@@ -52,7 +58,7 @@ class Examples:
     """All planes that are looked at.
 
     Attributes:
-        each: one for each plane.
+        each: one for each plane, of a network of volumes for each stack.
         used: which planes they are.
         pixel_um: pixel size of the first stack that says one.
         compute: what the network ran on.
@@ -84,6 +90,32 @@ def chosen_planes(places: Sequence[tuple[int, int]], pixels: Sequence[int], most
     return [places[number * len(places) // count] for number in range(count)]
 
 
+def run_of_planes(planes: Sequence[int], most: int) -> tuple[int, ...]:
+    """Return the middle of the longest run of neighbours among planes (ascending), at most so many of them."""
+    runs = [[plane for _, plane in run] for _, run in groupby(enumerate(planes), lambda one: one[1] - one[0])]
+    longest = max(runs, key=len)
+    first = max(0, len(longest) - most) // 2
+    return tuple(longest[first : first + most])
+
+
+def _places(
+    stacks: Sequence[Stack], card: ModelCard, windows: Sequence[Window], most_px: float
+) -> list[tuple[int, int]]:
+    """Return the (stack, plane) places to look at: planes evenly, or a run of each volume."""
+    unseen = [unseen_planes(card, stack) for stack in stacks]
+    areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows]
+    if card.architecture.dimensions == 2:
+        places = [(index, plane) for index, planes in enumerate(unseen) for plane in planes]
+        return chosen_planes(places, [areas[index] for index, _ in places], most_px)
+    with_planes = [index for index, planes in enumerate(unseen) if planes]
+    share_px = most_px / len(with_planes)
+    return [
+        (index, plane)
+        for index in with_planes
+        for plane in run_of_planes(unseen[index], max(1, int(share_px // areas[index])))
+    ]
+
+
 def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) -> Examples:
     """Predict the planes that validated.
 
@@ -91,14 +123,12 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
         model: model folder.
         card: its card.
         stacks: ingested stacks with labels.
-        config: sections predict, calibrate and compute are used.
+        config: sections labels, predict, calibrate and compute are used.
     """
-    places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
-    most_px = CROP_PX if card.architecture.dimensions == 2 else VOLUME_PX
-    windows = [(middle(stack.grid.height, most_px), middle(stack.grid.width, most_px)) for stack in stacks]
-    sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in windows]
-    pixels = [sizes[index][0] * sizes[index][1] for index, _ in places]
-    chosen = chosen_planes(places, pixels, config.calibrate.mpx * 1e6)
+    deep = card.architecture.dimensions == 3
+    edge = VOLUME_PX if deep else CROP_PX
+    windows = [(middle(stack.grid.height, edge), middle(stack.grid.width, edge)) for stack in stacks]
+    chosen = _places(stacks, card, windows, config.calibrate.mpx * 1e6)
     found, used, compute, pixel_um = [], [], None, None
     with Progress(len(chosen), "calibrate: predict") as progress:
         for index, stack in enumerate(stacks):
@@ -107,16 +137,20 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
                 continue
             forward = Forward.load(model, stack, config.predict, config.compute)
             compute = compute or describe_compute(forward, config.compute)
+            each = []
             for example in _examples(stack, planes, windows[index], forward, np.dtype(config.predict.probabilities)):
-                found.append(example)
+                each.append(example)
                 progress.advance()
+            found += [_volume(each, stack, config.labels.kind)] if deep else each
             pixel_um = pixel_um or stack.grid.pixel_um
             if factor := other_size(stack.grid.pixel_um, pixel_um):
                 tell(
                     f"WARNING stack {stack.name}: its pixels are {factor:.3g} times as wide as those of other planes "
                     "looked at: areas and widths in px, chosen for all of them, fit some of them better"
                 )
-            used.append(PlanesUsed(stack.name, stack.ingested.id, planes, sizes[index]))
+            rows, columns = windows[index]
+            size = rows.stop - rows.start, columns.stop - columns.start
+            used.append(PlanesUsed(stack.name, stack.ingested.id, planes, size))
     assert compute is not None  # there is a plane: `calibrate` refuses none
     return Examples(tuple(found), tuple(used), pixel_um, compute)
 
@@ -144,3 +178,17 @@ def _examples(
                 stack.reference(CLASSES).read_label(plane, *part),
                 stack.reference(INSTANCES).read_label(plane, *part),
             )
+
+
+def _volume(planes: Sequence[Example], stack: Stack, kind: str) -> Example:
+    """Return planes that lie over each other as one example."""
+    classes, instances = (
+        np.stack(parts) for parts in zip(*((one.classes, one.instances) for one in planes), strict=True)
+    )
+    if kind == "classes":  # ingest numbers the pieces of each plane; `evaluate` joins them, too
+        whole, joined = ArrayPlanes(classes[:, None]), ArrayPlanes(np.zeros_like(instances[:, None]))
+        with unheard():
+            label_blocks(whole.read_label, joined, ComponentOptions(4, True), "reference", None)
+        instances = joined.values[:, 0]
+    probabilities = np.stack([one.probabilities for one in planes], axis=1)
+    return Example(probabilities, classes, instances, step_px(stack.name, stack.grid))

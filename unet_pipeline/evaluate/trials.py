@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,10 +48,10 @@ OBJECT_SCORES: dict[str, Callable[[OverlapTable], float | None]] = {
 
 @dataclass
 class Trials:
-    """Scores ways to make objects of some planes.
+    """Scores ways to make objects of some planes or volumes.
 
     Attributes:
-        examples: the planes.
+        examples: the planes or volumes.
         score: name of the score; several, joined by +, are averaged.
         tried: what was tried so far.
     """
@@ -96,29 +95,32 @@ class Trials:
         return (scores.mean_iou if self.score == "mean_iou" else scores.mean_dice) or 0.0
 
     def _objects(self, settings: ObjectSettings) -> Iterator[npt.NDArray[np.uint32]]:
-        """Yield the objects of each plane, (y, x) uint32."""
-        for volume, parts in self._divided(settings):
-            yield objects_from(volume, parts, settings)
+        """Yield the objects of each example, uint32 of the shape of its reference."""
+        for example, (volume, parts) in zip(self.examples, self._divided(settings), strict=True):
+            yield objects_from(volume, parts, settings).reshape(example.classes.shape)
 
     def _divided(self, settings: ObjectSettings) -> list[tuple[Volume, Layer]]:
-        """Return the parts of each plane; those of the last settings are kept, as growing does not change them."""
+        """Return the parts of each example; those of the last settings are kept, as growing does not change them."""
         key = replace(settings, grow_px=0)
         if self._parts is None or self._parts[0] != key:
-            self._parts = key, [divided(example.probabilities, settings) for example in self.examples]
+            self._parts = key, [divided(example, settings) for example in self.examples]
         return self._parts[1]
 
 
-def divided(probabilities: npt.NDArray[Any], settings: ObjectSettings) -> tuple[Volume, Layer]:
-    """Return a plane as a volume in memory, and the parts it is divided into, of probabilities (classes, y, x)."""
+def divided(example: Example, settings: ObjectSettings) -> tuple[Volume, Layer]:
+    """Return an example as a volume in memory, and the parts it is divided into."""
+    given = example.probabilities
+    probabilities = given.reshape(len(given), -1, *given.shape[-2:])  # (classes, z, y, x)
     classes = decided(probabilities, settings.threshold)
-    scratch = InMemory((1, *classes.shape))
-    volume = Volume("calibrate", ArrayPlanes(probabilities[None]), ArrayPlanes(classes[None, None]), scratch)
+    planes = ArrayPlanes(probabilities.swapaxes(0, 1)), ArrayPlanes(classes[:, None])
+    deep, scratch = example.step_px is not None, InMemory(classes.shape)
+    volume = Volume("calibrate", *planes, scratch, deep, example.step_px or 1.0)
     with unheard():
         return volume, parts_of(volume, settings)
 
 
 def objects_from(volume: Volume, parts: Layer, settings: ObjectSettings) -> npt.NDArray[np.uint32]:
-    """Return the objects, (y, x), that parts come to, as `stitch` makes them.
+    """Return the objects, (z, y, x), that parts come to, as `stitch` makes them.
 
     Args:
         volume: from `divided`.
@@ -128,7 +130,8 @@ def objects_from(volume: Volume, parts: Layer, settings: ObjectSettings) -> npt.
     target = volume.scratch.layer("objects")
     with unheard():
         make_objects(volume, parts, settings, target)
-    return target.read_label(0, *(slice(0, length) for length in target.shape[2:])).astype(np.uint32)
+    rows, columns = (slice(0, length) for length in target.shape[2:])
+    return np.stack([target.read_label(plane, rows, columns) for plane in range(target.shape[0])]).astype(np.uint32)
 
 
 def ways(stated: ObjectSettings, smooth_px: Sequence[float]) -> list[ObjectSettings]:
@@ -149,16 +152,21 @@ def ways(stated: ObjectSettings, smooth_px: Sequence[float]) -> list[ObjectSetti
     return sorted(found, key=lambda one: ("components", "watershed", "distance").index(one.method))
 
 
+def radius_of(size: float, step_px: float | None) -> float:
+    """Return the radius of a disc of so many px or, where planes lie `step_px` px apart, of a ball of voxels; px."""
+    return math.sqrt(size / math.pi) if step_px is None else math.cbrt(3 * size * step_px / (4 * math.pi))
+
+
 def search(
     examples: Sequence[Example], score: str, stated: ObjectSettings, median_px: float
 ) -> tuple[Trial, Trial, list[Trial]]:
     """Choose how objects are made.
 
     Args:
-        examples: the planes.
+        examples: the planes or volumes.
         score: name of the score.
         stated: the defaults that count without a calibration.
-        median_px: median area of the reference's objects.
+        median_px: median area of the reference's objects; of a volume its voxels.
 
     Returns:
         The choice, the trial of the stated defaults, and all trials in order.
@@ -168,7 +176,8 @@ def search(
     if score in PIXEL_SCORES:  # objects do not matter, so they stay as stated
         return trials.best([replace(stated, threshold=threshold) for threshold in THRESHOLDS]), plain, trials.tried
     areas = [max(1, round(share * median_px)) for share in AREA_SHARES]
-    smooth_px = [round(share * math.sqrt(median_px / math.pi), 1) for share in SMOOTH_SHARES]
+    radius_px = radius_of(median_px, examples[0].step_px)
+    smooth_px = [round(share * radius_px, 1) for share in SMOOTH_SHARES]
     candidates = ways(replace(stated, min_area_px=areas[0]), smooth_px[:-1])
     with Progress(len(candidates), "calibrate: objects") as progress:
         best = trials.best(candidates, progress)

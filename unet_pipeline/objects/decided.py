@@ -16,10 +16,10 @@ def as_stored(probability: float, dtype: np.dtype[Any]) -> Any:
 
 
 def decided(probabilities: npt.NDArray[Any], threshold: float | None) -> npt.NDArray[np.uint8]:
-    """Return the class of each pixel, (y, x) uint8.
+    """Return the class of each pixel, ([z,] y, x) uint8.
 
     Args:
-        probabilities: (classes, y, x) uint8 0..255, or float 0..1.
+        probabilities: (classes, [z,] y, x) uint8 0..255, or float 0..1.
         threshold: the likeliest object class where its probability, as it is stored, reaches this, else background
             (class 0); None takes the likeliest class. Of equally likely classes the first counts.
     """
