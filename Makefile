@@ -12,7 +12,7 @@ LIMIT ?= 600
 PYTHON ?= >=3.11,<3.14
 LOCK := envs/requirements-dev.txt
 UV := .tools/uv
-COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-strategy fewest --generate-hashes \
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11.1 --fork-strategy requires-python --generate-hashes \
 	--no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'

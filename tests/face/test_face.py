@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -218,6 +219,23 @@ def test_the_example_of_the_docs_is_true(made):
     assert names["weights"].dtype == np.float32
     for name in ("boundary_weight_map", "open_stack", "Model.load", "predict", "score"):
         assert f"unet_pipeline.{name}(" in text
+
+
+def test_the_notebook_runs(made):
+    """Its cells one after the other in one process, as a kernel would; on a small image and model of the same names."""
+    (made / "demo").mkdir()
+    for name in ("", "_labels"):
+        shutil.copy(made / f"cells{name}.tif", made / "demo" / f"unseen{name}.tif")
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] for cell in cells), "what a run showed is not kept"
+    names: dict[str, object] = {}
+    for cell in cells:
+        exec("".join(cell["source"]), names)
+    assert names["found"].instances.shape == (names["stack"].shape[0], *names["plane"].shape[1:])
+    assert names["weights"].shape == names["plane"].shape[1:]
+    assert len(names["areas_px"]) > 0
+    names["plt"].close("all")
 
 
 IMPORTS = (

@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from places import ROOT
 
 import unet_pipeline
@@ -27,10 +28,16 @@ IMPORT_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "google_crc32c": "google-crc3
 WITH_NETWORK = {"train", "ensemble", "calibrate", "predict", "prove"}
 
 
-def lock(name: str) -> dict[str, str]:
-    lines = (ENVS / name).read_text(encoding="utf-8").splitlines()
-    pins = [re.match(r"([\w.-]+)==([^ ;\\]+)", line) for line in lines]
-    return {canonicalize_name(pin[1]): pin[2] for pin in pins if pin}
+def lock(name: str, python: str = "") -> dict[str, str]:
+    """The version of each package for a Python on Linux, such as "3.12"; that of this one if none is named."""
+    found = {}
+    running = {"python_full_version": f"{python}.9"} if python else {}
+    for line in (ENVS / name).read_text(encoding="utf-8").splitlines():
+        if line[:1].isalnum() and "==" in line:
+            pin = Requirement(line.removesuffix(" \\"))
+            if pin.marker is None or "python_full_version" not in str(pin.marker) or pin.marker.evaluate(running):
+                found[canonicalize_name(pin.name)] = next(iter(pin.specifier)).version
+    return found
 
 
 def environment(name: str) -> dict[str, str]:
@@ -98,7 +105,7 @@ def test_environments_pin_the_versions_of_the_lock(name: str) -> None:
     pins = environment(name)
     python = pins.pop("python")
     assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(f"{python}.0")
-    assert pins == {package: lock("requirements.txt")[package] for package in pins}
+    assert pins == {package: lock("requirements.txt", python)[package] for package in pins}
 
 
 @pytest.mark.parametrize("name", ["pipeline.yaml", "torch.yaml"])
@@ -139,10 +146,11 @@ def test_every_locked_package_has_hashes_and_no_line_names_a_place(name: str) ->
     assert not re.search(r"://|@ |^-|file:|/", text, re.MULTILINE)
 
 
-def test_the_lock_is_within_what_pyproject_asks_for() -> None:
-    runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_lock_is_within_what_pyproject_asks_for(python: str) -> None:
+    runtime, dev = lock("requirements.txt", python), lock("requirements-dev.txt", python)
     extras = PYPROJECT["project"]["optional-dependencies"]
-    workflow = PYPROJECT["project"]["dependencies"] + extras["workflow"] + extras["slurm"]
+    workflow = PYPROJECT["project"]["dependencies"] + extras["workflow"] + extras["slurm"] + extras["cluster"]
     asked = [(runtime, text) for text in workflow]
     asked += [(dev, text) for text in PYPROJECT["dependency-groups"]["dev"] + PYPROJECT["project"]["dependencies"]]
     asked += [(dev, text) for extra in extras.values() for text in extra]
@@ -151,9 +159,17 @@ def test_the_lock_is_within_what_pyproject_asks_for() -> None:
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
 
-def test_both_locks_agree() -> None:
-    runtime, dev = lock("requirements.txt"), lock("requirements-dev.txt")
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_both_locks_agree(python: str) -> None:
+    runtime, dev = lock("requirements.txt", python), lock("requirements-dev.txt", python)
     assert {name: dev.get(name) for name in runtime} == runtime
+
+
+def test_what_a_newer_python_has_newer_is_locked_for_it() -> None:
+    """One lock for all would keep zarr, numpy and tifffile at the last versions that Python 3.11 can have."""
+    oldest, newest = lock("requirements.txt", "3.11"), lock("requirements.txt", "3.13")
+    for package in ("numpy", "scipy", "tifffile", "zarr"):
+        assert Version(oldest[package]) < Version(newest[package])
 
 
 def test_pyproject_asks_for_what_is_imported_and_no_more() -> None:
