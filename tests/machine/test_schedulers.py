@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from real_project import project
+from real_project import TABLE, project
 from workspace import ROOT, Workspace
 
 from unet_pipeline.errors import PipelineError
@@ -21,11 +21,13 @@ PROFILES = {name: yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read
 WITH_NETWORK = {"train", "calibrate", "predict", "prove"}
 
 BSUB = """#!/bin/bash
-# Takes a job as LSF does: its script on stdin, its number in a sentence. The first of `calibrate` is killed at once.
+# Takes a job as LSF does: its script on stdin, its number in a sentence. The first of `predict` is killed at once.
 number=$(ls {jobs} | wc -l); job={jobs}/$number; mkdir $job
 echo "$*" > $job/asked; cat > $job/script
 (
-    if grep -q 'calibrate' $job/script && mkdir {jobs}/../killed 2>/dev/null; then echo EXIT > $job/state; exit; fi
+    if grep -q "target-jobs 'predict:" $job/script && mkdir {jobs}/../killed 2>/dev/null; then
+        echo EXIT > $job/state; exit
+    fi
     bash $job/script > $job/log 2>&1 < /dev/null && echo DONE > $job/state || echo EXIT > $job/state
 ) > /dev/null 2>&1 &
 echo "Job <$number> is submitted to queue <normal>."
@@ -70,17 +72,17 @@ def run(space: Workspace, profile: str, *arguments: str, path: Path | None = Non
 
 
 @pytest.mark.slow
-def test_a_run_through_lsf_comes_to_scores_and_a_killed_job_is_tried_again(commands: Path, tmp_path: Path) -> None:
+def test_a_run_through_lsf_comes_to_objects_and_a_killed_job_is_tried_again(commands: Path, tmp_path: Path) -> None:
     space = project(tmp_path / "a project")
+    space.table(TABLE[0], TABLE[1], TABLE[3].replace("| 2", "| 1"))  # without one that validates: fewer jobs
     paced = ("--jobs", "2", "--seconds-between-status-checks", "1", "--latency-wait", "5")
-    ran = run(space, "lsf", "results/unseen/metrics.json", *paced, path=commands)
+    ran = run(space, "lsf", "results/unseen/stitch.json", *paced, path=commands)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    scores = json.loads((space.folder / "results" / "unseen" / "metrics.json").read_text())
-    assert scores["instances"]["seg"] is not None
+    assert json.loads((space.folder / "results" / "unseen" / "stitch.json").read_text())["step"] == "stitch"
     asked = [(job / "asked").read_text() for job in (tmp_path / "jobs").iterdir()]
-    assert len(asked) == 13, "ingest 3, weigh 2, train, calibrate 2, tile, predict 2, stitch, evaluate"
+    assert len(asked) == 9, "ingest 2, weigh, train, calibrate, tile, predict 2, stitch"
     assert all("-J unet -q " in one and "-R span[hosts=1]" in one for one in asked)
-    assert sum("-gpu num=1" in one for one in asked) == 1 + 2 + 2, "train, calibrate twice, two regions"
+    assert sum("-gpu num=1" in one for one in asked) == 1 + 1 + 2, "train, calibrate, predict twice"
     assert sum("-M 24000MB" in one for one in asked) == 1, "the killed job was given more"
 
 
