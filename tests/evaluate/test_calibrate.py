@@ -154,7 +154,7 @@ def test_planes_of_a_volume_are_predicted_together_as_each_would_be(
     stack = make_stack(tmp_path, image=grey, labels=ids, axes="zyx")
     volumes = {"dimensions": 3, "z_levels": 2, "dropout": 0.0}
     model = validated(make_model(tmp_path / "model", depth=1, network=volumes))
-    config = settings(calibrate={"mpx": 0.01})
+    config = settings(calibrate={"mpx": 0.01}, stitch={"connect": "volume"})
     found = look(model, read_card(model), [stack], config)
     assert len(passes) == 1 and found.used[0].planes == tuple(range(1, 10)), "neighbours, in the middle"
     plan = make_plan(stack, settings(model={"depth": 1, "dimensions": 3, "z_levels": 2}), 1)
@@ -211,7 +211,7 @@ def test_a_volume_is_calibrated_as_it_is_stitched_and_scored(tmp_path: Path, mon
     card, output = read_card(model), plan.record.with_name("stitch.json")
     made = stitch(plan, [plan.region_record(0)], config, output, card, model / "calibrate.json")
     assert made.made == found.chosen, "its least area too, which counts voxels"
-    assert found.objects == 2, "of the whole volume"
+    assert found.in_volume and found.objects == 2, "of the whole volume"
     assert evaluate(output, config, output.with_name("metrics.json")).instances.seg == found.chosen_score
 
 

@@ -20,14 +20,14 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "train": ("labels", "normalise", "model", "augment", "train"),
     "tile": ("labels", "store", "model", "tile", "predict"),
     "predict": ("predict",),
-    "calibrate": ("labels", "predict", "calibrate"),
+    "calibrate": ("labels", "predict", "calibrate", "stitch.connect"),
     "stitch": ("labels", "predict", "stitch"),
     "measure": ("measure",),
     "evaluate": ("labels", "evaluate"),
     "prove": ("predict",),
     "report": RESULT_SECTIONS,
 }
-"""By step. A key of another section never makes the step run again, so the step must not read it."""
+"""By step; with a point a single key. Any other key never makes the step run again, so the step must not read it."""
 
 
 def sections_of(config: Config, step: str) -> dict[str, Any]:

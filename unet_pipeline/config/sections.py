@@ -293,8 +293,13 @@ class Config:
         return made
 
     def section(self, *names: str) -> dict[str, Any]:
-        """Return the named sections as plain values, for a rule's param."""
-        return {name: plain(getattr(self, name)) for name in names}
+        """Return the named sections, or single keys of them ("stitch.connect"), as plain values, for a rule's param."""
+        found: dict[str, Any] = {}
+        for name in names:
+            section, _, one = name.partition(".")
+            value = getattr(self, section)
+            found[section] = {one: plain(getattr(value, one))} if one else plain(value)
+        return found
 
 
 def schema() -> dict[str, Any]:

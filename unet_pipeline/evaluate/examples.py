@@ -20,7 +20,7 @@ from unet_pipeline.objects.box import Box, Window, middle
 from unet_pipeline.objects.component_options import ComponentOptions
 from unet_pipeline.predict.crop import Crop, plan_crop, predict_crop
 from unet_pipeline.predict.forward import Forward, describe_compute
-from unet_pipeline.records.calibrate_record import PlanesUsed
+from unet_pipeline.records.calibrate_record import LEAST_PLANES, PlanesUsed
 from unet_pipeline.records.fields import ComputeUsed
 from unet_pipeline.records.layout import CLASSES, INSTANCES
 from unet_pipeline.stacks.stack import Stack
@@ -58,7 +58,7 @@ class Examples:
     """All planes that are looked at.
 
     Attributes:
-        each: one for each plane, of a network of volumes for each stack.
+        each: one for each plane or, where objects are joined through the planes, for each stack.
         used: which planes they are.
         pixel_um: pixel size of the first stack that says one.
         compute: what the network ran on.
@@ -98,22 +98,35 @@ def run_of_planes(planes: Sequence[int], most: int) -> tuple[int, ...]:
     return tuple(longest[first : first + most])
 
 
-def _places(
-    stacks: Sequence[Stack], card: ModelCard, windows: Sequence[Window], most_px: float
-) -> list[tuple[int, int]]:
-    """Return the (stack, plane) places to look at: planes evenly, or a run of each volume."""
-    unseen = [unseen_planes(card, stack) for stack in stacks]
+def _runs(stacks: Sequence[Stack], card: ModelCard, most_px: float) -> list[tuple[int, int]]:
+    """Return the (stack, plane) places of a run of neighbours in each stack; none where one has too few."""
+    runs = []
+    with_planes = [(index, planes) for index, stack in enumerate(stacks) if (planes := unseen_planes(card, stack))]
+    for index, planes in with_planes:
+        rows, columns = _window(stacks[index], VOLUME_PX)
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        run = run_of_planes(planes, max(LEAST_PLANES, int(most_px / len(with_planes) // area)))
+        if len(run) < LEAST_PLANES:
+            tell(
+                f"stack {stacks[index].name}: fewer than {LEAST_PLANES} neighbouring planes validated, so objects are "
+                "calibrated by planes, not by volumes; give a stack of neighbours role val"
+            )
+            return []
+        runs += [(index, plane) for plane in run]
+    return runs
+
+
+def _planes(stacks: Sequence[Stack], card: ModelCard, most_px: float) -> list[tuple[int, int]]:
+    """Return the (stack, plane) places of planes, evenly from all."""
+    windows = [_window(stack, CROP_PX) for stack in stacks]
     areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows]
-    if card.architecture.dimensions == 2:
-        places = [(index, plane) for index, planes in enumerate(unseen) for plane in planes]
-        return chosen_planes(places, [areas[index] for index, _ in places], most_px)
-    with_planes = [index for index, planes in enumerate(unseen) if planes]
-    share_px = most_px / len(with_planes)
-    return [
-        (index, plane)
-        for index in with_planes
-        for plane in run_of_planes(unseen[index], max(1, int(share_px // areas[index])))
-    ]
+    places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
+    return chosen_planes(places, [areas[index] for index, _ in places], most_px)
+
+
+def _window(stack: Stack, edge: int) -> Window:
+    """Return the middle of the planes of a stack, at most `edge` px wide and high."""
+    return middle(stack.grid.height, edge), middle(stack.grid.width, edge)
 
 
 def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) -> Examples:
@@ -123,12 +136,12 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
         model: model folder.
         card: its card.
         stacks: ingested stacks with labels.
-        config: sections labels, predict, calibrate and compute are used.
+        config: sections labels, predict, calibrate, compute and key stitch.connect are used.
     """
-    deep = card.architecture.dimensions == 3
-    edge = VOLUME_PX if deep else CROP_PX
-    windows = [(middle(stack.grid.height, edge), middle(stack.grid.width, edge)) for stack in stacks]
-    chosen = _places(stacks, card, windows, config.calibrate.mpx * 1e6)
+    most_px = config.calibrate.mpx * 1e6
+    runs = _runs(stacks, card, most_px) if config.stitch.connect == "volume" else []
+    chosen = runs or _planes(stacks, card, most_px)
+    windows = [_window(stack, VOLUME_PX if runs else CROP_PX) for stack in stacks]
     found, used, compute, pixel_um = [], [], None, None
     with Progress(len(chosen), "calibrate: predict") as progress:
         for index, stack in enumerate(stacks):
@@ -141,7 +154,7 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
             for example in _examples(stack, planes, windows[index], forward, np.dtype(config.predict.probabilities)):
                 each.append(example)
                 progress.advance()
-            found += [_volume(each, stack, config.labels.kind)] if deep else each
+            found += [_volume(each, stack, config.labels.kind)] if runs else each
             pixel_um = pixel_um or stack.grid.pixel_um
             if factor := other_size(stack.grid.pixel_um, pixel_um):
                 tell(

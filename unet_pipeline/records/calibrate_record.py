@@ -18,6 +18,10 @@ class Trial:
     score: Number
 
 
+LEAST_PLANES = 4
+"""Neighbouring planes that show objects as those of a volume."""
+
+
 @dataclass(frozen=True)
 class PlanesUsed:
     """Planes of a stack that validated, and the part of them that was looked at, (height, width) px."""
@@ -26,6 +30,11 @@ class PlanesUsed:
     id: str
     planes: tuple[Count, ...]
     crop: tuple[Count, Count]
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether they lie over each other, enough of them to show objects of a volume."""
+        return len(self.planes) >= LEAST_PLANES and self.planes[-1] - self.planes[0] == len(self.planes) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +66,9 @@ class CalibrateRecord:
     trials: tuple[Trial, ...]
     compute: ComputeUsed | None
     provenance: Provenance
+
+    @property
+    def in_volume(self) -> bool:
+        """Whether objects of volumes were looked at, so that areas count voxels."""
+        joined = self.provenance.config.get("stitch", {}).get("connect") == "volume"
+        return joined and all(used.neighbours for used in self.planes)

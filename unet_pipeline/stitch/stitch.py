@@ -106,18 +106,18 @@ def _settings(
     stack_plan: StackPlan, options: Stitch, record: CalibrateRecord | None, card: ModelCard | None
 ) -> ObjectSettings:
     """Return how objects are made, and say so."""
-    name, chosen, deep = stack_plan.stack.name, None, stack_plan.plan.along_z != AlongZ()
-    if deep and options.connect == "planes":
+    name, chosen, by_volume = stack_plan.stack.name, None, record is not None and record.in_volume
+    if stack_plan.plan.along_z != AlongZ() and options.connect == "planes":
         alone = "the network sees volumes, objects are made plane by plane: set stitch.connect: volume to join them"
         tell(f"WARNING stack {name}: {alone}")
     if record is not None:
         chosen = settings_of(record, name, stack_plan.stack.grid.pixel_um)
-        if deep != (options.connect == "volume") and options.method == "calibrated":
-            looked, made = ("a volume", "planes") if deep else ("planes", "a volume")
+        if by_volume != (options.connect == "volume") and options.method == "calibrated":
+            looked, made = ("a volume", "planes") if by_volume else ("planes", "a volume")
             tell(f"stitch {name}: chosen by {looked}, for {made}; its least area is not taken over")
     elif options.method == "calibrated":
         tell(f"stitch {name}: no calibration beside the model, so objects are made by the stated defaults")
-    settings = settled(options, chosen, stated_settings(card), deep)
+    settings = settled(options, chosen, stated_settings(card), by_volume)
     tell(f"stitch {name}: {settings}")
     return settings
 
