@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 
 from unet_pipeline.config.checks import from_dict
+from unet_pipeline.config.dependencies import sections_of
 from unet_pipeline.images.plane_array import PlaneArray
 from unet_pipeline.images.planes import Planes
 from unet_pipeline.predict.predict import predict
@@ -79,7 +80,7 @@ _INGESTED: dict[str, TemporaryDirectory] = {}
 
 def _copied(folder, config, labelled, source):
     """The drawn cells as if they had been ingested here: the record alone names a folder, that of the TIFFs."""
-    key = repr((config, labelled, sorted(source.items())))
+    key = repr((sections_of(config, "ingest"), labelled, sorted(source.items())))
     if key not in _INGESTED:
         made = TemporaryDirectory(prefix="cells ")
         _ingested(Path(made.name), config, labelled, *draw(), source)
