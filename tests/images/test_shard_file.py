@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+from google_crc32c import value as crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
@@ -94,6 +96,32 @@ def test_a_flipped_byte_is_found(tmp_path, damage):
     data[damage] ^= 1
     file.write_bytes(data)
     with pytest.raises(PipelineError, match="a shard as it was written"):
+        array.read(0, slice(0, 64), slice(0, 64))
+
+
+FAR = 2**64 - 1
+
+
+@pytest.mark.parametrize("entry", [(2**63, 10), (0, 2**62), (2**40, 10), (10, FAR), (FAR, 10), (0, 0), (0, 3)])
+def test_an_index_that_points_out_of_its_file_is_damage(tmp_path, entry):
+    """Its own checksum fits, as one that a faulty program wrote would: no zeros, no error but the one of damage."""
+    array = create(tmp_path / "store", channels=None)
+    array.write(0, slice(0, 64), slice(0, 64), np.ones((64, 64), np.uint8))
+    file, size = array.shard_file(0, 0, 0), 4 * 16 + 4
+    data = file.read_bytes()
+    index = np.frombuffer(data[-size:-4], "<u8").copy()
+    index[2:4] = entry
+    file.write_bytes(data[:-size] + index.tobytes() + int(crc32c(index.tobytes())).to_bytes(4, "little"))
+    with pytest.raises(PipelineError, match="a shard as it was written, got damage"):
+        array.read(0, slice(0, 64), slice(0, 64))
+    assert array.read(0, slice(0, 32), slice(0, 32)).all(), "another chunk of it is as it was"
+
+
+def test_a_pipe_in_place_of_a_shard_is_not_waited_for(tmp_path):
+    array = create(tmp_path / "store", channels=None)
+    array.shard_file(0, 0, 0).parent.mkdir(parents=True)
+    os.mkfifo(array.shard_file(0, 0, 0))
+    with pytest.raises(PipelineError, match="a shard as it was written, got damage"):
         array.read(0, slice(0, 64), slice(0, 64))
 
 

@@ -90,25 +90,28 @@ class ShardFormat:
             OSError: it cannot be read.
         """
         try:
-            opened = os.open(file, os.O_RDONLY)
+            opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # which a pipe in its place would wait in for ever
         except FileNotFoundError:
             return
         try:
-            index = self._index(opened)
+            index, end = self._index(opened)
             for place, here, there in cells(window, self.chunk):
                 offset, length = index[place].tolist()
-                if length != NO_CHUNK:
-                    values[here] = self._decoded(os.pread(opened, length, offset))[there]
+                if offset == length == NO_CHUNK:
+                    continue
+                if offset + length > end:
+                    raise ValueError(f"a chunk up to byte {offset + length}, where the last one ends at {end}")
+                values[here] = self._decoded(os.pread(opened, length, offset))[there]
         finally:
             os.close(opened)
 
-    def _index(self, opened: int) -> npt.NDArray[np.uint64]:
-        """Return offset and length of each chunk, (*grid, 2), from the end of an open file."""
+    def _index(self, opened: int) -> tuple[npt.NDArray[np.uint64], int]:
+        """Return offset and length of each chunk, (*grid, 2), from the end of an open file, and where that begins."""
         size = 16 * prod(self._grid) + SUM_BYTES
         start = os.fstat(opened).st_size - size
         if start < 0:
             raise ValueError(f"{size + start} bytes, where the index alone has {size}")
-        return np.frombuffer(_checked(os.pread(opened, size, start)), "<u8").reshape(*self._grid, 2)
+        return np.frombuffer(_checked(os.pread(opened, size, start)), "<u8").reshape(*self._grid, 2), start
 
     def _decoded(self, data: bytes) -> npt.NDArray[Any]:
         """Return the values of a chunk."""

@@ -26,13 +26,6 @@ from unet_pipeline.report.views import View
 FOUND, DRAWN, MISSED, MARK = (240, 228, 66), (86, 180, 233), (213, 94, 0), (255, 255, 255)
 """Colours of outlines: of the result, of the reference, of reference objects without a partner, and of frames."""
 
-KEYS = (
-    (pictures.css(DRAWN), "drawn"),
-    (pictures.css(FOUND), "found"),
-    (pictures.css(MARK), "the object that is wrong"),
-)
-"""What the outlines of a crop mean."""
-
 GREYS = 8
 """Steps between the greys of a picture of one channel: few greys make a small file."""
 
