@@ -156,3 +156,12 @@ def assert_reduced(fine: np.ndarray, coarse: np.ndarray, reduction: str) -> None
         )
         expected = np.rint(np.moveaxis(expected, (0, 1), (-2, -1)))
     np.testing.assert_array_equal(coarse, expected)
+
+
+def validated(model: Path, stack: str = "cells", **training: object) -> Path:
+    """A model that was validated by a stack."""
+    from unet_pipeline.model.card import read_card, write_card
+
+    card = read_card(model)
+    write_card(model, replace(card, training={"validation_stacks": [stack], **training}))
+    return model

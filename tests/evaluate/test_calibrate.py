@@ -8,17 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chain import draw, make_model, make_plan, make_stack, run, settings
+from chain import draw, make_model, make_plan, make_stack, run, settings, validated
 from scipy import ndimage
 
 from unet_pipeline.config.object_settings import ObjectSettings, settled
 from unet_pipeline.errors import PipelineError
 from unet_pipeline.evaluate import examples as module
-from unet_pipeline.evaluate import trials
 from unet_pipeline.evaluate.calibrate import calibrate
-from unet_pipeline.evaluate.evaluate import evaluate
 from unet_pipeline.evaluate.examples import Example, chosen_planes, look, run_of_planes, unseen_planes
-from unet_pipeline.evaluate.trials import Trials, radius_of, search
+from unet_pipeline.evaluate.trials import Trials, search
 from unet_pipeline.model.calibration import read_calibration
 from unet_pipeline.model.card import read_card, write_card
 from unet_pipeline.predict.forward import Forward
@@ -28,13 +26,6 @@ from unet_pipeline.records.steps import open_record
 from unet_pipeline.stitch.stitch import stitch
 
 STATED = ObjectSettings()
-
-
-def validated(model: Path, stack: str = "cells", **training: object) -> Path:
-    """A model that was validated by a stack."""
-    card = read_card(model)
-    write_card(model, replace(card, training={"validation_stacks": [stack], **training}))
-    return model
 
 
 def truth(joined: float, grown: int = 0, planes: int = 2) -> list[Example]:
@@ -170,49 +161,6 @@ def test_neighbours_are_looked_at_from_the_middle_of_the_longest_run() -> None:
     assert run_of_planes((0, 1, 4, 5, 6, 7, 9), 9) == (4, 5, 6, 7)
     assert run_of_planes((0, 1, 4, 5, 6, 7, 9), 2) == (5, 6)
     assert run_of_planes((3,), 5) == (3,)
-
-
-def balls(step_px: float) -> Example:
-    """Three balls, two of which touch: (24, 40, 70) voxels, planes `step_px` px apart."""
-    z, y, x = np.mgrid[:24, :40, :70].astype(float)
-    ids = np.zeros(z.shape, np.uint32)
-    for number, (row, column) in enumerate(((20, 14), (20, 31), (20, 57)), start=1):
-        inside = np.hypot(np.hypot((z - 12) * step_px, y - row), x - column) < 9.5
-        ids[inside & (ids == 0)] = number
-    stored = np.where(ids > 0, 255, 0).astype(np.uint8)
-    return Example(np.stack([255 - stored, stored]), (ids > 0).astype(np.uint8), ids, step_px)
-
-
-@pytest.mark.parametrize("step_px", [1.0, 3.0])
-def test_objects_of_a_volume_are_parted_through_its_planes(step_px: float) -> None:
-    one = balls(step_px)
-    ways = [replace(STATED, method=method, grow_px=0) for method in ("components", "distance")]
-    joined, parted = (Trials([one], "seg")._scored(way) for way in ways)
-    assert joined < 0.7 < 0.9 < parted
-    assert abs(radius_of(float((one.instances == 3).sum()), step_px) - 9.5) < 0.5
-
-
-@pytest.mark.slow
-def test_a_volume_is_calibrated_as_it_is_stitched_and_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of class labels, whose pieces are joined through the planes here and there."""
-    for name, fewer in (("THRESHOLDS", (None, 0.4)), ("NECKS", (0.7,)), ("ALL_NECKS", (0.9,)), ("GROWN_PX", (0, 1))):
-        monkeypatch.setattr(trials, name, fewer)
-    labels = (balls(1.0).instances > 0).astype(np.uint8)
-    config = settings(
-        model={"depth": 1, "dimensions": 3, "z_levels": 2}, stitch={"connect": "volume"},
-        calibrate={"mpx": 1.0, "score": "seg"}, labels={"kind": "classes", "values": {0: "background", 1: "cell"}},
-    )  # fmt: skip
-    stack = make_stack(tmp_path, image=40 + 160 * labels, labels=labels, axes="zyx", config=config)
-    network = {"dimensions": 3, "z_levels": 2, "dropout": 0.0}
-    model = validated(make_model(tmp_path / "model", depth=1, network=network))
-    plan = make_plan(stack, config, 1)
-    run(plan, model, config)
-    found = calibrate(model, [stack.record], config, model / "calibrate.json")
-    card, output = read_card(model), plan.record.with_name("stitch.json")
-    made = stitch(plan, [plan.region_record(0)], config, output, card, model / "calibrate.json")
-    assert made.made == found.chosen, "its least area too, which counts voxels"
-    assert found.in_volume and found.objects == 2, "of the whole volume"
-    assert evaluate(output, config, output.with_name("metrics.json")).instances.seg == found.chosen_score
 
 
 def test_large_planes_are_looked_at_in_their_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,9 +116,10 @@ def _runs(stacks: Sequence[Stack], card: ModelCard, most_px: float) -> list[tupl
     return runs
 
 
-def _planes(stacks: Sequence[Stack], card: ModelCard, most_px: float) -> list[tuple[int, int]]:
+def _planes(
+    stacks: Sequence[Stack], card: ModelCard, windows: Sequence[Window], most_px: float
+) -> list[tuple[int, int]]:
     """Return the (stack, plane) places of planes, evenly from all."""
-    windows = [_window(stack, CROP_PX) for stack in stacks]
     areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows]
     places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
     return chosen_planes(places, [areas[index] for index, _ in places], most_px)
@@ -140,8 +141,9 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
     """
     most_px = config.calibrate.mpx * 1e6
     runs = _runs(stacks, card, most_px) if config.stitch.connect == "volume" else []
-    chosen = runs or _planes(stacks, card, most_px)
-    windows = [_window(stack, VOLUME_PX if runs else CROP_PX) for stack in stacks]
+    deep = bool(runs) or card.architecture.dimensions == 3  # such a network makes a whole slab for one plane
+    windows = [_window(stack, VOLUME_PX if deep else CROP_PX) for stack in stacks]
+    chosen = runs or _planes(stacks, card, windows, most_px)
     found, used, compute, pixel_um = [], [], None, None
     with Progress(len(chosen), "calibrate: predict") as progress:
         for index, stack in enumerate(stacks):
@@ -203,5 +205,10 @@ def _volume(planes: Sequence[Example], stack: Stack, kind: str) -> Example:
         with unheard():
             label_blocks(whole.read_label, joined, ComponentOptions(4, True), "reference", None)
         instances = joined.values[:, 0]
+    elif kind == "pieces":
+        tell(
+            f"WARNING stack {stack.name}: with labels.kind: pieces the reference's objects are those of planes, so "
+            "they say little of objects that go through the planes (stitch.connect: volume): set stitch.method by hand"
+        )
     probabilities = np.stack([one.probabilities for one in planes], axis=1)
     return Example(probabilities, classes, instances, step_px(stack.name, stack.grid))

@@ -157,6 +157,18 @@ def radius_of(size: float, step_px: float | None) -> float:
     return math.sqrt(size / math.pi) if step_px is None else math.cbrt(3 * size * step_px / (4 * math.pi))
 
 
+def _radius_px(examples: Sequence[Example], median_px: float) -> float:
+    """Return the radius of the median object; through times, of its median plane, as times are no distance apart."""
+    step_px = examples[0].step_px
+    if step_px is None or math.isfinite(step_px):
+        return radius_of(median_px, step_px)
+    planes = (
+        np.where(known, ids, 0) for one in examples for known, ids in zip(one.annotated, one.instances, strict=True)
+    )
+    areas = np.concatenate([np.unique(plane[plane > 0], return_counts=True)[1] for plane in planes])
+    return radius_of(float(np.median(areas)) if len(areas) else 1.0, None)
+
+
 def search(
     examples: Sequence[Example], score: str, stated: ObjectSettings, median_px: float
 ) -> tuple[Trial, Trial, list[Trial]]:
@@ -176,7 +188,7 @@ def search(
     if score in PIXEL_SCORES:  # objects do not matter, so they stay as stated
         return trials.best([replace(stated, threshold=threshold) for threshold in THRESHOLDS]), plain, trials.tried
     areas = [max(1, round(share * median_px)) for share in AREA_SHARES]
-    radius_px = radius_of(median_px, examples[0].step_px)
+    radius_px = _radius_px(examples, median_px)
     smooth_px = [round(share * radius_px, 1) for share in SMOOTH_SHARES]
     candidates = ways(replace(stated, min_area_px=areas[0]), smooth_px[:-1])
     with Progress(len(candidates), "calibrate: objects") as progress:
