@@ -51,6 +51,8 @@ def test_the_package_is_bound_once_and_a_driver_brings_its_gpus() -> None:
     assert once == "--bind /data --bind '/my/check out' --nv"
     assert container_arguments(Path("/my/check out"), once, gpu=True) == once, "in the Snakemake of a cluster's job"
     assert container_arguments(Path("/p"), "", gpu=False) == "--bind /p"
+    others = "--bind /p_data --nvccli"
+    assert container_arguments(Path("/p"), others, gpu=True) == f"{others} --bind /p --nv", "that only begin alike"
 
 
 @pytest.mark.slow
