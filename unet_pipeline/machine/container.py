@@ -41,4 +41,4 @@ def container_arguments(package: Path, given: str, gpu: bool) -> str:
         gpu: whether this machine has NVIDIA's driver.
     """
     ours = [f"--bind {shlex.quote(str(package))}", *(["--nv"] if gpu else [])]
-    return " ".join([*([given] if given else []), *(one for one in ours if one not in given)])
+    return " ".join([*([given] if given else []), *(one for one in ours if f" {one} " not in f" {given} ")])
