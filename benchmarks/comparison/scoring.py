@@ -36,7 +36,7 @@ def choose(probabilities: Sequence[npt.NDArray[np.uint8]], planes: Sequence[Plan
 def objects_of(probabilities: npt.NDArray[np.uint8], settings: ObjectSettings) -> npt.NDArray[np.uint32]:
     """Return the objects, (y, x), of probabilities (2, y, x), as `stitch` makes them."""
     volume, parts = divided(probabilities, settings)
-    return objects_from(volume, parts, settings)
+    return objects_from(volume, parts, settings)[0]
 
 
 def metrics_of(found: Sequence[Found], planes: Sequence[Plane], config: Config) -> dict[str, Any]:

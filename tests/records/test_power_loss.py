@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chain import make_model, make_plan, make_stack, run, settings
+from chain import draw, make_model, make_plan, make_stack, run, settings
 
 from unet_pipeline.stacks.stack import Stack
 from unet_pipeline.stacks.weigh import weigh
@@ -56,7 +56,8 @@ def test_no_record_outlasts_what_it_vouches_for(tmp_path: Path, monkeypatch: pyt
     model = make_model(tmp_path / "model")
     with monkeypatch.context() as patch:
         disk = Disk(patch, tmp_path)
-        stack = make_stack(tmp_path, config)
+        grey, ids = draw()  # named, so that they are ingested here
+        stack = make_stack(tmp_path, config, image=grey, labels=ids)
         weigh(Stack.open(stack.record), config, stack.record.with_name("weigh.json"))
         run(make_plan(stack, config), model, config)
     assert {"ingest.json", "weigh.json", "tiles.json", "0.json", "1.json", "stitch.json"} <= set(disk.records)

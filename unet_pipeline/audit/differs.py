@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_pipeline.audit.record import Link
+from unet_pipeline.config.dependencies import SECTIONS
 from unet_pipeline.config.keys import plain
 from unet_pipeline.config.sections import Config
 from unet_pipeline.errors import PipelineError
@@ -161,11 +162,14 @@ def _nearest_of(name: str, record: Path) -> str:
 
 
 def _config(link: Link, config: Config) -> Iterator[Difference]:
-    """Compare the sections the step was given, key by key."""
+    """Compare the sections, or keys of sections, the step was given, key by key."""
+    single = dict(name.split(".") for name in SECTIONS.get(link.verb, ()) if "." in name)
     for section, recorded in link.config.items():
         if section == "source":
             continue
         current = plain(getattr(config, section)) if hasattr(config, section) else {}
+        if section in single:
+            current = {key: value for key, value in current.items() if key == single[section]}
         for key in sorted({*recorded, *current}):
             was, now = recorded.get(key, ABSENT), current.get(key, ABSENT)
             if was != now:

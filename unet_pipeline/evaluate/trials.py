@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,18 +104,25 @@ class Trials:
         """Return the parts of each example; those of the last settings are kept, as growing does not change them."""
         key = replace(settings, grow_px=0)
         if self._parts is None or self._parts[0] != key:
-            self._parts = key, [divided(example, settings) for example in self.examples]
+            self._parts = key, [divided(example.probabilities, settings, example.step_px) for example in self.examples]
         return self._parts[1]
 
 
-def divided(example: Example, settings: ObjectSettings) -> tuple[Volume, Layer]:
-    """Return an example as a volume in memory, and the parts it is divided into."""
-    given = example.probabilities
-    probabilities = given.reshape(len(given), -1, *given.shape[-2:])  # (classes, z, y, x)
+def divided(
+    probabilities: npt.NDArray[Any], settings: ObjectSettings, step_px: float | None = None
+) -> tuple[Volume, Layer]:
+    """Return a plane or a volume as one in memory, and the parts it is divided into.
+
+    Args:
+        probabilities: (classes, [z,] y, x) as stored.
+        settings: how objects are made.
+        step_px: distance of two planes of a volume, px; None of a plane.
+    """
+    probabilities = probabilities.reshape(len(probabilities), -1, *probabilities.shape[-2:])
     classes = decided(probabilities, settings.threshold)
     planes = ArrayPlanes(probabilities.swapaxes(0, 1)), ArrayPlanes(classes[:, None])
-    deep, scratch = example.step_px is not None, InMemory(classes.shape)
-    volume = Volume("calibrate", *planes, scratch, deep, example.step_px or 1.0)
+    deep, scratch = step_px is not None, InMemory(classes.shape)
+    volume = Volume("calibrate", *planes, scratch, deep, step_px or 1.0)
     with unheard():
         return volume, parts_of(volume, settings)
 
