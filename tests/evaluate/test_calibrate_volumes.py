@@ -95,3 +95,18 @@ def test_a_volume_is_calibrated_as_it_is_stitched_and_scored(tmp_path: Path, mon
     assert made.made == found.chosen, "its least area too, which counts voxels"
     assert found.in_volume and found.objects == 2, "of the whole volume"
     assert evaluate(output, config, output.with_name("metrics.json")).instances.seg == found.chosen_score
+
+
+def test_stacks_without_neighbours_are_left_out_where_others_have_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was looked at says whether areas count voxels: planes chosen evenly may not look like a run."""
+    grey, ids = draw(5, (30, 34))
+    volume = make_stack(tmp_path / "volume", image=grey, labels=ids, axes="zyx")
+    few = make_stack(tmp_path / "few", image=grey[:2], labels=ids[:2], axes="zyx", stack="few")
+    card = replace(read_card(make_model(tmp_path / "model", depth=1)), training={"validation_stacks": ["cells", "few"]})
+    places = module._runs([volume, few], card, 1e6)
+    assert places == [(0, plane) for plane in range(5)]
+    assert "stack few: fewer than 4 neighbouring planes validated" in capsys.readouterr().err
+    assert module._runs([few], card, 1e6) == []
+    assert "objects are calibrated by planes" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_each_rule_is_told_its_own_sections_only(faked_run: Workspace) -> None:
         "weigh": {"labels", "store", "weigh"},
         "train": {"labels", "normalise", "model", "augment", "train"},
         "tile": {"labels", "store", "model", "tile", "predict"},
-        "calibrate": {"labels", "predict", "calibrate"},
+        "calibrate": {"labels", "predict", "calibrate", "stitch"},
         "predict": {"predict"},
         "stitch": {"labels", "predict", "stitch"},
         "measure": {"measure"},
@@ -86,6 +86,8 @@ def test_each_rule_is_told_its_own_sections_only(faked_run: Workspace) -> None:
             *("tile", "predict", "calibrate", "stitch", "measure", "evaluate", "report"),
         },
     }
+    (calibrate,) = commands(faked_run)["calibrate"]
+    assert json.loads(option(calibrate, "--config"))["stitch"] == {"connect": "planes"}, "one key of that section alone"
 
 
 def test_commands_carry_the_row_and_the_machine(faked_run: Workspace) -> None:

@@ -99,20 +99,22 @@ def run_of_planes(planes: Sequence[int], most: int) -> tuple[int, ...]:
 
 
 def _runs(stacks: Sequence[Stack], card: ModelCard, most_px: float) -> list[tuple[int, int]]:
-    """Return the (stack, plane) places of a run of neighbours in each stack; none where one has too few."""
-    runs = []
+    """Return the (stack, plane) places of a run of neighbours in each stack that has enough of them."""
+    runs: list[tuple[int, int]] = []
     with_planes = [(index, planes) for index, stack in enumerate(stacks) if (planes := unseen_planes(card, stack))]
     for index, planes in with_planes:
         rows, columns = _window(stacks[index], VOLUME_PX)
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         run = run_of_planes(planes, max(LEAST_PLANES, int(most_px / len(with_planes) // area)))
-        if len(run) < LEAST_PLANES:
+        if len(run) >= LEAST_PLANES:
+            runs += [(index, plane) for plane in run]
+        else:
             tell(
-                f"stack {stacks[index].name}: fewer than {LEAST_PLANES} neighbouring planes validated, so objects are "
-                "calibrated by planes, not by volumes; give a stack of neighbours role val"
+                f"stack {stacks[index].name}: fewer than {LEAST_PLANES} neighbouring planes validated, too few to "
+                "calibrate objects of volumes by; give a stack of neighbours role val"
             )
-            return []
-        runs += [(index, plane) for plane in run]
+    if with_planes and not runs:  # then no planes that are looked at instead are such neighbours: see `in_volume`
+        tell("objects are calibrated by planes")
     return runs
 
 

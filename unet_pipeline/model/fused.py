@@ -36,8 +36,11 @@ def fuse(network: nn.Module, dtype: torch.dtype) -> None:
 
     Args:
         network: on a GPU; it can no longer be trained or saved.
-        dtype: number format of the convolutions.
+        dtype: number format of the convolutions. float16 is left as it is: what overflows there has to stay seen, and
+            whether the ReLU of that kernel keeps what is not a number is not known.
     """
+    if dtype == torch.float16:
+        return
     for layers in network.modules():
         if isinstance(layers, nn.Sequential):
             for place, layer in enumerate(layers):
