@@ -43,10 +43,10 @@ demo: environment ## run the whole workflow on the demo stacks: a few minutes, t
 cpu: environment ## a .venv of 1.6 GB, not 6.1: no CUDA, no tools of developers; then `make demo` or snakemake
 	@du -sh .venv
 
-test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (3): 5½ minutes
+test: environment ## tests of everything, one whole workflow among them, on WORKERS processes (3): 4 to 5 minutes
 	@$(PYTEST)
 
-test-slow: environment ## the rest, 11 minutes: clean runs, months later, cross-validation, browser, conda, hostile files
+test-slow: environment ## the rest, 13 minutes: clean runs, months later, cross-validation, browser, conda, hostile files
 	@$(PYTEST) -m "slow and not cluster"
 
 presets: environment ## every preset at small size from images to a score, a few minutes; ONLY='paper tgs', DATA=folder

@@ -153,6 +153,19 @@ def test_weights_are_those_that_training_adds_up(made, tmp_path):
     np.testing.assert_array_equal(unet_pipeline.boundary_weight_map(ids[0], class_balance=balance), expected[0])
 
 
+def test_weights_of_a_volume_are_measured_through_its_planes():
+    ids = np.zeros((9, 20, 20), np.uint8)
+    ids[:3], ids[6:] = 1, 2
+    given = {"w0": 10.0, "sigma_px": 3.0, "gap_px": 0.0, "class_balance": "none"}
+    assert (unet_pipeline.boundary_weight_map(ids, **given) == 1).all(), "no plane shows two"
+    found = unet_pipeline.boundary_weight_map(ids, step_px=1.5, **given)
+    expected = 1 + 10 * np.exp(-((4 * 1.5) ** 2) / (2 * 3.0**2))  # d1 + d2 is the same in all planes between
+    np.testing.assert_allclose(found[3:6], expected, rtol=1e-6)
+    for step_px in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(PipelineError, match="step_px"):
+            unet_pipeline.boundary_weight_map(ids, step_px=step_px)
+
+
 @pytest.mark.parametrize("balance", [(1.0,), (1.0, -1.0), (1.0, float("nan")), "balance"])
 def test_class_weights_that_are_none_are_refused(balance):
     with pytest.raises(PipelineError, match="class_balance"):
