@@ -36,7 +36,7 @@ def plane(edge: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
 
 def ours(probabilities: npt.NDArray[np.uint8], settings: ObjectSettings) -> npt.NDArray[np.uint32]:
     """Make objects as `stitch` does."""
-    return objects_from(*divided(probabilities, settings), settings)
+    return objects_from(*divided(probabilities, settings), settings)[0]
 
 
 def without_small(labels: npt.NDArray) -> npt.NDArray:
