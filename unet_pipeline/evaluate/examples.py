@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -103,8 +104,7 @@ def _runs(stacks: Sequence[Stack], card: ModelCard, most_px: float) -> list[tupl
     runs: list[tuple[int, int]] = []
     with_planes = [(index, planes) for index, stack in enumerate(stacks) if (planes := unseen_planes(card, stack))]
     for index, planes in with_planes:
-        rows, columns = _window(stacks[index], VOLUME_PX)
-        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        area = math.prod(_size(_window(stacks[index], VOLUME_PX)))
         run = run_of_planes(planes, max(LEAST_PLANES, int(most_px / len(with_planes) // area)))
         if len(run) >= LEAST_PLANES:
             runs += [(index, plane) for plane in run]
@@ -122,7 +122,7 @@ def _planes(
     stacks: Sequence[Stack], card: ModelCard, windows: Sequence[Window], most_px: float
 ) -> list[tuple[int, int]]:
     """Return the (stack, plane) places of planes, evenly from all."""
-    areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in windows]
+    areas = [math.prod(_size(window)) for window in windows]
     places = [(index, plane) for index, stack in enumerate(stacks) for plane in unseen_planes(card, stack)]
     return chosen_planes(places, [areas[index] for index, _ in places], most_px)
 
@@ -130,6 +130,12 @@ def _planes(
 def _window(stack: Stack, edge: int) -> Window:
     """Return the middle of the planes of a stack, at most `edge` px wide and high."""
     return middle(stack.grid.height, edge), middle(stack.grid.width, edge)
+
+
+def _size(window: Window) -> tuple[int, int]:
+    """Return the height and the width of a window."""
+    rows, columns = window
+    return rows.stop - rows.start, columns.stop - columns.start
 
 
 def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) -> Examples:
@@ -165,9 +171,7 @@ def look(model: Path, card: ModelCard, stacks: Sequence[Stack], config: Config) 
                     f"WARNING stack {stack.name}: its pixels are {factor:.3g} times as wide as those of other planes "
                     "looked at: areas and widths in px, chosen for all of them, fit some of them better"
                 )
-            rows, columns = windows[index]
-            size = rows.stop - rows.start, columns.stop - columns.start
-            used.append(PlanesUsed(stack.name, stack.ingested.id, planes, size))
+            used.append(PlanesUsed(stack.name, stack.ingested.id, planes, _size(windows[index])))
     assert compute is not None  # there is a plane: `calibrate` refuses none
     return Examples(tuple(found), tuple(used), pixel_um, compute)
 

@@ -55,9 +55,14 @@ class Marked:
     fault: Fault
 
     @property
+    def of_result(self) -> bool:
+        """Whether the object is one of the result, else of the reference."""
+        return self.fault.kind in ("joined", "spurious")
+
+    @property
     def store(self) -> tuple[Path, Vouch]:
         """The store whose instances have the object, and what vouches for it."""
-        if self.fault.kind in ("joined", "spurious"):
+        if self.of_result:
             assert self.result.plan is not None  # it is scored
             return self.result.plan.store, self.result.plan.vouch
         return self.result.stack.store, self.result.stack.vouch
@@ -68,7 +73,7 @@ class Marked:
         assert self.result.metrics is not None and self.result.stitch is not None
         labels = self.result.metrics.provenance.config.get("labels", {})
         own = labels.get("kind") == "classes" and self.result.stitch.connect == "volume"
-        return not own or self.fault.kind in ("joined", "spurious")
+        return not own or self.of_result
 
 
 def outlined(rgb: Rgb, layers: Sequence[tuple[npt.NDArray[Any], tuple[int, int, int], int]]) -> Rgb:
@@ -151,7 +156,7 @@ def crop(marked: Marked, view: View, words: str) -> Panel:
     drawn = read_level(result.stack.store, name, view, level, result.stack.vouch)[0]
     image = read_image(result.stack, view, level)
     shades = np.zeros((*found.shape, 3), np.uint8) if image is None else _shades(result, image)
-    named = found if marked.fault.kind in ("joined", "spurious") else drawn
+    named = found if marked.of_result else drawn
     wrong = (named == marked.fault.object) & marked.is_stored
     large, factor = pictures.enlarged(_tinted(shades, wrong))
     fine = line_px(large)
