@@ -26,6 +26,7 @@ from unet_pipeline.records.provenance import provenance
 from unet_pipeline.records.record import write_record
 from unet_pipeline.records.score_records import Difference, ProveRecord
 from unet_pipeline.records.volume_records import PredictRecord, ShardWritten
+from unet_pipeline.report.results import ModelResult, StackResult, open_result
 from unet_pipeline.stacks.demo import cells
 from unet_pipeline.stacks.ingest import Source, ingest
 from unet_pipeline.stacks.stack import Stack
@@ -230,6 +231,13 @@ def make_run(folder: Path, config: Config | None = None, scale: int = 1) -> tupl
     small = make_scored(make_predicted(make_ingested(folder, "small", (1, 40, 57), config, 5), config), config)
     new = make_ingested(folder, "new", (1, 190 * scale, 130 * scale), config, 6, labelled=False, pixel_um=None)
     return model, [one, unseen, small, make_predicted(new, config)], config
+
+
+def opened_run(folder: Path) -> dict[str, StackResult]:
+    """The stacks of a whole run without the scores of ISBI 2012, as the page opens them, by name."""
+    model, stacks, _ = make_run(folder, settings())
+    found = ModelResult.open(model)
+    return {path.parent.name: open_result(path, found) for path in stacks}
 
 
 def with_report(config: Config, **changed: int) -> Config:

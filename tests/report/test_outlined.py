@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from made_results import make_run, settings
+from made_results import opened_run
 from read_page import decoded
 
 from unet_pipeline.records.score_records import Fault
 from unet_pipeline.report.outlined import DRAWN, FOUND, MARK, MISSED, Marked, crop, crop_view, outlined, overview
 from unet_pipeline.report.render import data_uri
-from unet_pipeline.report.results import ModelResult, open_result
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -64,9 +63,7 @@ def test_a_large_fault_is_seen_whole_from_afar():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    model, stacks, _ = make_run(tmp_path_factory.mktemp("outlined"), settings())
-    found = ModelResult.open(model)
-    return {path.parent.name: open_result(path, found) for path in stacks}
+    return opened_run(tmp_path_factory.mktemp("outlined"))
 
 
 def colours(panel):

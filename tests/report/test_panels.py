@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from made_results import make_ingested, make_model, make_predicted, make_run, make_weighed, settings
+from made_results import make_ingested, make_model, make_predicted, make_weighed, opened_run, settings
 from read_page import decoded, read_page
 
 from unet_pipeline.config.result_sections import Report as Options
@@ -20,9 +20,7 @@ OPTIONS = Options(panel_px=96, planes=1)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    model, stacks, _ = make_run(tmp_path_factory.mktemp("panels"), settings())
-    found = ModelResult.open(model)
-    return {path.parent.name: open_result(path, found) for path in stacks}
+    return opened_run(tmp_path_factory.mktemp("panels"))
 
 
 def drawn(panel):
